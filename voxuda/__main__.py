@@ -1,0 +1,5 @@
+"""``python -m voxuda``."""
+
+from voxuda.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""The domain adversary of DANN (Ganin et al. 2016): gradient reversal and a discriminator."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, strength: float) -> torch.Tensor:  # type: ignore[override]
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):  # type: ignore[override]
+        return -ctx.strength * gradient, None
+
+
+def reverse_gradient(x: torch.Tensor, strength: float) -> torch.Tensor:
+    """Identity forwards, ``-strength`` times the gradient backwards; any shape."""
+    return _Reverse.apply(x, strength)
+
+
+def reversal_strength(progress: float) -> float:
+    """DANN's schedule 2 / (1 + exp(-10 p)) - 1, from 0 at ``progress`` p = 0 to almost 1 at 1."""
+    return 2 / (1 + math.exp(-10 * progress)) - 1
+
+
+class Discriminator(nn.Module):
+    """Tells source from target features: three convolutions, global mean, one logit.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the features, ``(B, channels, D, H, W)``.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv3d(channels, channels, 3, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv3d(channels, 2 * channels, 3, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv3d(2 * channels, 2 * channels, 3, padding=1), nn.LeakyReLU(0.2),
+        )  # fmt: skip
+        self.logit = nn.Linear(2 * channels, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """One logit a sample, ``(B, 1)``; positive means target."""
+        return self.logit(self.body(features).mean((2, 3, 4)))

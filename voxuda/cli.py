@@ -1,0 +1,293 @@
+"""The command line: thin commands over the package's functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from voxuda import data, derivation, evaluation, molecules, simulate, training
+from voxuda.volumes import InputError, check_volume, read_mrc, write_mrc, zscore
+from voxuda.voxresnet import VoxResNet
+
+
+@dataclasses.dataclass
+class _Simulate:
+    molecules: list[str]
+    """Embedded molecules, such as 1bxn 3gl1; `voxuda molecules list` names them."""
+    out: Path
+    """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
+    n_per_molecule: int = 10
+    """Samples per molecule (source: and SNR)."""
+    seed: int = 0
+    """The same seed gives the same samples."""
+    size: int = 32
+    """Side of a sample in voxels."""
+
+
+@dataclasses.dataclass
+class SimulateSource(_Simulate):
+    """Simulate labelled source samples by the published recipe.
+
+    Example: voxuda simulate source --molecules 1bxn 3gl1 --n-per-molecule 20 --snr 0.03 0.05 --out source
+    """
+
+    snr: tuple[float, ...] = (0.03, 0.05)
+    """Signal-to-noise variance ratios; every molecule is made at each."""
+
+    def run(self) -> None:
+        """Simulate and save."""
+        data.new_folder(self.out)
+        library = [molecules.load(name) for name in self.molecules]
+        samples = simulate.simulate_source(
+            library, n_per_molecule=self.n_per_molecule, snr=self.snr, seed=self.seed, size=self.size
+        )
+        print(f"{len(samples.table)} source samples in {data.save(samples, self.out)}")
+
+
+@dataclasses.dataclass
+class SimulateTarget(_Simulate):
+    """Simulate target samples: unpredictable noise level, defocus and voxel size, background and neighbours.
+
+    Example: voxuda simulate target --molecules 4v4r 4cr2 4v94 --n-per-molecule 60 --out target
+    """
+
+    snr: tuple[float, ...] = (0.02, 0.3)
+    """Lowest and highest signal-to-noise variance ratio; each sample draws its own."""
+
+    def run(self) -> None:
+        """Simulate and save."""
+        data.new_folder(self.out)
+        library = [molecules.load(name) for name in self.molecules]
+        samples = simulate.simulate_target(
+            library, n_per_molecule=self.n_per_molecule, snr=self.snr, seed=self.seed, size=self.size
+        )
+        print(f"{len(samples.table)} target samples in {data.save(samples, self.out)}")
+
+
+@dataclasses.dataclass
+class Train:
+    """Train one method; Ctrl-C and `--resume` lose at most an epoch.
+
+    Examples:
+      voxuda train --method vox-uda --scale smoke --out runs/first
+      voxuda train --method vox-uda --vox-uda.pseudo balanced --scale laptop --out runs/balanced
+      voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
+    """
+
+    config: Annotated[training.Config, tyro.conf.arg(name="")]
+    out: Path
+    """Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out."""
+
+    def run(self) -> None:
+        """Train."""
+        training.train(self.config, self.out, resume=self.resume)
+        print(f"run finished in {self.out}; next: voxuda evaluate {self.out}")
+
+
+@dataclasses.dataclass
+class Evaluate:
+    """Score a run on its held-out target samples, or on a labelled folder; writes RUN/scores.json.
+
+    Example: voxuda evaluate runs/first
+    """
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder made by `voxuda train`."""
+    target: Path | None = None
+    """A folder with volumes.mrcs and masks.mrcs; by default the run's own test samples."""
+
+    def run(self) -> None:
+        """Evaluate with both kinds of batch norm statistics."""
+        config = training.read_config(self.run_folder)
+        domain = data.load(self.target) if self.target else training.load_domains(config)[2]
+        if domain.masks is None:
+            raise InputError(f"{self.target or config.target}: holds no masks.mrcs; scores need labels.")
+        network = VoxResNet(config.size("width"))
+        results = {}
+        for kind in ("target", "running"):
+            training.load_weights(self.run_folder, network, kind)
+            results[kind] = evaluation.scores(evaluation.predict(network, domain.volumes) > 0.5, domain)
+        chosen = results[config.batch_norm]
+        report = {
+            "method": config.method, "batch_norm": config.batch_norm,
+            "iou": chosen["overall"]["iou"], "dice": chosen["overall"]["dice"], **chosen, "by_batch_norm": results,
+        }  # fmt: skip
+        training.save_atomically(lambda p: p.write_text(json.dumps(report, indent=2)), self.run_folder / "scores.json")
+        print(f"{config.method} on {len(domain)} samples, batch norm statistics: {config.batch_norm}; in percent")
+        print(f"{'':>10}{'n':>6}{'IoU':>8}{'95 %':>16}{'Dice':>8}{'95 %':>16}")
+        for name, row in [("overall", chosen["overall"]), *chosen["classes"].items()]:
+            cells = [
+                f"{100 * row[m]:8.1f}{'{:.1f} - {:.1f}'.format(*(100 * v for v in row[f'{m}_interval'])):>16}"
+                for m in ("iou", "dice")
+            ]
+            print(f"{name:>10}{row['n']:>6}{''.join(cells)}")
+
+
+@dataclasses.dataclass
+class Segment:
+    """Segment subtomograms with a trained run; writes one mask MRC per file.
+
+    Example: voxuda segment runs/first sub1.mrc sub2.mrc --out masks
+    """
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder made by `voxuda train`."""
+    files: tyro.conf.Positional[list[Path]]
+    """MRC volumes whose sides are multiples of 8, or stacks of them; protein bright."""
+    out: Path = Path("masks")
+    """New folder for the masks."""
+
+    def run(self) -> None:
+        """Segment."""
+        if not self.files:
+            raise InputError("no file was given; name at least one MRC volume.")
+        config = training.read_config(self.run_folder)
+        network = VoxResNet(config.size("width"))
+        training.load_weights(self.run_folder, network, config.batch_norm)
+        loaded = []
+        for path in self.files:
+            volume = read_mrc(path)
+            stack = torch.from_numpy(volume.data).reshape(-1, 1, *volume.data.shape[-3:])
+            data.check_side(stack, path)
+            for part in stack:
+                check_volume(part, str(path))
+            loaded.append((volume, stack))
+        out = data.new_folder(self.out)
+        for volume, stack in loaded:
+            mask = (evaluation.predict(network, zscore(stack)) > 0.5).numpy().reshape(volume.data.shape)
+            print(write_mrc(out / f"{volume.path.stem}_mask{volume.path.suffix}", mask, volume.voxel_size))
+
+
+@dataclasses.dataclass
+class MoleculesList:
+    """List the embedded molecules with mass, radius and origin."""
+
+    def run(self) -> None:
+        """Print the table."""
+        for name in molecules.available():
+            m = molecules.load(name)
+            print(f"{name:6}{m.mass / 1e3:8.0f} kDa {m.radius / 10:6.1f} nm {len(m.masses):6} beads  {m.provenance['source']}")
+
+
+@dataclasses.dataclass
+class MoleculesDerive:
+    """Derive bead models from coordinates and maps in a folder (see `derivation.RECIPES` for the file names).
+
+    Example: voxuda molecules derive path/to/molecules --out beads
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Holds the files."""
+    out: Path
+    """Folder for NAME.npz files; existing ones are replaced."""
+    only: list[str] = dataclasses.field(default_factory=list)
+    """Just these molecules."""
+
+    def run(self) -> None:
+        """Derive and report how well the beads stand for their source."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name in self.only or derivation.RECIPES:
+            molecule, agreement = derivation.derive_file(name, self.folder)
+            molecules.write_beads(self.out / f"{name}.npz", molecule)
+            print(f"{name:6} correlation {agreement['correlation']:.4f}  mask IoU {agreement['mask_iou']:.4f}")
+
+
+@dataclasses.dataclass
+class MoleculesFetch:
+    """Download a structure from the Protein Data Bank and condense it into beads.
+
+    Example: voxuda molecules fetch 1f1b --out 1f1b.npz
+    """
+
+    name: tyro.conf.Positional[str]
+    """PDB id."""
+    assembly: bool = False
+    """Biological assembly 1 instead of the asymmetric unit."""
+    out: Path | None = None
+    """Bead file; NAME.npz by default."""
+
+    def run(self) -> None:
+        """Fetch."""
+        molecule = derivation.fetch(self.name, assembly=self.assembly)
+        path = molecules.write_beads(self.out or Path(f"{molecule.name}.npz"), molecule)
+        print(f"{path}: {molecule.mass / 1e3:.0f} kDa in {len(molecule.masses)} beads")
+
+
+@dataclasses.dataclass
+class Simulate:
+    """Simulate subtomograms with masks: `source` by the published recipe, `target` with a domain gap."""
+
+    command: Annotated[
+        Annotated[SimulateSource, tyro.conf.subcommand("source", prefix_name=False)]
+        | Annotated[SimulateTarget, tyro.conf.subcommand("target", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> None:
+        """Pass on."""
+        self.command.run()
+
+
+@dataclasses.dataclass
+class Molecules:
+    """The molecules: list the embedded ones, derive them anew, fetch others."""
+
+    command: Annotated[
+        Annotated[MoleculesList, tyro.conf.subcommand("list", prefix_name=False)]
+        | Annotated[MoleculesDerive, tyro.conf.subcommand("derive", prefix_name=False)]
+        | Annotated[MoleculesFetch, tyro.conf.subcommand("fetch", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> None:
+        """Pass on."""
+        self.command.run()
+
+
+Command = (
+    Annotated[Simulate, tyro.conf.subcommand("simulate", prefix_name=False)]
+    | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
+    | Annotated[Segment, tyro.conf.subcommand("segment", prefix_name=False)]
+    | Annotated[Molecules, tyro.conf.subcommand("molecules", prefix_name=False)]
+)
+
+DESCRIPTION = """Vox-UDA for cryo-ET subtomograms: simulate, train, evaluate, segment.
+
+Start with:
+  voxuda train --method vox-uda --scale smoke --out runs/first
+  voxuda evaluate runs/first
+
+Add --debug to see where an error came from."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``voxuda``; returns the exit code, 2 for input that cannot be used."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        chosen = tyro.cli(
+            Command,  # type: ignore[arg-type]
+            args=[a for a in arguments if a != "--debug"],
+            prog="voxuda",
+            description=DESCRIPTION,
+        )
+        chosen.run()
+    except InputError as error:
+        if debug:
+            raise
+        print(f"voxuda: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""What every method is: networks, and the losses it minimises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from voxuda.adversary import Discriminator, reversal_strength, reverse_gradient
+from voxuda.losses import adversarial_loss, segmentation_loss
+from voxuda.voxresnet import VoxResNet
+
+
+@dataclass
+class Batch:
+    """What a step sees.
+
+    Parameters
+    ----------
+    source, source_labels : Tensor
+        ``(B, 1, D, H, W)`` and ``(B, D, H, W)`` int64.
+    target : Tensor
+        ``(B, 1, D, H, W)``.
+    target_labels : Tensor
+        ``(B, D, H, W)`` int64; only the supervised upper bound may look.
+    target_index : Tensor
+        ``(B,)``, where the target samples stand in the training set.
+    generator : torch.Generator
+        The step's randomness.
+    """
+
+    source: torch.Tensor
+    source_labels: torch.Tensor
+    target: torch.Tensor
+    target_labels: torch.Tensor | None
+    target_index: torch.Tensor
+    generator: torch.Generator
+
+
+class Method(nn.Module):
+    """One row of a table: owns its networks, says what it minimises. The loop sums, steps and logs.
+
+    Parameters
+    ----------
+    width : int
+        Width of the student network.
+    """
+
+    needs_target_labels = False
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.student = VoxResNet(width)
+
+    def prepare(self, target: torch.Tensor) -> None:
+        """Called once before training with all unlabelled target volumes ``(N, 1, D, H, W)``."""
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        """Named scalars whose sum is minimised; ``progress`` runs from 0 to 1 over training."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Called after every optimiser step."""
+
+
+class AdversarialMethod(Method):
+    """A method with a domain discriminator on the deepest tap, v6."""
+
+    def __init__(self, width: int, weight: float = 1.0) -> None:
+        super().__init__(width)
+        self.weight = weight
+        self.discriminator = Discriminator(2 * width)
+
+    def adversarial(self, source: torch.Tensor, target: torch.Tensor, progress: float) -> torch.Tensor:
+        """L_dis on v6 features ``(B, C, d, h, w)`` of both domains, through the gradient reversal."""
+        strength = self.weight * reversal_strength(progress)
+        logits = [self.discriminator(reverse_gradient(f, strength)) for f in (source, target)]
+        return adversarial_loss(*logits)
+
+
+def supervised_pass(network: VoxResNet, volumes: torch.Tensor, labels: torch.Tensor):
+    """Features and segmentation loss of one labelled batch, ``(B, 1, D, H, W)`` and ``(B, D, H, W)``."""
+    features = network.features(volumes)
+    return features, segmentation_loss(network.classify(features), labels)

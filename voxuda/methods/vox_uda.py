@@ -1,0 +1,127 @@
+"""Vox-UDA: noise generation module, denoised pseudo-labels, adversary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from voxuda.bilateral import bilateral_filter, improved_bilateral_filter
+from voxuda.losses import consistency_loss, segmentation_loss
+from voxuda.methods.base import AdversarialMethod, Batch, supervised_pass
+from voxuda.noise import Average, Kind, Reading, generate_noise, ngm_denoise, noise_level
+from voxuda.teacher import Teacher, balanced_labels, confident_labels
+from voxuda.volumes import InputError, unit_range, zscore
+
+
+@dataclass(frozen=True)
+class VoxUDAOptions:
+    """Everything the paper sets or leaves open; the defaults are the paper's where it speaks.
+
+    Parameters
+    ----------
+    denoiser : str
+        What the teacher's input goes through; "none" for the ablation.
+    sigma_d, sigma_r : float
+        Widths of the bilateral kernels, on volumes scaled to [0, 1].
+    n_sampled, rho, reading, average, noise
+        The noise generation module.
+    segment_noised : bool
+        Segment the noised source too, not only tie its features (open in the paper).
+    lambdas : tuple of float
+        Consistency weights of c, v2, v4, v6.
+    pseudo : str
+        "confident" is the paper's threshold; "balanced" is ours, see ``share``; "none" for the ablation.
+    eta : float
+        Confidence threshold of "confident".
+    share : float
+        Expected foreground share of "balanced".
+    ema : float
+        Decay of the teacher (open).
+    adversary : float
+        Weight of the reversed gradient (open); 0 switches the adversary off.
+    warm_up : float
+        Share of training before pseudo-labels count (open).
+    """
+
+    denoiser: Literal["ngm", "bf", "ibf", "none"] = "ibf"
+    sigma_d: float = 120.0
+    sigma_r: float = 1.2
+    n_sampled: int = 10
+    rho: float = 0.244
+    reading: Reading = "cube_removed"
+    average: Average = "variances"
+    noise: Literal["gaussian", "poisson", "speckle", "none"] = "gaussian"
+    segment_noised: bool = True
+    lambdas: tuple[float, float, float, float] = (0.2, 0.2, 0.3, 0.3)
+    pseudo: Literal["confident", "balanced", "none"] = "confident"
+    eta: float = 0.85
+    share: float = 0.05
+    ema: float = 0.99
+    adversary: float = 1.0
+    warm_up: float = 0.3
+
+
+def denoise(volumes: torch.Tensor, options: VoxUDAOptions) -> torch.Tensor:
+    """What the teacher sees of target volumes ``(B, 1, D, H, W)``: scaled to [0, 1], denoised, mean 0 and variance 1."""
+    scaled = unit_range(volumes)
+    if options.denoiser == "ibf":
+        scaled = improved_bilateral_filter(scaled, options.sigma_d, options.sigma_r)
+    elif options.denoiser == "bf":
+        scaled = bilateral_filter(scaled, options.sigma_d, options.sigma_r)
+    elif options.denoiser == "ngm":
+        scaled = ngm_denoise(scaled, options.rho, options.reading)
+    elif options.denoiser != "none":
+        raise InputError(f"{options.denoiser}: not a denoiser; choose ngm, bf, ibf or none.")
+    return zscore(scaled)
+
+
+class VoxUDA(AdversarialMethod):
+    """The whole method; ``options`` names each choice and ablation."""
+
+    def __init__(self, width: int, options: VoxUDAOptions | None = None) -> None:
+        self.options = options or VoxUDAOptions()
+        super().__init__(width, self.options.adversary)
+        self.teacher = Teacher(self.student, self.options.ema)
+
+    def prepare(self, target: torch.Tensor) -> None:
+        # The filter sees no network, so each target sample is denoised once and for all.
+        self.target = target
+        self.denoised = torch.cat([denoise(part, self.options) for part in target.split(64)])
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        o = self.options
+        source, seg = supervised_pass(self.student, batch.source, batch.source_labels)
+        losses = {"seg": seg}
+        if o.noise != "none":
+            noised, noised_seg = supervised_pass(self.student, self.add_noise(batch), batch.source_labels)
+            losses["con"] = consistency_loss(source, noised, o.lambdas)
+            if o.segment_noised:
+                losses["seg"] = (seg + noised_seg) / 2
+        if o.adversary or o.pseudo != "none":
+            target = self.student.features(batch.target)
+            if o.adversary:
+                losses["dis"] = self.adversarial(source["v6"], target["v6"], progress)
+            if o.pseudo != "none" and progress >= o.warm_up:
+                labels = self.pseudo_labels(batch)
+                losses["pseudo"] = segmentation_loss(self.student.classify(target), labels)
+        return losses
+
+    def add_noise(self, batch: Batch) -> torch.Tensor:
+        """Eq 6: the source, ``(B, 1, D, H, W)``, with noise of the level found in a few target samples."""
+        kind: Kind = self.options.noise  # type: ignore[assignment]
+        o = self.options
+        pick = torch.randperm(len(self.target), generator=batch.generator)[: o.n_sampled]
+        sigma = noise_level(self.target[pick], o.rho, o.reading, o.average)
+        return batch.source + generate_noise(batch.source, sigma, batch.generator, kind)
+
+    def pseudo_labels(self, batch: Batch) -> torch.Tensor:
+        """Labels ``(B, D, H, W)`` from the teacher's view of the denoised target."""
+        foreground = self.teacher.foreground(self.denoised[batch.target_index])
+        if self.options.pseudo == "balanced":
+            return balanced_labels(foreground, self.options.share)
+        return confident_labels(foreground, self.options.eta)
+
+    def after_step(self) -> None:
+        self.teacher.update(self.student)

@@ -1,0 +1,107 @@
+"""Figures of the book: matplotlib for pages, plotly for what one turns by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+MASK_COLOUR = "#d55e00"
+TRUTH_COLOUR = "#0072b2"
+
+
+def _cube(volume: torch.Tensor | np.ndarray) -> np.ndarray:
+    array = np.asarray(volume.detach().cpu() if isinstance(volume, torch.Tensor) else volume, dtype=float)
+    return array.reshape(array.shape[-3:])
+
+
+def slices(
+    volumes: Sequence[torch.Tensor], titles: Sequence[str], masks: Sequence[torch.Tensor | None] | None = None
+) -> Figure:
+    """Central z slices side by side, each with the outline of a mask.
+
+    Parameters
+    ----------
+    volumes : sequence of Tensor
+        Each ``(..., D, H, W)`` with leading sides 1.
+    titles : sequence of str
+        One a panel.
+    masks : sequence of Tensor or None
+        Outlined in orange.
+    """
+    figure, axes = plt.subplots(1, len(volumes), figsize=(2.3 * len(volumes), 2.7), squeeze=False)
+    for axis, volume, title, mask in zip(axes[0], volumes, titles, masks or [None] * len(volumes), strict=True):
+        cube = _cube(volume)
+        low, high = np.quantile(cube, [0.01, 0.99])
+        middle = len(cube) // 2
+        axis.imshow(cube[middle], cmap="gray", vmin=low, vmax=high, origin="lower")
+        if mask is not None and _cube(mask)[middle].any():
+            axis.contour(_cube(mask)[middle], [0.5], colors=MASK_COLOUR, linewidths=1.5)
+        axis.set(title=title, xticks=[], yticks=[])
+        axis.title.set_size(9)
+    figure.tight_layout()
+    return figure
+
+
+def isosurface(surfaces: dict[str, torch.Tensor], level: float = 0.5, height: int = 420):
+    """Turnable isosurfaces of several volumes.
+
+    Parameters
+    ----------
+    surfaces : dict of Tensor
+        Name to ``(..., D, H, W)``; drawn where it crosses ``level``.
+    level : float
+        Contour value.
+    height : int
+        Pixels.
+
+    Returns
+    -------
+    plotly figure, or in the built book the same figure as HTML that loads nothing from elsewhere.
+    """
+    import plotly.graph_objects as go
+    from skimage.measure import marching_cubes
+
+    figure = go.Figure()
+    for name, volume, colour in zip(surfaces, surfaces.values(), (TRUTH_COLOUR, MASK_COLOUR, "#009e73"), strict=False):
+        cube = np.pad(_cube(volume), 1)
+        if not cube.min() < level < cube.max():
+            continue
+        vertices, faces, _, _ = marching_cubes(cube, level)
+        z, y, x = (vertices - 1).T.round(2)
+        i, j, k = faces.T
+        figure.add_mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color=colour, opacity=0.55, name=name, showlegend=True)
+    side = _cube(next(iter(surfaces.values()))).shape[-1]
+    axis = dict(range=[0, side])
+    figure.update_layout(
+        scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube"),
+        margin=dict(l=0, r=0, t=0, b=0), height=height, autosize=True, legend=dict(x=0, y=1),
+    )  # fmt: skip
+    return show(figure)
+
+
+def show(figure):
+    """A plotly figure as it should be displayed: HTML that needs only the book's own plotly.js, or the live figure."""
+    if os.environ.get("VOXUDA_BOOK"):
+        from IPython.display import HTML
+
+        html = figure.to_html(
+            full_html=False, include_plotlyjs=False, include_mathjax=False, config={"responsive": True, "displaylogo": False}
+        )
+        return HTML(html)
+    return figure
+
+
+def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str) -> Figure:
+    """Several curves over their index, each labelled and with its own dash."""
+    figure, axis = plt.subplots(figsize=(6, 3))
+    for (name, curve), style in zip(values.items(), ["-", "--", ":", "-."] * 3, strict=False):
+        axis.plot(curve, style, marker=".", label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,445 @@
+"""Molecule to subtomogram: packing, rendering, contrast transfer, missing wedge, noise.
+
+The source recipe follows the simulator behind the paper's data (aitom ``geometry/pack/sphere/few``, Liu et al. 2020):
+noise is part of the imaging chain and band-limited with it. The target recipe differs on purpose where real data differ:
+white detector noise whose level is unpredictable, other defocus, another voxel size, other molecules, and background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from voxuda.molecules import MASK_THRESHOLD, Molecule, density
+from voxuda.volumes import InputError
+
+
+@dataclass(frozen=True)
+class Subtomograms:
+    """Simulated samples.
+
+    Parameters
+    ----------
+    volumes, densities, masks : Tensor
+        ``(B, 1, D, H, W)``; image, noise-free density in Da/nm³, and density over the threshold.
+    table : list of dict
+        One row a sample: molecule, snr, defocus and the rest of its parameters.
+    voxel_size : float
+        Nominal edge of a voxel in angstrom.
+    """
+
+    volumes: torch.Tensor
+    densities: torch.Tensor
+    masks: torch.Tensor
+    table: list[dict]
+    voxel_size: float
+
+
+# --- geometry ------------------------------------------------------------------------------------------------------
+
+
+def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Uniform random rotations ``(n, 3, 3)``, from normalised Gaussian quaternions (Shoemake 1992)."""
+    q = torch.randn(n, 4, generator=generator)
+    w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, 1).reshape(n, 3, 3)
+
+
+def pack_spheres(radii: torch.Tensor, generator: torch.Generator, *, steps: int = 300) -> torch.Tensor:
+    """Pull bounding spheres together until they touch, without overlap.
+
+    Spheres start far apart at random and move towards sphere 0 in shrinking steps; after each step overlapping pairs are
+    pushed apart along their line of centres. Sphere 0 ends at the origin.
+
+    Parameters
+    ----------
+    radii : Tensor
+        ``(B, M)`` in angstrom.
+    generator : torch.Generator
+        Source of randomness.
+    steps : int
+        Number of moves.
+
+    Returns
+    -------
+    Tensor
+        ``(B, M, 3)`` centres in angstrom, order z, y, x.
+    """
+    batch, count = radii.shape
+    direction = torch.randn(batch, count, 3, generator=generator)
+    direction = direction / direction.norm(dim=-1, keepdim=True)
+    reach = radii[:, :1] + 2 * radii.sum(1, keepdim=True) * torch.rand(batch, count, generator=generator)
+    centres = direction * (reach + radii)[..., None]
+    centres[:, 0] = 0
+    contact = radii[:, :, None] + radii[:, None, :]
+    first_step = float(radii.max()) / 10
+
+    def separate(centres: torch.Tensor) -> torch.Tensor:
+        offset = centres[:, :, None] - centres[:, None]  # from j to i
+        distance = offset.norm(dim=-1) + torch.eye(count)
+        overlap = (contact - distance).clamp_min(0) * (1 - torch.eye(count))
+        return centres + 0.5 * (offset / distance[..., None] * overlap[..., None]).sum(2)
+
+    for step in range(steps):
+        pull = centres - centres[:, :1]
+        distance = pull.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        length = torch.full_like(distance, first_step * (1 - step / steps)).minimum(distance)
+        centres = separate(centres - length * pull / distance)
+    for _ in range(steps):
+        centres = separate(centres)
+    return centres - centres[:, :1]
+
+
+def render(
+    molecules: Sequence[Molecule],
+    choice: torch.Tensor,
+    *,
+    size: int,
+    voxel_size: torch.Tensor | float,
+    generator: torch.Generator,
+    max_offset: int = 8,
+) -> torch.Tensor:
+    """Density of a target molecule among its packed neighbours, in the crop around the target.
+
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The library.
+    choice : Tensor
+        ``(B, M)`` indices into ``molecules``; column 0 is the target, the others its neighbours.
+    size : int
+        Side of the crop in voxels.
+    voxel_size : float or Tensor
+        Angstrom, one value or ``(B,)``.
+    generator : torch.Generator
+        Source of randomness.
+    max_offset : int
+        The target is off the centre by up to this many voxels along each axis.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³.
+    """
+    batch, count = choice.shape
+    longest = max(len(m.masses) for m in molecules)
+
+    def padded(values: torch.Tensor) -> torch.Tensor:
+        missing = longest - len(values)
+        return torch.nn.functional.pad(values, [0, 0] * (values.ndim - 1) + [0, missing])
+
+    positions = torch.stack([padded(m.positions) for m in molecules])
+    masses = torch.stack([padded(m.masses) for m in molecules])
+    spreads = torch.stack([padded(m.spreads) for m in molecules])
+    radii = torch.tensor([m.radius for m in molecules])
+
+    centres = pack_spheres(radii[choice], generator) if count > 1 else torch.zeros(batch, 1, 3)
+    rotations = random_rotations(batch * count, generator).reshape(batch, count, 3, 3)
+    offset = ((torch.rand(batch, 1, 3, generator=generator) - 0.5) * 2 * max_offset).trunc()
+    edge = torch.as_tensor(voxel_size, dtype=torch.float32).expand(batch)
+    volumes = torch.zeros(batch, 1, size, size, size)
+    for member in range(count):
+        index = choice[:, member]
+        placed = positions[index] @ rotations[:, member].transpose(1, 2) + centres[:, member : member + 1]
+        placed = placed + offset * edge[:, None, None]
+        volumes += density(placed, masses[index], spreads[index], size, edge)
+    return volumes
+
+
+# --- optics --------------------------------------------------------------------------------------------------------
+
+
+def frequencies(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frequency grids ``kz, ky, kx`` in cycles per box, each broadcastable to ``(size, size, size // 2 + 1)``."""
+    full = torch.fft.fftfreq(size) * size
+    half = torch.fft.rfftfreq(size) * size
+    return full[:, None, None], full[None, :, None], half[None, None, :]
+
+
+def radius_grid(size: int) -> torch.Tensor:
+    """Length of the frequency vector in cycles per box, ``(D, H, W // 2 + 1)``."""
+    kz, ky, kx = frequencies(size)
+    return (kz.square() + ky.square() + kx.square()).sqrt()
+
+
+def apply_filter(volumes: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+    """Multiply the spectrum of ``(B, 1, D, H, W)`` volumes by a real filter ``(..., D, H, W // 2 + 1)``."""
+    axes = (-3, -2, -1)
+    return torch.fft.irfftn(torch.fft.rfftn(volumes, dim=axes) * transfer, s=volumes.shape[-3:], dim=axes)
+
+
+def soft_lowpass(size: int, radius: float, sigma: float) -> torch.Tensor:
+    """Low-pass ``(D, H, W // 2 + 1)``: 1 up to ``radius``, then exp(-(excess / sigma)²), in cycles per box."""
+    excess = (radius_grid(size) - radius).clamp_min(0)
+    return torch.exp(-(excess / sigma).square())
+
+
+def ctf(
+    size: int,
+    voxel_size: torch.Tensor | float,
+    defocus: torch.Tensor | float,
+    *,
+    voltage: float = 300e3,
+    spherical_aberration: float = 2.0e7,
+    envelope: float = 0.4,
+) -> torch.Tensor:
+    r"""Phase contrast transfer as a 3D real filter.
+
+    :math:`-\sin\!\big(\tfrac{\pi}{2}(C_s\lambda^3 f^4 - 2\,\Delta z\,\lambda f^2)\big)\,e^{-(f/(0.4 f_N))^2}`, positive at low
+    frequency, so that protein is bright as in the published data; zero at frequency 0.
+
+    Parameters
+    ----------
+    size : int
+        Side in voxels.
+    voxel_size, defocus : float or Tensor
+        Angstrom, one value or ``(B,)``; positive defocus is underfocus.
+    voltage : float
+        Volt.
+    spherical_aberration : float
+        Angstrom.
+    envelope : float
+        Width of the Gaussian envelope as a fraction of the Nyquist frequency.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W // 2 + 1)`` with ``B = 1`` for plain numbers.
+    """
+    edge = torch.as_tensor(voxel_size, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
+    underfocus = torch.as_tensor(defocus, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
+    wavelength = (150.4 / (voltage * (1 + voltage / 1022000))) ** 0.5
+    k = radius_grid(size)
+    f = k / (size * edge)
+    phase = torch.pi / 2 * (spherical_aberration * wavelength**3 * f**4 - 2 * underfocus * wavelength * f**2)
+    return -torch.sin(phase) * torch.exp(-(2 * k / size / envelope).square())
+
+
+def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
+    """Measured frequencies ``(D, H, W // 2 + 1)`` for tilts about y: 1 where a tilt of up to ``90 - angle`` degrees reaches.
+
+    A frequency is lost when it lies within ``angle`` degrees of the beam axis z, seen along y. The inscribed sphere bounds
+    the rest.
+    """
+    kz, _, kx = frequencies(size)
+    reached = kx.abs() >= kz.abs() * torch.tan(torch.deg2rad(torch.tensor(angle)))
+    return (reached & (radius_grid(size) <= size / 2)).float()
+
+
+def _variance(volumes: torch.Tensor) -> torch.Tensor:
+    return volumes.var(dim=(-3, -2, -1), keepdim=True, correction=0)
+
+
+def image_source(densities: torch.Tensor, snr: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Image density crops as the paper's source data were imaged (aitom's simple convolution).
+
+    Low-pass; white noise of half the budget; CTF; detector-shaped noise of the other half; low-pass; missing wedge. The
+    budget is the variance of the imaged clean crop over the SNR (a plain variance ratio), scaled up by what imaging takes
+    away from white noise.
+
+    Parameters
+    ----------
+    densities : Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³.
+    snr : Tensor
+        ``(B,)`` variance ratio, for example 0.03; infinity for no noise.
+    generator : torch.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
+    """
+    size = densities.shape[-1]
+    lowpass = soft_lowpass(size, size // 4, 2.0)
+    wedge = missing_wedge(size)
+    transfer = ctf(size, 10.0, 50e3)[0, 0]
+    detector = soft_lowpass(size, 1.0, 0.2 * size)
+    clean = apply_filter(densities, lowpass)
+    probe = torch.randn(4, 1, size, size, size, generator=generator)
+    loss = _variance(probe).mean() / _variance(apply_filter(probe, transfer * wedge)).mean()
+    signal = _variance(apply_filter(clean, transfer * wedge)) * loss
+    deviation = (0.5 * signal / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
+    before = torch.randn(densities.shape, generator=generator) * deviation
+    after = torch.randn(densities.shape, generator=generator) * deviation
+    imaged = apply_filter(clean + before, transfer) + apply_filter(after, detector)
+    return apply_filter(imaged, lowpass * wedge)
+
+
+def image_target(
+    densities: torch.Tensor,
+    snr: torch.Tensor,
+    defocus: torch.Tensor,
+    voxel_size: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    wedge_angle: float = 30.0,
+) -> torch.Tensor:
+    """Image density crops with white detector noise that reaches to the Nyquist limit, then the missing wedge.
+
+    Parameters
+    ----------
+    densities : Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³, background included.
+    snr, defocus, voxel_size : Tensor
+        ``(B,)``; variance ratio, angstrom, angstrom.
+    generator : torch.Generator
+        Source of randomness.
+    wedge_angle : float
+        Degrees lost on each side of the beam.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
+    """
+    size = densities.shape[-1]
+    wedge = missing_wedge(size, wedge_angle)
+    clean = apply_filter(densities, ctf(size, voxel_size, defocus) * wedge)
+    deviation = (_variance(clean) / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
+    noise = torch.randn(densities.shape, generator=generator) * deviation
+    return apply_filter(clean + noise, wedge)
+
+
+def smooth_background(batch: int, size: int, generator: torch.Generator, *, correlation: float = 3.0) -> torch.Tensor:
+    """Cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, D, H, W)``."""
+    white = torch.randn(batch, 1, size, size, size, generator=generator)
+    k = radius_grid(size) / size
+    field = apply_filter(white, torch.exp(-2 * (torch.pi * correlation * k).square()))
+    return field / _variance(field).sqrt()
+
+
+# --- the two recipes -----------------------------------------------------------------------------------------------
+
+
+def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecule]) -> None:
+    if not molecules:
+        raise InputError("no molecule was given; name at least one.")
+    if n_per_molecule < 1:
+        raise InputError(f"n_per_molecule is {n_per_molecule}; it must be at least 1.")
+    if not snr or min(snr) <= 0:
+        raise InputError(f"snr is {list(snr)}; a signal-to-noise ratio is a positive variance ratio such as 0.05.")
+
+
+def _in_chunks(total: int, chunk: int = 64) -> list[slice]:
+    return [slice(start, min(start + chunk, total)) for start in range(0, total, chunk)]
+
+
+def _choices(wanted: int, n_each: int, library: int, neighbours: int, generator: torch.Generator) -> torch.Tensor:
+    target = torch.arange(wanted).repeat_interleave(n_each)[:, None]
+    others = torch.randint(library, (wanted * n_each, neighbours), generator=generator)
+    return torch.cat([target, others], 1)
+
+
+def simulate_source(
+    molecules: Sequence[Molecule],
+    *,
+    n_per_molecule: int = 500,
+    snr: Sequence[float] = (0.03, 0.05),
+    seed: int = 0,
+    size: int = 32,
+    neighbours: int = 4,
+) -> Subtomograms:
+    """Labelled source samples: ``n_per_molecule`` of every molecule at every SNR, voxels of 10 angstrom.
+
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The targets, and the library from which the neighbours are drawn.
+    n_per_molecule : int
+        Samples per molecule and SNR.
+    snr : sequence of float
+        Variance ratios.
+    seed : int
+        Seed of everything.
+    size : int
+        Side of the crop.
+    neighbours : int
+        Molecules packed around each target.
+    """
+    _check(n_per_molecule, snr, molecules)
+    generator = torch.Generator().manual_seed(seed)
+    choice = _choices(len(molecules), n_per_molecule * len(snr), len(molecules), neighbours, generator)
+    ratios = torch.tensor(list(snr)).repeat(len(molecules) * n_per_molecule)
+    densities, volumes = [], []
+    for part in _in_chunks(len(choice)):
+        densities.append(render(molecules, choice[part], size=size, voxel_size=10.0, generator=generator))
+        volumes.append(image_source(densities[-1], ratios[part], generator))
+    density_all = torch.cat(densities)
+    table = [
+        {"molecule": molecules[int(c)].name, "snr": round(float(r), 6), "defocus": 50000.0, "voxel_size": 10.0}
+        for c, r in zip(choice[:, 0], ratios, strict=True)
+    ]
+    return Subtomograms(torch.cat(volumes), density_all, density_all > MASK_THRESHOLD, table, 10.0)
+
+
+def simulate_target(
+    molecules: Sequence[Molecule],
+    *,
+    n_per_molecule: int = 60,
+    snr: Sequence[float] = (0.02, 0.3),
+    seed: int = 0,
+    size: int = 32,
+    neighbours: int = 2,
+    voxel_size: tuple[float, float] = (12.0, 15.0),
+    defocus: tuple[float, float] = (30e3, 60e3),
+    background: float = 30.0,
+) -> Subtomograms:
+    """Target samples whose noise level, defocus and voxel size differ from sample to sample.
+
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The targets, and the library of neighbours.
+    n_per_molecule : int
+        Samples per molecule.
+    snr : sequence of float
+        The lowest and highest variance ratio; each sample's is log-uniform between them.
+    seed : int
+        Seed of everything.
+    size : int
+        Side of the crop.
+    neighbours : int
+        Molecules packed around each target.
+    voxel_size, defocus : tuple of float
+        Ranges in angstrom; uniform.
+    background : float
+        Standard deviation of the cytosol in Da/nm³.
+    """
+    _check(n_per_molecule, snr, molecules)
+    generator = torch.Generator().manual_seed(seed)
+    choice = _choices(len(molecules), n_per_molecule, len(molecules), neighbours, generator)
+    total = len(choice)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(total, generator=generator)
+
+    ratios = uniform(0, 1) * torch.log(torch.tensor(max(snr) / min(snr)))
+    ratios = min(snr) * torch.exp(ratios)
+    edges, underfocus = uniform(*voxel_size), uniform(*defocus)
+    densities, volumes = [], []
+    for part in _in_chunks(total):
+        clean = render(molecules, choice[part], size=size, voxel_size=edges[part], generator=generator)
+        densities.append(clean)
+        crowded = clean + background * smooth_background(len(clean), size, generator)
+        volumes.append(image_target(crowded, ratios[part], underfocus[part], edges[part], generator))
+    density_all = torch.cat(densities)
+    table = [
+        {
+            "molecule": molecules[int(choice[i, 0])].name,
+            "snr": round(float(ratios[i]), 6),
+            "defocus": round(float(underfocus[i]), 1),
+            "voxel_size": round(float(edges[i]), 3),
+        }
+        for i in range(total)
+    ]
+    nominal = sum(voxel_size) / 2
+    return Subtomograms(torch.cat(volumes), density_all, density_all > MASK_THRESHOLD, table, nominal)

@@ -1,0 +1,97 @@
+"""The EMA teacher and its pseudo-labels."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from voxuda.volumes import InputError
+
+IGNORE = -1
+"""Label of voxels that supervise nothing."""
+
+
+class Teacher(nn.Module):
+    """Exponential moving average of a student network.
+
+    The decay is ``min(1 - 1 / (t + 1), decay)``: a plain average of the first students, then a moving one. Parameters are
+    averaged; batch norm always uses the statistics of the batch it is given, as in ASC and UA-MT.
+
+    Parameters
+    ----------
+    student : Module
+        Copied at the start.
+    decay : float
+        Final decay; 0.99 by default, since the paper gives none.
+    """
+
+    def __init__(self, student: nn.Module, decay: float = 0.99) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise InputError(f"decay is {decay}; it must be at least 0 and below 1.")
+        self.network = copy.deepcopy(student).requires_grad_(False)
+        self.decay = decay
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def update(self, student: nn.Module) -> None:
+        """Move every parameter towards the student's: θ' ← α θ' + (1 - α) θ."""
+        self.step += 1
+        alpha = min(1 - 1 / (int(self.step) + 1), self.decay)
+        for mine, theirs in zip(self.network.parameters(), student.parameters(), strict=True):
+            mine.mul_(alpha).add_(theirs, alpha=1 - alpha)
+
+    @torch.no_grad()
+    def foreground(self, volumes: torch.Tensor) -> torch.Tensor:
+        """Foreground probability ``(B, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
+        self.network.train()
+        return self.network(volumes).float().softmax(1)[:, 1]
+
+
+def confident_labels(foreground: torch.Tensor, eta: float = 0.85) -> torch.Tensor:
+    """Labels of voxels whose more likely class has probability ≥ ``eta``; ``IGNORE`` elsewhere.
+
+    Parameters
+    ----------
+    foreground : Tensor
+        ``(B, D, H, W)`` probability.
+    eta : float
+        The paper's η.
+
+    Returns
+    -------
+    Tensor
+        ``(B, D, H, W)`` int64: 0, 1 or ``IGNORE``.
+    """
+    labels = torch.full_like(foreground, IGNORE, dtype=torch.long)
+    labels[foreground >= eta] = 1
+    labels[1 - foreground >= eta] = 0
+    return labels
+
+
+def balanced_labels(foreground: torch.Tensor, share: float = 0.05) -> torch.Tensor:
+    """Class-balanced labels: the batch's top ``share`` of probabilities is foreground, background lies below half of that
+    threshold, the rest is ``IGNORE``. ``share`` is prior knowledge of how much of a crop is molecule.
+
+    Parameters
+    ----------
+    foreground : Tensor
+        ``(B, D, H, W)`` probability.
+    share : float
+        Expected share of foreground voxels.
+
+    Returns
+    -------
+    Tensor
+        ``(B, D, H, W)`` int64: 0, 1 or ``IGNORE``.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share is {share}; the expected foreground share lies between 0 and 1, such as 0.05.")
+    count = max(1, round(share * foreground.numel()))
+    threshold = foreground.flatten().topk(count).values[-1]
+    labels = torch.full_like(foreground, IGNORE, dtype=torch.long)
+    labels[foreground < threshold / 2] = 0
+    labels[foreground >= threshold] = 1
+    return labels

@@ -1,0 +1,220 @@
+"""A volume on disk and in memory: MRC in and out, checks, normalising, resampling."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import torch
+
+
+class InputError(ValueError):
+    """Input that cannot be used. The message is one sentence: the file or value, and what would be right."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One volume, or a stack of volumes, as read from an MRC file.
+
+    Parameters
+    ----------
+    data : ndarray
+        ``(D, H, W)`` volume or ``(N, D, H, W)`` stack, axes z, y, x; float32, or a read-only memory map of the file.
+    voxel_size : float
+        Edge of a voxel in angstrom; 0 when the header does not say.
+    path : Path
+        The file it came from.
+    """
+
+    data: np.ndarray
+    voxel_size: float
+    path: Path
+
+
+def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
+    """Read an MRC volume ``(D, H, W)`` or volume stack ``(N, D, H, W)``.
+
+    Modes 0 (int8), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are converted to float32; with ``memory_map``
+    the data stay on disk in their own type and are neither converted nor searched for NaN.
+
+    Parameters
+    ----------
+    path : path
+        An ``.mrc``, ``.mrcs``, ``.map`` or ``.rec`` file.
+    memory_map : bool
+        Leave the data on disk.
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not MRC, is shorter than its header says, is not 3D or a stack of 3D volumes, holds
+        complex values, or holds NaN or infinity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of an MRC volume.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            opened = mrcfile.mmap(path, mode="r") if memory_map else mrcfile.open(path, mode="r")
+    except Exception as error:  # mrcfile raises ValueError, OSError, EOFError or a RuntimeWarning, by what is broken
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"{path}: not a readable MRC file ({reason}); export it again as MRC2014.") from error
+    with opened as mrc:
+        data = mrc.data
+        voxel_size = float(mrc.voxel_size.x)
+        if np.iscomplexobj(data):
+            raise InputError(f"{path}: mode {int(mrc.header.mode)} holds complex values; give a real-space volume.")
+        if mrc.is_image_stack():
+            # A stack of images and a volume differ only in a header word that many programs leave unset.
+            data = data.reshape(data.shape)
+        if data.ndim == 4 and data.shape[0] == 1:
+            data = data[0]
+        if data.ndim not in (3, 4):
+            raise InputError(f"{path}: shape {data.shape} is not a volume (D, H, W) or a stack (N, D, H, W) of them.")
+        if not memory_map:
+            data = np.array(data, dtype=np.float32)
+    if not memory_map and not np.isfinite(data).all():
+        count = int((~np.isfinite(data)).sum())
+        raise InputError(f"{path}: {count} voxels are NaN or infinite; replace them, for example by the mean.")
+    return Volume(data, voxel_size, path)
+
+
+def write_mrc(path: str | Path, data: np.ndarray | torch.Tensor, voxel_size: float = 0.0, *, overwrite: bool = False) -> Path:
+    """Write a volume ``(D, H, W)`` or a volume stack ``(N, D, H, W)``; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Where to write.
+    data : array
+        ``(D, H, W)`` or ``(N, D, H, W)``; bool and uint8 become mode 0 (int8), float16 mode 12, other floats mode 2.
+    voxel_size : float
+        In angstrom.
+    overwrite : bool
+        Replace a file that exists.
+
+    Raises
+    ------
+    InputError
+        The file exists and ``overwrite`` is off, the shape is wrong, or the folder cannot be written.
+    """
+    path = Path(path)
+    array = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
+    if array.ndim not in (3, 4):
+        raise InputError(f"{path}: cannot write shape {array.shape}; give (D, H, W) or (N, D, H, W).")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: the file exists; choose another name or pass overwrite.")
+    if array.dtype in (np.dtype(bool), np.dtype(np.uint8)):
+        array = array.astype(np.int8)
+    elif array.dtype not in (np.dtype(t) for t in (np.int8, np.int16, np.uint16, np.float16)):
+        array = array.astype(np.float32)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+        try:
+            with mrcfile.new(temporary, overwrite=True) as mrc:
+                mrc.set_data(array)
+                if array.ndim == 3:
+                    mrc.set_volume()
+                if voxel_size:
+                    mrc.voxel_size = voxel_size
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose a writable folder.") from error
+    return path
+
+
+def check_volume(data: np.ndarray | torch.Tensor, name: str) -> None:
+    """Refuse a volume, of any shape, that no network can use: NaN, infinite or constant.
+
+    Parameters
+    ----------
+    data : array
+        Any shape.
+    name : str
+        What to call it in the message, for example its file.
+
+    Raises
+    ------
+    InputError
+        It holds NaN or infinity, or every voxel has one value.
+    """
+    tensor = torch.as_tensor(data)
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"{name}: some voxels are NaN or infinite; replace them, for example by the mean.")
+    if tensor.numel() == 0 or tensor.max() == tensor.min():
+        raise InputError(f"{name}: every voxel has the same value; give a volume with some signal in it.")
+
+
+def zscore(volumes: torch.Tensor) -> torch.Tensor:
+    """Give each volume mean 0 and variance 1.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros.
+    """
+    centred = volumes - volumes.mean(dim=(-3, -2, -1), keepdim=True)
+    deviation = centred.square().mean(dim=(-3, -2, -1), keepdim=True).sqrt()
+    return centred / deviation.clamp_min(1e-12)
+
+
+def unit_range(volumes: torch.Tensor) -> torch.Tensor:
+    """Map each volume linearly to [0, 1].
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros.
+    """
+    low = volumes.amin(dim=(-3, -2, -1), keepdim=True)
+    high = volumes.amax(dim=(-3, -2, -1), keepdim=True)
+    return (volumes - low) / (high - low).clamp_min(1e-12)
+
+
+def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Resample volumes to another grid over the same box, by cropping or zero-padding the centred spectrum.
+
+    What this does to the spectrum: every frequency that both grids hold is kept unchanged, nothing is interpolated. Going
+    to fewer voxels removes all frequencies at and beyond the new Nyquist limit; going to more voxels leaves the new high
+    frequencies exactly empty, so a noise level measured there is zero. The mean is kept. The box is taken as periodic.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(..., D, H, W)``, real.
+    shape : tuple of int
+        The new ``(D, H, W)``.
+
+    Returns
+    -------
+    Tensor
+        ``(..., *shape)``.
+    """
+    if min(shape) < 1:
+        raise InputError(f"cannot resize to {shape}; every side must be at least 1 voxel.")
+    old = tuple(volumes.shape[-3:])
+    spectrum = torch.fft.fftshift(torch.fft.fftn(volumes, dim=(-3, -2, -1)), dim=(-3, -2, -1))
+    for axis, (n, m) in enumerate(zip(old, shape, strict=True), start=-3):
+        keep = min(n, m)
+        spectrum = spectrum.narrow(axis, n // 2 - keep // 2, keep)
+        if n != m and keep % 2 == 0:
+            # The Nyquist plane has no partner of opposite sign on the other grid: drop it, so that the result stays real.
+            spectrum = spectrum.index_fill(axis, torch.tensor([0], device=volumes.device), 0)
+        pad = [0, 0] * (-axis - 1) + [m // 2 - keep // 2, (m - m // 2) - (keep - keep // 2)]
+        spectrum = torch.nn.functional.pad(spectrum, pad)
+    scale = float(np.prod(shape) / np.prod(old))
+    spectrum = torch.fft.ifftshift(spectrum, dim=(-3, -2, -1)) * scale
+    return torch.fft.ifftn(spectrum, dim=(-3, -2, -1)).real.to(volumes.dtype)

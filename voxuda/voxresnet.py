@@ -1,0 +1,81 @@
+"""VoxResNet (Chen et al. 2018) and its four taps."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+TAPS = ("c", "v2", "v4", "v6")
+"""Where Vox-UDA compares features: second convolution, second, fourth and sixth residual module."""
+
+
+class VoxRes(nn.Module):
+    """Pre-activation residual module: BN, ReLU, conv, BN, ReLU, conv, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm3d(channels), nn.ReLU(), nn.Conv3d(channels, channels, 3, padding=1),
+            nn.BatchNorm3d(channels), nn.ReLU(), nn.Conv3d(channels, channels, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+class VoxResNet(nn.Module):
+    """VoxResNet with three halvings of the volume and a classifier on each tap; the four outputs are summed.
+
+    The trunk has 1.635 million parameters at width 32. Each head brings its tap to full size in one transposed convolution
+    whose kernel equals its stride, straight to the class scores, so that no voxel is written twice.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the first stage; later stages have twice as many. The paper's network has 32.
+    classes : int
+        Number of classes.
+    """
+
+    def __init__(self, width: int = 32, classes: int = 2) -> None:
+        super().__init__()
+        wide = 2 * width
+        self.conv1a = nn.Conv3d(1, width, 3, padding=1)
+        self.conv1b = nn.Sequential(nn.BatchNorm3d(width), nn.ReLU(), nn.Conv3d(width, width, 3, padding=1))
+        self.stage2 = nn.Sequential(
+            nn.BatchNorm3d(width), nn.ReLU(), nn.Conv3d(width, wide, 3, stride=2, padding=1), VoxRes(wide), VoxRes(wide)
+        )
+        self.stage4, self.stage6 = (
+            nn.Sequential(
+                nn.BatchNorm3d(wide), nn.ReLU(), nn.Conv3d(wide, wide, 3, stride=2, padding=1), VoxRes(wide), VoxRes(wide)
+            )
+            for _ in range(2)
+        )
+        self.heads = nn.ModuleDict({"c": nn.Conv3d(width, classes, 1)})
+        for tap, stride in (("v2", 2), ("v4", 4), ("v6", 8)):
+            self.heads[tap] = nn.ConvTranspose3d(wide, classes, stride, stride=stride)
+
+    def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The four taps of ``(B, 1, D, H, W)``, sides multiples of 8.
+
+        Returns
+        -------
+        dict of Tensor
+            ``c`` ``(B, width, D, H, W)``; ``v2``, ``v4``, ``v6`` ``(B, 2 width, ...)`` at 1/2, 1/4 and 1/8 of the side.
+        """
+        c = self.conv1b(self.conv1a(x))
+        v2 = self.stage2(c)
+        v4 = self.stage4(v2)
+        return {"c": c, "v2": v2, "v4": v4, "v6": self.stage6(v4)}
+
+    def classify(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Sum of the four classifiers, logits ``(B, classes, D, H, W)``."""
+        return torch.stack([self.heads[tap](features[tap]) for tap in TAPS]).sum(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, classes, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
+        return self.classify(self.features(x))
+
+    def trunk_parameters(self) -> int:
+        """Number of parameters without the heads."""
+        return sum(p.numel() for name, p in self.named_parameters() if not name.startswith("heads"))
