@@ -87,6 +87,7 @@ def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor) 
     Parameters
     ----------
     molecule : Molecule
+        The beads.
     reference : Tensor
         ``(D, D, D)`` in Da/nm³.
     shift : Tensor
@@ -210,9 +211,12 @@ def derive(
     squares = ((positions - centres[labels]) ** 2).sum(1) / 3
     spreads = np.sqrt(np.bincount(labels, masses * squares, beads) / total)
     centres -= (positions.min(0) + positions.max(0)) / 2
-    centres, total, spreads = (torch.tensor(a, dtype=torch.float32) for a in (centres, total, spreads))
     record = {"name": name, "beads": beads, "method": "mass-weighted k-means", **(provenance or {})}
-    return Molecule(name, centres, total, spreads, record)
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.tensor(array, dtype=torch.float32)
+
+    return Molecule(name, tensor(centres), tensor(total), tensor(spreads), record)
 
 
 def fit_to_map(molecule: Molecule, positions: np.ndarray, masses: np.ndarray, voxel_size: float, steps: int = 150) -> Molecule:

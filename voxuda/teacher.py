@@ -27,6 +27,8 @@ class Teacher(nn.Module):
         Final decay; 0.99 by default, since the paper gives none.
     """
 
+    step: torch.Tensor
+
     def __init__(self, student: nn.Module, decay: float = 0.99) -> None:
         super().__init__()
         if not 0 <= decay < 1:

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+from voxuda import derivation, molecules
+from voxuda.volumes import InputError
+
+
+@pytest.mark.parametrize("name", sorted(derivation.RECIPES))
+def test_embedded_molecules_are_complete(name):
+    molecule = molecules.load(name)
+    about = molecule.provenance
+    assert about["licence"] in ("CC0-1.0", "Apache-2.0") and name.upper() in about["source"]
+    assert about["agreement"]["correlation"] >= 0.995 and about["agreement"]["mask_iou"] >= 0.95
+    assert torch.isfinite(molecule.positions).all() and (molecule.masses > 0).all() and (molecule.spreads >= 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(derivation.RECIPES))
+def test_beads_agree_with_all_atoms_or_the_map(name, molecule_files):
+    recipe = derivation.RECIPES[name]
+    molecule = molecules.load(name)  # as committed, in half precision
+    path = molecule_files / recipe.file
+    if recipe.mass:
+        reference, shift = derivation.map_on_grid(*derivation.read_map_points(path, recipe.mass), 10.0)
+    else:
+        positions, masses = derivation.read_atoms(path)
+        centred = positions - (positions.min(0) + positions.max(0)) / 2
+        reference, shift = torch.from_numpy(derivation.atom_density(centred, masses, 40)), torch.zeros(3)
+    measured = derivation.agreement(molecule, reference, shift)
+    assert measured["correlation"] >= 0.995 and measured["mask_iou"] >= 0.95
+
+
+def test_atom_density_is_trilinear():
+    volume = derivation.atom_density(np.array([[2.5, 0.0, 0.0]]), np.array([8.0]), 8)
+    assert volume[4, 4, 4] == 6.0 and volume[5, 4, 4] == 2.0 and volume.sum() == 8.0
+
+
+def test_density_conserves_mass_and_matches_a_gaussian():
+    position, mass, spread = torch.zeros(1, 1, 3), torch.full((1, 1), 1000.0), torch.full((1, 1), 15.0)
+    volume = molecules.density(position, mass, spread, 32)
+    assert volume.sum() == pytest.approx(1000.0, rel=1e-4)
+    variance = 15.0**2 + 100 / 6
+    assert volume[0, 0, 16, 16, 16] == pytest.approx(1000 * 1000 / (2 * np.pi * variance) ** 1.5, rel=1e-4)
+    torch.testing.assert_close(molecules.density(position, mass, spread, 32, 20.0).sum() * 8, torch.tensor(1000.0))
+
+
+def test_derive_keeps_mass_and_centre():
+    rng = np.random.default_rng(0)
+    positions, masses = rng.normal(size=(500, 3)) * 20, rng.uniform(1, 20, 500)
+    molecule = derivation.derive("test", positions, masses, beads=50)
+    assert molecule.mass == pytest.approx(masses.sum(), rel=1e-5)
+    centre = (positions.min(0) + positions.max(0)) / 2
+    by_beads = (molecule.masses[:, None] * molecule.positions).sum(0).numpy() / molecule.mass
+    np.testing.assert_allclose(by_beads, (masses[:, None] * positions).sum(0) / masses.sum() - centre, atol=1e-3)
+
+
+def test_beads_round_trip(tmp_path):
+    molecule = molecules.load("1bxn")
+    path = molecules.write_beads(tmp_path / "m.npz", molecule)
+    again = molecules.read_beads(path)
+    torch.testing.assert_close(again.positions, molecule.positions)
+    path.write_bytes(b"junk")
+    with pytest.raises(InputError, match="not a bead file"):
+        molecules.read_beads(path)
+
+
+def test_unknown_names_point_to_the_remedy():
+    with pytest.raises(InputError, match="its stand-in is 3gl1"):
+        molecules.load("1f1b")
+    with pytest.raises(InputError, match="not a PDB id"):
+        derivation.fetch("../x")
+
+
+def test_fetch_offline_is_one_sentence(tmp_path, monkeypatch):
+    import pooch
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(pooch, "retrieve", refuse)
+    with pytest.raises(InputError, match=r"1f1b\.cif\.gz: could not be downloaded"):
+        derivation.fetch("1f1b", cache=tmp_path)
+
+
+def test_fetch_reads_mmcif(tmp_path, monkeypatch, molecule_files):
+    import gemmi
+    import pooch
+
+    structure = gemmi.read_structure(str(molecule_files / "3gl1.pdb.gz"))
+    path = tmp_path / "3gl1.cif.gz"
+    import gzip
+
+    path.write_bytes(gzip.compress(structure.make_mmcif_document().as_string().encode()))
+    monkeypatch.setattr(pooch, "retrieve", lambda *a, **k: str(path))
+    molecule = derivation.fetch("3gl1")
+    assert molecule.mass == pytest.approx(molecules.load("3gl1").mass, rel=0.01)
+
+
+def test_stand_ins_are_embedded():
+    for name in [n for group in molecules.PAPER_SOURCE_SETS.values() for n in group]:
+        assert molecules.STAND_INS.get(name, name) in molecules.available()

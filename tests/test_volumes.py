@@ -1,0 +1,99 @@
+import mrcfile
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxuda.volumes import InputError, check_volume, fourier_resize, read_mrc, unit_range, write_mrc, zscore
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [("int8", 0), ("int16", 1), ("float32", 2), ("uint16", 6), ("float16", 12)])
+@pytest.mark.parametrize("shape", [(4, 5, 6), (3, 4, 5, 6)])
+def test_round_trip_of_every_mode(tmp_path, dtype, mode, shape):
+    data = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+    path = write_mrc(tmp_path / "v.mrc", data, voxel_size=10.0)
+    assert int(mrcfile.open(path, header_only=True).header.mode) == mode
+    back = read_mrc(path)
+    np.testing.assert_array_equal(back.data, data.astype(np.float32))
+    assert back.data.dtype == np.float32 and back.voxel_size == pytest.approx(10.0)
+
+
+def test_memory_map_leaves_data_on_disk(tmp_path):
+    path = write_mrc(tmp_path / "v.mrc", np.ones((8, 8, 8), np.float32))
+    assert isinstance(read_mrc(path, memory_map=True).data, np.memmap)
+
+
+def test_truncated_file(tmp_path):
+    path = write_mrc(tmp_path / "v.mrc", np.ones((8, 8, 8), np.float32))
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(InputError, match=r"v\.mrc: not a readable MRC file"):
+        read_mrc(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an MRC file at all" * 100])
+def test_not_an_mrc_file(tmp_path, content):
+    path = tmp_path / "v.mrc"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a readable MRC file"):
+        read_mrc(path)
+
+
+def test_missing_file_wrong_shape_and_nan(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_mrc(tmp_path / "none.mrc")
+    flat = tmp_path / "flat.mrc"
+    with mrcfile.new(flat) as mrc:
+        mrc.set_data(np.ones((4, 4), np.float32))
+    with pytest.raises(InputError, match=r"shape \(4, 4\) is not a volume"):
+        read_mrc(flat)
+    holes = np.ones((4, 4, 4), np.float32)
+    holes[0, 0, 0] = np.nan
+    bad = tmp_path / "nan.mrc"
+    with mrcfile.new(bad) as mrc, np.errstate(all="ignore"):
+        mrc.set_data(holes)
+    with pytest.raises(InputError, match="1 voxels are NaN"):
+        read_mrc(bad)
+
+
+def test_nothing_is_overwritten_or_half_written(tmp_path):
+    path = write_mrc(tmp_path / "v.mrc", np.ones((4, 4, 4), np.float32))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="the file exists"):
+        write_mrc(path, np.zeros((4, 4, 4), np.float32))
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match="cannot be written"):
+        write_mrc(tmp_path / "no" / "folder.mrc", np.zeros((4, 4, 4), np.float32))
+    assert [p.name for p in tmp_path.iterdir()] == ["v.mrc"]
+
+
+def test_check_volume():
+    check_volume(torch.arange(8.0), "v")
+    with pytest.raises(InputError, match="same value"):
+        check_volume(torch.ones(8), "v")
+    with pytest.raises(InputError, match="NaN"):
+        check_volume(torch.tensor([1.0, float("inf")]), "v")
+
+
+def test_normalising(generator):
+    x = 5 + 3 * torch.randn(2, 1, 8, 8, 8, generator=generator)
+    z, u = zscore(x), unit_range(x)
+    torch.testing.assert_close(z.mean((1, 2, 3, 4)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.square().mean((1, 2, 3, 4)), torch.ones(2))
+    assert u.amin() == 0 and u.amax() == 1
+    assert zscore(torch.ones(1, 1, 4, 4, 4)).abs().max() == 0
+
+
+@given(n=st.integers(6, 13), m=st.integers(6, 13), k=st.integers(0, 2))
+@settings(max_examples=40, deadline=None)
+def test_fourier_resize_keeps_what_both_grids_hold(n, m, k):
+    def wave(size):
+        z = torch.arange(size) / size
+        return (1.5 + torch.cos(2 * torch.pi * k * z))[:, None, None].expand(size, size, size)
+
+    torch.testing.assert_close(fourier_resize(wave(n), (m, m, m)), wave(m), atol=1e-5, rtol=1e-5)
+
+
+def test_fourier_resize_there_and_back(generator):
+    x = torch.randn(2, 1, 9, 9, 9, generator=generator)
+    torch.testing.assert_close(fourier_resize(fourier_resize(x, (15, 15, 15)), (9, 9, 9)), x, atol=1e-5, rtol=1e-5)
