@@ -6,7 +6,7 @@ from voxuda import noise
 from voxuda.volumes import InputError
 
 
-@pytest.mark.parametrize(("rho", "half"), zip(noise.PAPER_RATES, (7, 9, 10, 12), strict=True))
+@pytest.mark.parametrize(("rho", "half"), list(zip(noise.PAPER_RATES, (7, 9, 10, 12), strict=True)))
 def test_paper_rates_are_cubes(rho, half):
     assert noise.half_width(rho, 32) == half
     assert round((2 * half / 32) ** 3, 3) == rho

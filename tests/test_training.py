@@ -9,11 +9,11 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score
 
-from voxuda import data, evaluation, methods, molecules, simulate, training
+from voxuda import data, evaluation, methods, molecules, runs, simulate, training
 from voxuda.cli import main
 from voxuda.methods import VoxUDAOptions
 from voxuda.volumes import InputError, read_mrc, write_mrc
-from voxuda.voxresnet import VoxResNet
+from voxuda.voxresnet import VoxResNet, target_batch_norm
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folders(tmp_path_factory):
 
 
 def config(folders, **changes):
-    base = training.Config(source=str(folders / "source"), target=str(folders / "target"), width=2, batch_size=4, epochs=2)
+    base = runs.Config(source=str(folders / "source"), target=str(folders / "target"), width=2, batch_size=4, epochs=2)
     return dataclasses.replace(base, **changes)
 
 
@@ -61,7 +61,7 @@ def test_same_seed_same_weights_and_resume_equals_uninterrupted(folders, tmp_pat
     monkeypatch.setattr(training, "save_checkpoint", save)
     resumed = training.train(setting, tmp_path / "b", resume=True, progress=False).student.state_dict()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
-    logs = [[json.loads(line)["seg"] for line in open(tmp_path / r / "log.jsonl")] for r in "ab"]
+    logs = [[json.loads(line)["seg"] for line in (tmp_path / r / "log.jsonl").read_text().splitlines()] for r in "ab"]
     assert logs[0] == logs[1] and len(logs[0]) == 3
     other = training.train(dataclasses.replace(setting, seed=1), tmp_path / "c", progress=False).student.state_dict()
     assert not torch.equal(whole["conv1a.weight"], other["conv1a.weight"])
@@ -80,7 +80,7 @@ def test_only_supervised_reads_target_labels(folders, tmp_path):
 
 
 def test_vox_uda_options_switch_terms(folders):
-    source, target, _ = training.load_domains(config(folders))
+    source, target, _ = runs.load_domains(config(folders))
 
     def terms(progress=1.0, **changes):
         torch.manual_seed(0)
@@ -118,7 +118,7 @@ def test_target_batch_norm_is_the_mean_of_the_target(generator):
     network = VoxResNet(2)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     x = 4 + torch.randn(8, 1, 16, 16, 16, generator=generator)
-    statistics = evaluation.target_batch_norm(network, x, batch_size=8)
+    statistics = target_batch_norm(network, x, batch_size=8)
     torch.testing.assert_close(statistics["conv1b.0.running_mean"], network.conv1a(x).mean((0, 2, 3, 4)), atol=1e-4, rtol=1e-3)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
 
@@ -133,7 +133,7 @@ def test_checkpoint_that_is_not_one(folders, tmp_path):
         training.train(config(folders, epochs=1), out, resume=True, progress=False)
     (out / "weights.safetensors").write_bytes(b"junk")
     with pytest.raises(InputError, match="damaged, or weights of another architecture"):
-        training.load_weights(out, VoxResNet(2), "target")
+        runs.load_weights(out, VoxResNet(2), "target")
 
 
 def test_command_line_from_simulation_to_masks(folders, tmp_path, monkeypatch, capsys):

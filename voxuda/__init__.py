@@ -1,8 +1,9 @@
 """Vox-UDA: voxel-wise unsupervised domain adaptation for cryo-ET subtomogram segmentation.
 
-Data flows downwards through the modules, in this order: ``volumes``, ``molecules``, ``simulate``, ``data``, ``noise``,
-``bilateral``, ``voxresnet``, ``adversary``, ``teacher``, ``losses``, ``methods``, ``training``, ``evaluation``, ``plots``,
-``cli``. A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes z, y, x; the beam runs along z, the tilt axis is y.
+Data flows downwards through the modules, in this order: ``volumes``, ``molecules``, ``optics``, ``simulate``, ``data``,
+``noise``, ``bilateral``, ``voxresnet``, ``adversary``, ``teacher``, ``losses``, ``methods``, ``runs``, ``training``,
+``evaluation``, ``experiments``, ``plots``, ``cli``. A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes z, y, x; the
+beam runs along z, the tilt axis is y.
 """
 
 __version__ = "0.1.0"

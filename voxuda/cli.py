@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +10,8 @@ from typing import Annotated
 import torch
 import tyro
 
-from voxuda import data, derivation, evaluation, molecules, simulate, training
+from voxuda import data, derivation, evaluation, experiments, molecules, runs, simulate, training
 from voxuda.volumes import InputError, check_volume, read_mrc, write_mrc, zscore
-from voxuda.voxresnet import VoxResNet
 
 
 @dataclasses.dataclass
@@ -42,10 +40,10 @@ class SimulateSource(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
-        data.new_folder(self.out)
+        data.check_new_folder(self.out)
         library = [molecules.load(name) for name in self.molecules]
         samples = simulate.simulate_source(
-            library, n_per_molecule=self.n_per_molecule, snr=self.snr, seed=self.seed, size=self.size
+            library, n_per_molecule=self.n_per_molecule, snr=self.snr, seed=self.seed, size=self.size, progress=True
         )
         print(f"{len(samples.table)} source samples in {data.save(samples, self.out)}")
 
@@ -62,10 +60,10 @@ class SimulateTarget(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
-        data.new_folder(self.out)
+        data.check_new_folder(self.out)
         library = [molecules.load(name) for name in self.molecules]
         samples = simulate.simulate_target(
-            library, n_per_molecule=self.n_per_molecule, snr=self.snr, seed=self.seed, size=self.size
+            library, n_per_molecule=self.n_per_molecule, snr=self.snr, seed=self.seed, size=self.size, progress=True
         )
         print(f"{len(samples.table)} target samples in {data.save(samples, self.out)}")
 
@@ -80,7 +78,7 @@ class Train:
       voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
     """
 
-    config: Annotated[training.Config, tyro.conf.arg(name="")]
+    config: Annotated[runs.Config, tyro.conf.arg(name="")]
     out: Path
     """Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/."""
     resume: bool = False
@@ -106,24 +104,11 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate with both kinds of batch norm statistics."""
-        config = training.read_config(self.run_folder)
-        domain = data.load(self.target) if self.target else training.load_domains(config)[2]
-        if domain.masks is None:
-            raise InputError(f"{self.target or config.target}: holds no masks.mrcs; scores need labels.")
-        network = VoxResNet(config.size("width"))
-        results = {}
-        for kind in ("target", "running"):
-            training.load_weights(self.run_folder, network, kind)
-            results[kind] = evaluation.scores(evaluation.predict(network, domain.volumes) > 0.5, domain)
-        chosen = results[config.batch_norm]
-        report = {
-            "method": config.method, "batch_norm": config.batch_norm,
-            "iou": chosen["overall"]["iou"], "dice": chosen["overall"]["dice"], **chosen, "by_batch_norm": results,
-        }  # fmt: skip
-        training.save_atomically(lambda p: p.write_text(json.dumps(report, indent=2)), self.run_folder / "scores.json")
-        print(f"{config.method} on {len(domain)} samples, batch norm statistics: {config.batch_norm}; in percent")
+        report = evaluation.evaluate_run(self.run_folder, self.target)
+        overall = report["overall"]
+        print(f"{report['method']} on {overall['n']} samples, batch norm statistics: {report['batch_norm']}; in percent")
         print(f"{'':>10}{'n':>6}{'IoU':>8}{'95 %':>16}{'Dice':>8}{'95 %':>16}")
-        for name, row in [("overall", chosen["overall"]), *chosen["classes"].items()]:
+        for name, row in [("overall", overall), *report["classes"].items()]:
             cells = [
                 f"{100 * row[m]:8.1f}{'{:.1f} - {:.1f}'.format(*(100 * v for v in row[f'{m}_interval'])):>16}"
                 for m in ("iou", "dice")
@@ -149,9 +134,7 @@ class Segment:
         """Segment."""
         if not self.files:
             raise InputError("no file was given; name at least one MRC volume.")
-        config = training.read_config(self.run_folder)
-        network = VoxResNet(config.size("width"))
-        training.load_weights(self.run_folder, network, config.batch_norm)
+        network = runs.load_network(self.run_folder)
         loaded = []
         for path in self.files:
             volume = read_mrc(path)
@@ -164,6 +147,32 @@ class Segment:
         for volume, stack in loaded:
             mask = (evaluation.predict(network, zscore(stack)) > 0.5).numpy().reshape(volume.data.shape)
             print(write_mrc(out / f"{volume.path.stem}_mask{volume.path.suffix}", mask, volume.voxel_size))
+
+
+@dataclasses.dataclass
+class Reproduce:
+    """Run a table of the book: every row, several seeds; finished runs are kept, interrupted ones go on.
+
+    Example: voxuda reproduce modules --scale laptop --seeds 3 --jobs 2 --out runs/laptop
+    """
+
+    table: tyro.conf.Positional[str]
+    """modules: which part closes how much of the gap; share: what the balanced variant's prior is worth."""
+    out: Path
+    """Folder of the runs and of TABLE-SCALE.json."""
+    scale: runs.Scale = "smoke"
+    """smoke: seconds a run; laptop: minutes; paper: the paper's sizes."""
+    seeds: int = 1
+    """Runs of each row."""
+    only: list[str] = dataclasses.field(default_factory=list)
+    """Just these rows."""
+    jobs: int = 1
+    """Runs side by side."""
+
+    def run(self) -> None:
+        """Run and print the table."""
+        result = experiments.reproduce(self.table, self.out, scale=self.scale, seeds=self.seeds, only=self.only, jobs=self.jobs)
+        print(experiments.markdown(result))
 
 
 @dataclasses.dataclass
@@ -257,6 +266,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[Segment, tyro.conf.subcommand("segment", prefix_name=False)]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce", prefix_name=False)]
     | Annotated[Molecules, tyro.conf.subcommand("molecules", prefix_name=False)]
 )
 
@@ -286,6 +296,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"voxuda: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("voxuda: interrupted; `voxuda train` goes on with --resume, `voxuda reproduce` by itself.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Domain:
         masks = None if self.masks is None else self.masks[index]
         return Domain(self.volumes[index], masks, [self.classes[i] for i in index.tolist()])
 
+    def to(self, device: torch.device) -> Domain:
+        """The same samples on another device."""
+        return Domain(self.volumes.to(device), None if self.masks is None else self.masks.to(device), self.classes)
+
     def split(self, share: float, seed: int) -> tuple[Domain, Domain]:
         """Two parts, the first with ``share`` of every class, drawn by ``seed``."""
         generator = torch.Generator().manual_seed(seed)
@@ -57,26 +62,49 @@ def from_simulation(samples: Subtomograms) -> Domain:
     return Domain(zscore(samples.volumes), samples.masks, [row["molecule"] for row in samples.table])
 
 
-def new_folder(path: str | Path) -> Path:
-    """Check that ``path`` may become a new output folder: absent or empty, with a writable parent."""
+def check_new_folder(path: str | Path) -> Path:
+    """Check, without making anything, that ``path`` may become a new output folder: absent or empty, its parent writable.
+
+    Raises
+    ------
+    InputError
+        It is a file, holds something, or cannot be written.
+    """
     path = Path(path)
-    if path.is_file():
-        raise InputError(f"{path}: is a file; give a folder for the output.")
     if path.is_dir() and any(path.iterdir()):
         raise InputError(f"{path}: the folder is not empty; choose another or empty it.")
+    nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{path}: {nearest} is a file; give a folder for the output.")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(f"{path}: {nearest} cannot be written; choose a writable folder.")
+    return path
+
+
+def new_folder(path: str | Path) -> Path:
+    """Make a new output folder, see :func:`check_new_folder`."""
+    path = check_new_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / ".write-test").touch()
-        (path / ".write-test").unlink()
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a writable folder.") from error
+        raise InputError(f"{path}: cannot be made ({error.strerror}); choose a writable folder.") from error
     return path
 
 
 def save(samples: Subtomograms, out: str | Path) -> Path:
-    """Write ``volumes.mrcs``, ``masks.mrcs``, ``densities.mrcs`` and ``samples.csv`` into a new folder, all or none."""
-    out = new_folder(out)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    """Write ``volumes.mrcs``, ``masks.mrcs``, ``densities.mrcs`` and ``samples.csv`` into a new folder, all or none.
+
+    Raises
+    ------
+    InputError
+        The folder holds something, or cannot be written.
+    """
+    out = check_new_folder(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose a writable folder.") from error
     try:
         stacks = {"volumes": samples.volumes, "masks": samples.masks, "densities": samples.densities}
         for name, stack in stacks.items():
@@ -85,8 +113,10 @@ def save(samples: Subtomograms, out: str | Path) -> Path:
             writer = csv.DictWriter(file, fieldnames=["index", *samples.table[0]])
             writer.writeheader()
             writer.writerows({"index": i, **row} for i, row in enumerate(samples.table))
-        for item in work.iterdir():
-            shutil.move(item, out / item.name)
+        work.chmod(0o755)
+        os.replace(work, out)  # an empty folder gives way
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); free some space or choose another.") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return out

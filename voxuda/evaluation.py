@@ -1,12 +1,17 @@
-"""IoU, Dice, scores by class, bootstrap intervals, and batch norm at test time."""
+"""IoU, Dice, scores by class, bootstrap intervals, and the scores of a run."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from voxuda import data
 from voxuda.data import Domain
+from voxuda.runs import load_domains, load_network, read_config, save_json
+from voxuda.volumes import InputError
 
 
 def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,35 +47,9 @@ def bootstrap(values: np.ndarray, *, level: float = 0.95, draws: int = 2000, see
 def predict(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
     """Foreground probability ``(N, D, H, W)`` of volumes ``(N, 1, D, H, W)``, with the batch norm statistics in force."""
     network.eval()
-    parts = [network(part).float().softmax(1)[:, 1].cpu() for part in volumes.split(batch_size)]
+    device = next(network.parameters()).device
+    parts = [network(part.to(device)).float().softmax(1)[:, 1].cpu() for part in volumes.split(batch_size)]
     return torch.cat(parts)
-
-
-@torch.no_grad()
-def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> dict[str, torch.Tensor]:
-    """Batch norm statistics of a network on unlabelled volumes ``(N, 1, D, H, W)`` (AdaBN, Li et al. 2016).
-
-    The network itself is left as it was.
-
-    Returns
-    -------
-    dict of Tensor
-        The running means and variances, to be loaded with ``load_state_dict(..., strict=False)``.
-    """
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # cumulative average
-    network.train()
-    for part in volumes.split(batch_size):
-        network(part)
-    statistics = {k: v.clone() for k, v in network.state_dict().items() if "running_" in k}
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    network.load_state_dict(before)
-    return statistics
 
 
 def scores(predicted: torch.Tensor, domain: Domain) -> dict:
@@ -87,7 +66,8 @@ def scores(predicted: torch.Tensor, domain: Domain) -> dict:
     -------
     dict
         ``overall`` and one entry a class under ``classes``: mean ``iou`` and ``dice`` over samples, each with a 95 %
-        bootstrap interval over samples; ``pooled`` over all voxels; ``foreground_share`` of prediction and truth.
+        bootstrap interval over samples; ``pooled`` over all voxels; ``foreground_share`` of prediction and truth;
+        ``samples``, the IoU of each.
     """
     assert domain.masks is not None
     truth = domain.masks[:, 0]
@@ -109,4 +89,41 @@ def scores(predicted: torch.Tensor, domain: Domain) -> dict:
         "classes": {name: summary(np.flatnonzero(names == name)) for name in sorted(set(names.tolist()))},
         "pooled": {"iou": float(pooled_iou), "dice": float(pooled_dice)},
         "foreground_share": {"predicted": float(predicted.float().mean()), "truth": float(truth.float().mean())},
+        "samples": [round(float(v), 4) for v in iou],
     }
+
+
+def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
+    """Score a run with both kinds of batch norm statistics and write ``RUN/scores.json``.
+
+    Parameters
+    ----------
+    run : path
+        Folder made by ``voxuda train``.
+    target : path, optional
+        A labelled folder; by default the target samples that the run did not train on.
+
+    Returns
+    -------
+    dict
+        Of :func:`scores` with the run's own choice of statistics, ``iou`` and ``dice`` overall once more on top, and the
+        same for both choices under ``by_batch_norm``.
+
+    Raises
+    ------
+    InputError
+        Not a finished run, or a target without masks.
+    """
+    config = read_config(run)
+    networks = {kind: load_network(run, kind) for kind in ("target", "running")}
+    domain = data.load(target) if target else load_domains(config)[2]
+    if domain.masks is None:
+        raise InputError(f"{target or config.target}: holds no masks.mrcs; scores need labels.")
+    results = {kind: scores(predict(network, domain.volumes) > 0.5, domain) for kind, network in networks.items()}
+    chosen = results[config.batch_norm]
+    report = {
+        "method": config.method, "batch_norm": config.batch_norm,
+        "iou": chosen["overall"]["iou"], "dice": chosen["overall"]["dice"], **chosen, "by_batch_norm": results,
+    }  # fmt: skip
+    save_json(report, Path(run) / "scores.json")
+    return report

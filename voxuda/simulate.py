@@ -7,12 +7,14 @@ white detector noise whose level is unpredictable, other defocus, another voxel 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from tqdm import tqdm
 
 from voxuda.molecules import MASK_THRESHOLD, Molecule, density
+from voxuda.optics import apply_filter, ctf, missing_wedge, radius_grid, soft_lowpass
 from voxuda.volumes import InputError
 
 
@@ -142,95 +144,22 @@ def render(
 
     centres = pack_spheres(radii[choice], generator) if count > 1 else torch.zeros(batch, 1, 3)
     rotations = random_rotations(batch * count, generator).reshape(batch, count, 3, 3)
-    offset = ((torch.rand(batch, 1, 3, generator=generator) - 0.5) * 2 * max_offset).trunc()
+    offset = ((torch.rand(batch, 1, 1, 3, generator=generator) - 0.5) * 2 * max_offset).trunc()
     edge = torch.as_tensor(voxel_size, dtype=torch.float32).expand(batch)
-    volumes = torch.zeros(batch, 1, size, size, size)
-    for member in range(count):
-        index = choice[:, member]
-        placed = positions[index] @ rotations[:, member].transpose(1, 2) + centres[:, member : member + 1]
-        placed = placed + offset * edge[:, None, None]
-        volumes += density(placed, masses[index], spreads[index], size, edge)
-    return volumes
+    placed = positions[choice] @ rotations.transpose(2, 3) + centres[:, :, None] + offset * edge[:, None, None, None]
+    placed, mass, spread = placed.flatten(1, 2), masses[choice].flatten(1), spreads[choice].flatten(1)
+
+    # Most beads of the neighbours lie outside the crop. Beyond four standard deviations they add nothing to it.
+    reach = (size // 2 + 1) * edge[:, None] + 4 * (spread.square() + edge[:, None].square() / 6).sqrt()
+    inside = (placed.abs() <= reach[..., None]).all(-1) & (mass > 0)
+    most = int(inside.sum(1).max())
+    kept = inside.int().sort(dim=1, descending=True, stable=True).indices[:, :most]
+    placed = placed.gather(1, kept[..., None].expand(-1, -1, 3))
+    mass, spread = (mass * inside).gather(1, kept), spread.gather(1, kept)
+    return density(placed, mass, spread, size, edge)
 
 
-# --- optics --------------------------------------------------------------------------------------------------------
-
-
-def frequencies(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Frequency grids ``kz, ky, kx`` in cycles per box, each broadcastable to ``(size, size, size // 2 + 1)``."""
-    full = torch.fft.fftfreq(size) * size
-    half = torch.fft.rfftfreq(size) * size
-    return full[:, None, None], full[None, :, None], half[None, None, :]
-
-
-def radius_grid(size: int) -> torch.Tensor:
-    """Length of the frequency vector in cycles per box, ``(D, H, W // 2 + 1)``."""
-    kz, ky, kx = frequencies(size)
-    return (kz.square() + ky.square() + kx.square()).sqrt()
-
-
-def apply_filter(volumes: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
-    """Multiply the spectrum of ``(B, 1, D, H, W)`` volumes by a real filter ``(..., D, H, W // 2 + 1)``."""
-    axes = (-3, -2, -1)
-    return torch.fft.irfftn(torch.fft.rfftn(volumes, dim=axes) * transfer, s=volumes.shape[-3:], dim=axes)
-
-
-def soft_lowpass(size: int, radius: float, sigma: float) -> torch.Tensor:
-    """Low-pass ``(D, H, W // 2 + 1)``: 1 up to ``radius``, then exp(-(excess / sigma)²), in cycles per box."""
-    excess = (radius_grid(size) - radius).clamp_min(0)
-    return torch.exp(-(excess / sigma).square())
-
-
-def ctf(
-    size: int,
-    voxel_size: torch.Tensor | float,
-    defocus: torch.Tensor | float,
-    *,
-    voltage: float = 300e3,
-    spherical_aberration: float = 2.0e7,
-    envelope: float = 0.4,
-) -> torch.Tensor:
-    r"""Phase contrast transfer as a 3D real filter.
-
-    :math:`-\sin\!\big(\tfrac{\pi}{2}(C_s\lambda^3 f^4 - 2\,\Delta z\,\lambda f^2)\big)\,e^{-(f/(0.4 f_N))^2}`, positive at low
-    frequency, so that protein is bright as in the published data; zero at frequency 0.
-
-    Parameters
-    ----------
-    size : int
-        Side in voxels.
-    voxel_size, defocus : float or Tensor
-        Angstrom, one value or ``(B,)``; positive defocus is underfocus.
-    voltage : float
-        Volt.
-    spherical_aberration : float
-        Angstrom.
-    envelope : float
-        Width of the Gaussian envelope as a fraction of the Nyquist frequency.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W // 2 + 1)`` with ``B = 1`` for plain numbers.
-    """
-    edge = torch.as_tensor(voxel_size, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
-    underfocus = torch.as_tensor(defocus, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
-    wavelength = (150.4 / (voltage * (1 + voltage / 1022000))) ** 0.5
-    k = radius_grid(size)
-    f = k / (size * edge)
-    phase = torch.pi / 2 * (spherical_aberration * wavelength**3 * f**4 - 2 * underfocus * wavelength * f**2)
-    return -torch.sin(phase) * torch.exp(-(2 * k / size / envelope).square())
-
-
-def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
-    """Measured frequencies ``(D, H, W // 2 + 1)`` for tilts about y: 1 where a tilt of up to ``90 - angle`` degrees reaches.
-
-    A frequency is lost when it lies within ``angle`` degrees of the beam axis z, seen along y. The inscribed sphere bounds
-    the rest.
-    """
-    kz, _, kx = frequencies(size)
-    reached = kx.abs() >= kz.abs() * torch.tan(torch.deg2rad(torch.tensor(angle)))
-    return (reached & (radius_grid(size) <= size / 2)).float()
+# --- imaging -------------------------------------------------------------------------------------------------------
 
 
 def _variance(volumes: torch.Tensor) -> torch.Tensor:
@@ -329,8 +258,13 @@ def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecu
         raise InputError(f"snr is {list(snr)}; a signal-to-noise ratio is a positive variance ratio such as 0.05.")
 
 
-def _in_chunks(total: int, chunk: int = 64) -> list[slice]:
-    return [slice(start, min(start + chunk, total)) for start in range(0, total, chunk)]
+def _in_chunks(total: int, progress: bool, chunk: int = 16) -> Iterator[slice]:
+    """Slices of a few samples, whose profiles fit a processor's cache."""
+    with tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
+        for start in range(0, total, chunk):
+            stop = min(start + chunk, total)
+            yield slice(start, stop)
+            bar.update(stop - start)
 
 
 def _choices(wanted: int, n_each: int, library: int, neighbours: int, generator: torch.Generator) -> torch.Tensor:
@@ -347,6 +281,7 @@ def simulate_source(
     seed: int = 0,
     size: int = 32,
     neighbours: int = 4,
+    progress: bool = False,
 ) -> Subtomograms:
     """Labelled source samples: ``n_per_molecule`` of every molecule at every SNR, voxels of 10 angstrom.
 
@@ -364,13 +299,15 @@ def simulate_source(
         Side of the crop.
     neighbours : int
         Molecules packed around each target.
+    progress : bool
+        Show a progress bar.
     """
     _check(n_per_molecule, snr, molecules)
     generator = torch.Generator().manual_seed(seed)
     choice = _choices(len(molecules), n_per_molecule * len(snr), len(molecules), neighbours, generator)
     ratios = torch.tensor(list(snr)).repeat(len(molecules) * n_per_molecule)
     densities, volumes = [], []
-    for part in _in_chunks(len(choice)):
+    for part in _in_chunks(len(choice), progress):
         densities.append(render(molecules, choice[part], size=size, voxel_size=10.0, generator=generator))
         volumes.append(image_source(densities[-1], ratios[part], generator))
     density_all = torch.cat(densities)
@@ -392,6 +329,7 @@ def simulate_target(
     voxel_size: tuple[float, float] = (12.0, 15.0),
     defocus: tuple[float, float] = (30e3, 60e3),
     background: float = 30.0,
+    progress: bool = False,
 ) -> Subtomograms:
     """Target samples whose noise level, defocus and voxel size differ from sample to sample.
 
@@ -413,6 +351,8 @@ def simulate_target(
         Ranges in angstrom; uniform.
     background : float
         Standard deviation of the cytosol in Da/nm³.
+    progress : bool
+        Show a progress bar.
     """
     _check(n_per_molecule, snr, molecules)
     generator = torch.Generator().manual_seed(seed)
@@ -426,7 +366,7 @@ def simulate_target(
     ratios = min(snr) * torch.exp(ratios)
     edges, underfocus = uniform(*voxel_size), uniform(*defocus)
     densities, volumes = [], []
-    for part in _in_chunks(total):
+    for part in _in_chunks(total, progress):
         clean = render(molecules, choice[part], size=size, voxel_size=edges[part], generator=generator)
         densities.append(clean)
         crowded = clean + background * smooth_background(len(clean), size, generator)

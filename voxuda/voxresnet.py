@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -51,7 +53,8 @@ class VoxResNet(nn.Module):
             )
             for _ in range(2)
         )
-        self.heads = nn.ModuleDict({"c": nn.Conv3d(width, classes, 1)})
+        # On a tap of full size the classifier is a 1³ convolution, which is a linear map of the channels.
+        self.heads = nn.ModuleDict({"c": nn.Linear(width, classes)})
         for tap, stride in (("v2", 2), ("v4", 4), ("v6", 8)):
             self.heads[tap] = nn.ConvTranspose3d(wide, classes, stride, stride=stride)
 
@@ -70,7 +73,10 @@ class VoxResNet(nn.Module):
 
     def classify(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Sum of the four classifiers, logits ``(B, classes, D, H, W)``."""
-        return torch.stack([self.heads[tap](features[tap]) for tap in TAPS]).sum(0)
+        logits = self.heads["c"](features["c"].movedim(1, -1)).movedim(-1, 1)
+        for tap in TAPS[1:]:
+            logits = logits + self.heads[tap](features[tap])
+        return logits
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``(B, classes, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
@@ -79,3 +85,24 @@ class VoxResNet(nn.Module):
     def trunk_parameters(self) -> int:
         """Number of parameters without the heads."""
         return sum(p.numel() for name, p in self.named_parameters() if not name.startswith("heads"))
+
+
+@torch.no_grad()
+def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> dict[str, torch.Tensor]:
+    """Batch norm statistics of a network on unlabelled volumes ``(N, 1, D, H, W)`` (AdaBN, Li et al. 2016).
+
+    The network itself is left as it was.
+
+    Returns
+    -------
+    dict of Tensor
+        The running means and variances, to be loaded with ``load_state_dict(..., strict=False)``.
+    """
+    measured = copy.deepcopy(network).train()
+    for layer in measured.modules():
+        if isinstance(layer, nn.BatchNorm3d):
+            layer.reset_running_stats()
+            layer.momentum = None  # the average over all batches, not a moving one
+    for part in volumes.split(batch_size):
+        measured(part)
+    return {k: v for k, v in measured.state_dict().items() if "running_" in k}

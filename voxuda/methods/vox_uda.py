@@ -35,8 +35,8 @@ class VoxUDAOptions:
         "confident" is the paper's threshold; "balanced" is ours, see ``share``; "none" for the ablation.
     eta : float
         Confidence threshold of "confident".
-    share : float
-        Expected foreground share of "balanced".
+    share : float, optional
+        Expected foreground share of "balanced": prior knowledge; ``None`` takes the share in the batch of source masks.
     ema : float
         Decay of the teacher (open).
     adversary : float
@@ -57,7 +57,7 @@ class VoxUDAOptions:
     lambdas: tuple[float, float, float, float] = (0.2, 0.2, 0.3, 0.3)
     pseudo: Literal["confident", "balanced", "none"] = "confident"
     eta: float = 0.85
-    share: float = 0.05
+    share: float | None = 0.05
     ema: float = 0.99
     adversary: float = 1.0
     warm_up: float = 0.3
@@ -112,7 +112,7 @@ class VoxUDA(AdversarialMethod):
         """Eq 6: the source, ``(B, 1, D, H, W)``, with noise of the level found in a few target samples."""
         kind: Kind = self.options.noise  # type: ignore[assignment]
         o = self.options
-        pick = torch.randperm(len(self.target), generator=batch.generator)[: o.n_sampled]
+        pick = torch.randperm(len(self.target), generator=batch.generator, device=batch.generator.device)[: o.n_sampled]
         sigma = noise_level(self.target[pick], o.rho, o.reading, o.average)
         return batch.source + generate_noise(batch.source, sigma, batch.generator, kind)
 
@@ -120,7 +120,8 @@ class VoxUDA(AdversarialMethod):
         """Labels ``(B, D, H, W)`` from the teacher's view of the denoised target."""
         foreground = self.teacher.foreground(self.denoised[batch.target_index])
         if self.options.pseudo == "balanced":
-            return balanced_labels(foreground, self.options.share)
+            share = self.options.share
+            return balanced_labels(foreground, float(batch.source_labels.float().mean()) if share is None else share)
         return confident_labels(foreground, self.options.eta)
 
     def after_step(self) -> None:

@@ -1,0 +1,204 @@
+"""Tables of runs: declared here, run one by one or side by side, resumed, collected."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from voxuda.evaluation import evaluate_run
+from voxuda.methods import VoxUDAOptions
+from voxuda.runs import SCALES, Config, provenance, save_json
+from voxuda.training import train
+from voxuda.volumes import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Parameters
+    ----------
+    name : str
+        Folder and key.
+    label : str
+        What the page shows.
+    method : str
+        Name of the method.
+    options : dict
+        Fields of :class:`VoxUDAOptions` that differ from the paper's.
+    """
+
+    name: str
+    label: str
+    method: str = "vox-uda"
+    options: dict = field(default_factory=dict)
+
+    def config(self, scale: str, seed: int) -> Config:
+        """The configuration of this row's run of one seed."""
+        return Config(method=self.method, scale=scale, seed=seed, vox_uda=VoxUDAOptions(**self.options))  # type: ignore[arg-type]
+
+
+_ALONE = dict(noise="none", adversary=0.0)
+_BALANCED = dict(pseudo="balanced", adversary=0.0)
+
+TABLES: dict[str, tuple[Row, ...]] = {
+    "modules": (
+        Row("source-only", "source-only", "source-only"),
+        Row("dann", "DANN", "dann"),
+        Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
+        Row("pl-none", "pseudo-labels, not denoised", options=dict(**_ALONE, denoiser="none")),
+        Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
+        Row("pl-balanced", "balanced pseudo-labels, IBF", options=dict(_ALONE, pseudo="balanced")),
+        Row("vox-uda", "Vox-UDA (paper's settings)"),
+        Row("vox-uda-no-adversary", "Vox-UDA without adversary", options=dict(adversary=0.0)),
+        Row("vox-uda-balanced", "Vox-UDA, balanced", options=dict(pseudo="balanced")),
+        Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED),
+        Row("supervised", "supervised on target", "supervised"),
+    ),
+    "share": (
+        Row("share-02", "share 0.02", options=dict(_BALANCED, share=0.02)),
+        Row("share-05", "share 0.05", options=dict(_BALANCED, share=0.05)),
+        Row("share-10", "share 0.10", options=dict(_BALANCED, share=0.10)),
+        Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
+    ),
+}
+"""``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth."""
+
+
+def select(table: str, only: list[str] | None = None) -> list[Row]:
+    """The rows of a table, or those named.
+
+    Raises
+    ------
+    InputError
+        Unknown table or row.
+    """
+    if table not in TABLES:
+        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
+    rows = TABLES[table]
+    unknown = set(only or []) - {row.name for row in rows}
+    if unknown:
+        raise InputError(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(row.name for row in rows)}.")
+    return [row for row in rows if not only or row.name in only]
+
+
+def reproduce(
+    table: str, out: str | Path, *, scale: str = "smoke", seeds: int = 1, only: list[str] | None = None, jobs: int = 1
+) -> dict:
+    """Run a table and write ``OUT/TABLE-SCALE.json``; finished runs are kept, interrupted ones go on.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table.
+    out : path
+        Folder of the runs, ``OUT/ROW/seed-K``.
+    scale : str
+        Sizes, see ``SCALES``.
+    seeds : int
+        Runs of each row, with seeds 0, 1, …
+    only : list of str, optional
+        Names of rows.
+    jobs : int
+        Runs side by side, each on its share of the processor's cores.
+
+    Returns
+    -------
+    dict
+        See :func:`collect`.
+    """
+    if seeds < 1 or jobs < 1:
+        raise InputError(f"seeds is {seeds} and jobs is {jobs}; both must be at least 1.")
+    out = Path(out)
+    rows = select(table, only)
+    todo = [(row, seed) for seed in range(seeds) for row in rows if not (run_folder(out, row, seed) / "scores.json").exists()]
+    threads = max(1, torch.get_num_threads() // jobs)
+    with (
+        tqdm(total=len(rows) * seeds, initial=len(rows) * seeds - len(todo), unit="run", desc=f"{table}, {scale}") as bar,
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+    ):
+        pending = {pool.submit(_run, row, scale, seed, run_folder(out, row, seed), threads): (row, seed) for row, seed in todo}
+        for done in as_completed(pending):
+            row, seed = pending[done]
+            bar.write(f"{row.label}, seed {seed}: IoU {100 * done.result():.1f} %")
+            bar.update()
+    result = collect(table, out, scale=scale, seeds=seeds, only=only)
+    save_json(result, out / f"{table}-{scale}.json")
+    return result
+
+
+def run_folder(out: Path, row: Row, seed: int) -> Path:
+    """Where a row's run of one seed stands."""
+    return out / row.name / f"seed-{seed}"
+
+
+def _run(row: Row, scale: str, seed: int, folder: Path, threads: int) -> float:
+    """Train and score one run in a process of its own."""
+    torch.set_num_threads(threads)
+    train(row.config(scale, seed), folder, resume=True, progress=False)
+    return evaluate_run(folder)["iou"]
+
+
+def collect(table: str, out: str | Path, *, scale: str, seeds: int, only: list[str] | None = None) -> dict:
+    """Gather the scores of a table's finished runs.
+
+    Returns
+    -------
+    dict
+        ``table``, ``scale``, ``sizes``, ``seeds``, ``provenance`` and ``rows``; a row has its ``label``, ``method``,
+        ``options`` and under ``runs``, one a seed, wall time, training's last losses and for both kinds of batch norm
+        statistics IoU, Dice, IoU by class and foreground share.
+    """
+    out = Path(out)
+    collected = []
+    for row in select(table, only):
+        runs = []
+        for seed in range(seeds):
+            folder = run_folder(out, row, seed)
+            scores = json.loads((folder / "scores.json").read_text())
+            log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+            by_batch_norm = {
+                kind: {
+                    "iou": s["overall"]["iou"],
+                    "dice": s["overall"]["dice"],
+                    "pooled_iou": s["pooled"]["iou"],
+                    "classes": {name: values["iou"] for name, values in s["classes"].items()},
+                    "foreground_share": s["foreground_share"],
+                }
+                for kind, s in scores["by_batch_norm"].items()
+            }
+            made = json.loads((folder / "config.json").read_text())["provenance"]
+            seconds = round(sum(line["seconds"] for line in log), 1)
+            runs.append({"seed": seed, "seconds": seconds, "n": scores["overall"]["n"], "provenance": made, **by_batch_norm})
+        record = {"name": row.name, "label": row.label, "method": row.method, "options": row.options, "runs": runs}
+        collected.append(record)
+    return {
+        "table": table,
+        "scale": scale,
+        "sizes": SCALES[scale],
+        "seeds": seeds,
+        "collected_by": provenance(),
+        "rows": collected,
+    }
+
+
+def markdown(result: dict) -> str:
+    """A table of :func:`collect` as Markdown: mean over seeds, and the lowest and highest, in percent."""
+    lines = [
+        "| | IoU, batch norm of the target | IoU, running batch norm | Dice, batch norm of the target |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        cells = []
+        for kind, metric in (("target", "iou"), ("running", "iou"), ("target", "dice")):
+            values = [100 * run[kind][metric] for run in row["runs"]]
+            cells.append(f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
+        lines.append(f"| {row['label']} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,82 @@
+"""Optics of an electron microscope as filters of a volume: low-pass, contrast transfer, missing wedge."""
+
+from __future__ import annotations
+
+import torch
+
+
+def frequencies(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frequency grids ``kz, ky, kx`` in cycles per box, each broadcastable to ``(size, size, size // 2 + 1)``."""
+    full = torch.fft.fftfreq(size) * size
+    half = torch.fft.rfftfreq(size) * size
+    return full[:, None, None], full[None, :, None], half[None, None, :]
+
+
+def radius_grid(size: int) -> torch.Tensor:
+    """Length of the frequency vector in cycles per box, ``(D, H, W // 2 + 1)``."""
+    kz, ky, kx = frequencies(size)
+    return (kz.square() + ky.square() + kx.square()).sqrt()
+
+
+def apply_filter(volumes: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+    """Multiply the spectrum of ``(B, 1, D, H, W)`` volumes by a real filter ``(..., D, H, W // 2 + 1)``."""
+    axes = (-3, -2, -1)
+    return torch.fft.irfftn(torch.fft.rfftn(volumes, dim=axes) * transfer, s=volumes.shape[-3:], dim=axes)
+
+
+def soft_lowpass(size: int, radius: float, sigma: float) -> torch.Tensor:
+    """Low-pass ``(D, H, W // 2 + 1)``: 1 up to ``radius``, then exp(-(excess / sigma)²), in cycles per box."""
+    excess = (radius_grid(size) - radius).clamp_min(0)
+    return torch.exp(-(excess / sigma).square())
+
+
+def ctf(
+    size: int,
+    voxel_size: torch.Tensor | float,
+    defocus: torch.Tensor | float,
+    *,
+    voltage: float = 300e3,
+    spherical_aberration: float = 2.0e7,
+    envelope: float = 0.4,
+) -> torch.Tensor:
+    r"""Phase contrast transfer as a 3D real filter.
+
+    :math:`-\sin\!\big(\tfrac{\pi}{2}(C_s\lambda^3 f^4 - 2\,\Delta z\,\lambda f^2)\big)\,e^{-(f/(0.4 f_N))^2}`, positive at low
+    frequency, so that protein is bright as in the published data; zero at frequency 0.
+
+    Parameters
+    ----------
+    size : int
+        Side in voxels.
+    voxel_size, defocus : float or Tensor
+        Angstrom, one value or ``(B,)``; positive defocus is underfocus.
+    voltage : float
+        Volt.
+    spherical_aberration : float
+        Angstrom.
+    envelope : float
+        Width of the Gaussian envelope as a fraction of the Nyquist frequency.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W // 2 + 1)`` with ``B = 1`` for plain numbers.
+    """
+    edge = torch.as_tensor(voxel_size, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
+    underfocus = torch.as_tensor(defocus, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
+    wavelength = (150.4 / (voltage * (1 + voltage / 1022000))) ** 0.5
+    k = radius_grid(size)
+    f = k / (size * edge)
+    phase = torch.pi / 2 * (spherical_aberration * wavelength**3 * f**4 - 2 * underfocus * wavelength * f**2)
+    return -torch.sin(phase) * torch.exp(-(2 * k / size / envelope).square())
+
+
+def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
+    """Measured frequencies ``(D, H, W // 2 + 1)`` for tilts about y: 1 where a tilt of up to ``90 - angle`` degrees reaches.
+
+    A frequency is lost when it lies within ``angle`` degrees of the beam axis z, seen along y. The inscribed sphere bounds
+    the rest.
+    """
+    kz, _, kx = frequencies(size)
+    reached = kx.abs() >= kz.abs() * torch.tan(torch.deg2rad(torch.tensor(angle)))
+    return (reached & (radius_grid(size) <= size / 2)).float()

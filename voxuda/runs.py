@@ -1,0 +1,248 @@
+"""A run on disk: its configuration, its data, its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from voxuda import __version__, data, molecules, simulate
+from voxuda.data import Domain
+from voxuda.methods import VoxUDAOptions
+from voxuda.volumes import InputError
+from voxuda.voxresnet import VoxResNet, target_batch_norm
+
+Scale = Literal["smoke", "laptop", "paper"]
+BatchNorm = Literal["target", "running"]
+
+SCALES: dict[str, dict] = {
+    "smoke": dict(per_source=4, per_target=6, epochs=2, width=8, batch_size=8, source_snr=(0.3, 0.5)),
+    "laptop": dict(per_source=48, per_target=100, epochs=10, width=8, batch_size=8, source_snr=(0.3, 0.5)),
+    "paper": dict(per_source=500, per_target=574, epochs=300, width=32, batch_size=16, source_snr=(0.03, 0.05)),
+}
+"""Samples per source molecule and SNR, target samples per molecule (60 % of them for training), and training size.
+
+smoke runs in seconds and shows that everything works, not how well; laptop takes minutes on two cores; paper has the
+paper's 3,000 source samples, 1,033 target samples for training, width, batch and epochs.
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run.
+
+    Parameters
+    ----------
+    method : str
+        source-only, supervised, dann or vox-uda.
+    scale : str
+        Sizes, see ``SCALES``.
+    source, target : str, optional
+        Folders made by ``voxuda simulate``; simulated by the scale when absent.
+    epochs, width, batch_size : int, optional
+        Override the scale.
+    learning_rate : float
+        Adam's, divided by 10 after each third of training as in the paper.
+    batch_norm : str
+        Statistics in force when the network is used: "target" measures them anew on the unlabelled target samples
+        (AdaBN), "running" keeps the averages of training. The paper is silent, and it matters more than most modules.
+    seed : int
+        Seed of weights, data order, noise and simulated data.
+    device : str
+        "cpu", "cuda" or "auto".
+    precision : str
+        "32-true" or "bf16-mixed".
+    vox_uda : VoxUDAOptions
+        Options of the method vox-uda.
+    """
+
+    method: str = "vox-uda"
+    scale: Scale = "smoke"
+    source: str | None = None
+    target: str | None = None
+    epochs: int | None = None
+    width: int | None = None
+    batch_size: int | None = None
+    learning_rate: float = 1e-3
+    batch_norm: BatchNorm = "target"
+    seed: int = 0
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    vox_uda: VoxUDAOptions = field(default_factory=VoxUDAOptions)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; it must not be negative.")
+        if self.learning_rate <= 0:
+            raise InputError(f"learning_rate is {self.learning_rate}; it must be positive.")
+        if self.scale not in SCALES:
+            raise InputError(f"{self.scale}: no such scale; choose from {', '.join(SCALES)}.")
+
+    def size(self, name: str) -> int:
+        """``epochs``, ``width`` or ``batch_size``: the override, else the scale's."""
+        override = getattr(self, name)
+        value = SCALES[self.scale][name] if override is None else override
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.")
+        return value
+
+
+def read_config(run: str | Path) -> Config:
+    """Read ``RUN/config.json``.
+
+    Raises
+    ------
+    InputError
+        The folder is not a run.
+    """
+    path = Path(run) / "config.json"
+    try:
+        values = json.loads(path.read_text())
+        options = dict(values["vox_uda"])
+        options["lambdas"] = tuple(options["lambdas"])
+        names = {f.name for f in dataclasses.fields(Config)} - {"vox_uda"}
+        return Config(**{k: v for k, v in values.items() if k in names}, vox_uda=VoxUDAOptions(**options))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; make a run with `voxuda train --out {run}`.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
+
+
+def provenance() -> dict:
+    """What decides a run's numbers beside its configuration: code, libraries, hardware."""
+    here = Path(__file__).resolve().parent
+    try:
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+        commit = subprocess.run(describe, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # installed from a wheel
+    return {
+        "voxuda": __version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Domain, Domain]:
+    """Source, target for training (60 % of each class) and target for testing, from folders or simulated."""
+    sizes = SCALES[config.scale]
+    if config.source:
+        source = data.load(config.source)
+        if source.masks is None:
+            raise InputError(f"{config.source}: holds no masks.mrcs; the source domain must be labelled.")
+    else:
+        names = [molecules.STAND_INS.get(n, n) for n in molecules.PAPER_SOURCE_SETS["table1"]]
+        samples = simulate.simulate_source(
+            [molecules.load(n) for n in names],
+            n_per_molecule=sizes["per_source"],
+            snr=sizes["source_snr"],
+            seed=1000 + config.seed,
+            progress=progress,
+        )
+        source = data.from_simulation(samples)
+    if config.target:
+        target = data.load(config.target)
+    else:
+        samples = simulate.simulate_target(
+            [molecules.load(n) for n in molecules.TARGET_MOLECULES],
+            n_per_molecule=sizes["per_target"],
+            seed=2000 + config.seed,
+            progress=progress,
+        )
+        target = data.from_simulation(samples)
+    if source.volumes.shape[2:] != target.volumes.shape[2:]:
+        raise InputError(
+            f"source volumes are {tuple(source.volumes.shape[2:])} and target volumes {tuple(target.volumes.shape[2:])}; "
+            "simulate both with the same --size."
+        )
+    if len(target) < 2:
+        raise InputError(f"{config.target}: holds {len(target)} volume; training and testing need at least 2.")
+    train, test = target.split(0.6, seed=0)
+    if len(test) == 0:
+        train, test = target, target
+    return source, train, test
+
+
+def save_atomically(write: Callable[[Path], object], path: Path) -> None:
+    """Call ``write(temporary)``, flush the file to disk and rename it to ``path``: whole or not at all.
+
+    Raises
+    ------
+    InputError
+        The disk is full or the folder cannot be written; what stood at ``path`` is kept.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be written ({reason}); free some space or choose a writable folder.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_json(values: dict, path: Path) -> None:
+    """Write a dictionary as indented JSON, whole or not at all."""
+    save_atomically(lambda temporary: temporary.write_text(json.dumps(values, indent=2) + "\n"), path)
+
+
+@torch.no_grad()
+def save_weights(path: Path, network: VoxResNet, target: torch.Tensor) -> None:
+    """A network's weights, and under ``target_bn.`` its batch norm statistics on target volumes ``(N, 1, D, H, W)``."""
+    tensors = dict(network.state_dict())
+    tensors |= {f"target_bn.{k}": v for k, v in target_batch_norm(network, target).items()}
+    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    save_atomically(lambda temporary: save_file(tensors, temporary), path)
+
+
+def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:
+    """Load ``RUN/weights.safetensors`` into ``network`` with "target" or "running" batch norm statistics.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged or of another architecture.
+    """
+    path = Path(run) / "weights.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; finish the run with `voxuda train --resume --out {run}`.")
+    try:
+        tensors = load_file(path)
+        trained = {k: v for k, v in tensors.items() if not k.startswith("target_bn.")}
+        if batch_norm == "target":
+            trained |= {k.removeprefix("target_bn."): v for k, v in tensors.items() if k.startswith("target_bn.")}
+        network.load_state_dict(trained)
+    except Exception as error:
+        raise InputError(f"{path}: damaged, or weights of another architecture than the run's configuration.") from error
+
+
+def load_network(run: str | Path, batch_norm: BatchNorm | None = None) -> VoxResNet:
+    """The trained network of a run, in evaluation mode, with the run's own choice of batch norm statistics or another."""
+    config = read_config(run)
+    network = VoxResNet(config.size("width"))
+    load_weights(run, network, batch_norm or config.batch_norm)
+    return network.eval()
