@@ -55,7 +55,7 @@ class SimulateTarget(_Simulate):
     Example: voxuda simulate target --molecules 4v4r 4cr2 4v94 --n-per-molecule 60 --out target
     """
 
-    snr: tuple[float, ...] = (0.02, 0.3)
+    snr: tuple[float, ...] = (0.01, 0.1)
     """Lowest and highest signal-to-noise variance ratio; each sample draws its own."""
 
     def run(self) -> None:

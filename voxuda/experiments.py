@@ -55,6 +55,9 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
         Row("pl-none", "pseudo-labels, not denoised", options=dict(**_ALONE, denoiser="none")),
         Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
+        Row(
+            "pl-balanced-none", "balanced pseudo-labels, not denoised", options=dict(_ALONE, pseudo="balanced", denoiser="none")
+        ),
         Row("pl-balanced", "balanced pseudo-labels, IBF", options=dict(_ALONE, pseudo="balanced")),
         Row("vox-uda", "Vox-UDA (paper's settings)"),
         Row("vox-uda-no-adversary", "Vox-UDA without adversary", options=dict(adversary=0.0)),

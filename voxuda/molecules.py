@@ -66,6 +66,11 @@ def available() -> list[str]:
     return sorted(item.name.removesuffix(".npz") for item in folder.iterdir() if item.name.endswith(".npz"))
 
 
+def embedded_size(name: str) -> int:
+    """Bytes that an embedded molecule takes on disk."""
+    return len((resources.files("voxuda") / "beads" / f"{name}.npz").read_bytes())
+
+
 def load(name: str) -> Molecule:
     """Load an embedded molecule.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import plotly.graph_objects as go
 import torch
 from matplotlib.figure import Figure
+from skimage.measure import marching_cubes
 
 MASK_COLOUR = "#d55e00"
 TRUTH_COLOUR = "#0072b2"
@@ -47,27 +50,22 @@ def slices(
     return figure
 
 
-def isosurface(surfaces: dict[str, torch.Tensor], level: float = 0.5, height: int = 420):
-    """Turnable isosurfaces of several volumes.
+def isosurface(surfaces: dict[str, torch.Tensor], alt: str, *, level: float = 0.5, height: int = 420) -> Turnable:
+    """Isosurfaces of several volumes, to be turned by hand.
 
     Parameters
     ----------
     surfaces : dict of Tensor
-        Name to ``(..., D, H, W)``; drawn where it crosses ``level``.
+        Name to ``(..., D, H, W)`` with leading sides 1; drawn where it crosses ``level``.
+    alt : str
+        What the figure shows, for readers who do not see it.
     level : float
         Contour value.
     height : int
         Pixels.
-
-    Returns
-    -------
-    plotly figure, or in the built book the same figure as HTML that loads nothing from elsewhere.
     """
-    import plotly.graph_objects as go
-    from skimage.measure import marching_cubes
-
     figure = go.Figure()
-    for name, volume, colour in zip(surfaces, surfaces.values(), (TRUTH_COLOUR, MASK_COLOUR, "#009e73"), strict=False):
+    for (name, volume), colour in zip(surfaces.items(), (TRUTH_COLOUR, MASK_COLOUR, "#009e73"), strict=False):
         cube = np.pad(_cube(volume), 1)
         if not cube.min() < level < cube.max():
             continue
@@ -76,24 +74,39 @@ def isosurface(surfaces: dict[str, torch.Tensor], level: float = 0.5, height: in
         i, j, k = faces.T
         figure.add_mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color=colour, opacity=0.55, name=name, showlegend=True)
     side = _cube(next(iter(surfaces.values()))).shape[-1]
-    axis = dict(range=[0, side])
+    axis = dict(range=[0, side], showbackground=False)
     figure.update_layout(
         scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube"),
         margin=dict(l=0, r=0, t=0, b=0), height=height, autosize=True, legend=dict(x=0, y=1),
     )  # fmt: skip
-    return show(figure)
+    return Turnable(figure, alt)
 
 
-def show(figure):
-    """A plotly figure as it should be displayed: HTML that needs only the book's own plotly.js, or the live figure."""
-    if os.environ.get("VOXUDA_BOOK"):
-        from IPython.display import HTML
+class Turnable:
+    """A plotly figure that every reader can show.
 
-        html = figure.to_html(
+    The built book takes its HTML form, which needs no more than the book's own copy of plotly.js; JupyterLab, VS Code and
+    Colab take the plotly form and draw it themselves.
+
+    Parameters
+    ----------
+    figure : plotly Figure
+        What to show.
+    alt : str
+        What it shows, in words.
+    """
+
+    def __init__(self, figure: go.Figure, alt: str) -> None:
+        self.figure, self.alt = figure, alt
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        if not os.environ.get("VOXUDA_BOOK"):
+            return {"text/plain": self.alt, **self.figure._repr_mimebundle_(include, exclude)}
+        drawn = self.figure.to_html(
             full_html=False, include_plotlyjs=False, include_mathjax=False, config={"responsive": True, "displaylogo": False}
         )
-        return HTML(html)
-    return figure
+        page = f'<div role="img" aria-label="{html.escape(self.alt, quote=True)}">{drawn}</div>'
+        return {"text/plain": self.alt, "text/html": page, "application/vnd.plotly.v1+json": self.figure.to_plotly_json()}
 
 
 def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str) -> Figure:

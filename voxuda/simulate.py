@@ -322,13 +322,13 @@ def simulate_target(
     molecules: Sequence[Molecule],
     *,
     n_per_molecule: int = 60,
-    snr: Sequence[float] = (0.02, 0.3),
+    snr: Sequence[float] = (0.01, 0.1),
     seed: int = 0,
     size: int = 32,
     neighbours: int = 2,
     voxel_size: tuple[float, float] = (12.0, 15.0),
     defocus: tuple[float, float] = (30e3, 60e3),
-    background: float = 30.0,
+    background: float = 60.0,
     progress: bool = False,
 ) -> Subtomograms:
     """Target samples whose noise level, defocus and voxel size differ from sample to sample.

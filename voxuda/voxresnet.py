@@ -25,6 +25,13 @@ class VoxRes(nn.Module):
         return x + self.body(x)
 
 
+class PointwiseHead(nn.Linear):
+    """Classifier of a tap of full size: a 1³ convolution, computed as the linear map of channels that it is."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 class VoxResNet(nn.Module):
     """VoxResNet with three halvings of the volume and a classifier on each tap; the four outputs are summed.
 
@@ -53,8 +60,7 @@ class VoxResNet(nn.Module):
             )
             for _ in range(2)
         )
-        # On a tap of full size the classifier is a 1³ convolution, which is a linear map of the channels.
-        self.heads = nn.ModuleDict({"c": nn.Linear(width, classes)})
+        self.heads = nn.ModuleDict({"c": PointwiseHead(width, classes)})
         for tap, stride in (("v2", 2), ("v4", 4), ("v6", 8)):
             self.heads[tap] = nn.ConvTranspose3d(wide, classes, stride, stride=stride)
 
@@ -73,10 +79,7 @@ class VoxResNet(nn.Module):
 
     def classify(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Sum of the four classifiers, logits ``(B, classes, D, H, W)``."""
-        logits = self.heads["c"](features["c"].movedim(1, -1)).movedim(-1, 1)
-        for tap in TAPS[1:]:
-            logits = logits + self.heads[tap](features[tap])
-        return logits
+        return torch.stack([self.heads[tap](features[tap]) for tap in TAPS]).sum(0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``(B, classes, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
