@@ -1,12 +1,18 @@
 """Shared fixtures."""
 
+import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
 import torch
+
+from voxuda import data, molecules, simulate
+from voxuda.runs import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,7 +22,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
 
@@ -28,3 +34,21 @@ def molecule_files() -> Path:
     if not folder.is_dir():
         pytest.skip("no molecule files: set VOXUDA_DATA to a folder that holds molecules/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory) -> Path:
+    """A folder with a tiny ``source`` and a tiny ``target`` of 16³ samples."""
+    base = tmp_path_factory.mktemp("domains")
+    source = simulate.simulate_source([molecules.load("3gl1")], n_per_molecule=4, snr=(0.3, 0.5), size=16)
+    target = simulate.simulate_target([molecules.load("4v94")], n_per_molecule=10, size=16)
+    data.save(source, base / "source")
+    data.save(target, base / "target")
+    return base
+
+
+@pytest.fixture
+def tiny(folders) -> Callable[..., Config]:
+    """A configuration that trains in a second; keywords change it."""
+    base = Config(source=str(folders / "source"), target=str(folders / "target"), width=2, batch_size=4, epochs=2)
+    return lambda **changes: dataclasses.replace(base, **changes)

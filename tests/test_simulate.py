@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from voxuda import data, molecules, simulate
+from voxuda import molecules, simulate
 from voxuda.volumes import InputError
 
 RUBISCO = molecules.load("1bxn")
@@ -48,23 +48,6 @@ def test_packed_spheres_touch_and_do_not_overlap(generator):
     assert centres[:, 0].abs().max() == 0
 
 
-def test_ctf_closed_form():
-    size, edge, defocus = 32, 10.0, 50e3
-    k = 5.0
-    wavelength = (150.4 / (300e3 * (1 + 300e3 / 1022000))) ** 0.5
-    f = k / (size * edge)
-    phase = torch.pi / 2 * (2e7 * wavelength**3 * f**4 - 2 * defocus * wavelength * f**2)
-    expected = -torch.sin(torch.tensor(phase)) * torch.exp(torch.tensor(-((2 * k / size / 0.4) ** 2)))
-    transfer = simulate.ctf(size, edge, defocus)[0, 0]
-    torch.testing.assert_close(transfer[5, 0, 0], expected, atol=1e-5, rtol=1e-4)
-    assert wavelength == pytest.approx(0.01969, abs=1e-5) and transfer[0, 0, 0] == 0
-
-
-def test_missing_wedge_is_along_z_for_tilts_about_y():
-    wedge = simulate.missing_wedge(32)
-    assert wedge[8, 0, 0] == 0 and wedge[0, 8, 0] == 1 and wedge[0, 0, 8] == 1
-
-
 def test_same_seed_same_samples_and_labels_follow_the_density():
     a = simulate.simulate_source([RUBISCO], n_per_molecule=2, snr=(0.1,), seed=3)
     b = simulate.simulate_source([RUBISCO], n_per_molecule=2, snr=(0.1,), seed=3)
@@ -84,25 +67,3 @@ def test_target_varies_from_sample_to_sample():
 def test_bad_numbers(bad):
     with pytest.raises(InputError):
         simulate.simulate_source([RUBISCO], **bad)
-
-
-def test_folder_round_trip(tmp_path):
-    samples = simulate.simulate_target([molecules.load("4v94")], n_per_molecule=3, seed=0)
-    out = data.save(samples, tmp_path / "t")
-    assert {p.name for p in out.iterdir()} == {"volumes.mrcs", "masks.mrcs", "densities.mrcs", "samples.csv"}
-    domain = data.load(out)
-    torch.testing.assert_close(domain.volumes, data.from_simulation(samples).volumes, atol=1e-5, rtol=1e-4)
-    assert torch.equal(domain.masks, samples.masks) and domain.classes == ["4v94"] * 3
-    with pytest.raises(InputError, match="not empty"):
-        data.save(samples, out)
-    (out / "volumes.mrcs").unlink()
-    with pytest.raises(InputError, match=r"no volumes\.mrcs"):
-        data.load(out)
-    with pytest.raises(InputError, match="no such folder"):
-        data.load(tmp_path / "none")
-
-
-def test_split_keeps_classes_apart():
-    domain = data.Domain(torch.randn(10, 1, 16, 16, 16), None, ["a"] * 6 + ["b"] * 4)
-    first, second = domain.split(0.5, 0)
-    assert first.classes.count("a") == 3 and second.classes.count("b") == 2 and len(first) + len(second) == 10

@@ -50,7 +50,7 @@ def test_missing_file_wrong_shape_and_nan(tmp_path):
     holes = np.ones((4, 4, 4), np.float32)
     holes[0, 0, 0] = np.nan
     bad = tmp_path / "nan.mrc"
-    with mrcfile.new(bad) as mrc, np.errstate(all="ignore"):
+    with mrcfile.new(bad) as mrc, np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="NaN"):
         mrc.set_data(holes)
     with pytest.raises(InputError, match="1 voxels are NaN"):
         read_mrc(bad)

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import torch
 import tyro
+from tqdm import tqdm
 
 from voxuda import data, derivation, evaluation, experiments, molecules, runs, simulate, training
-from voxuda.volumes import InputError, check_volume, read_mrc, write_mrc, zscore
+from voxuda.volumes import InputError, Volume, check_volume, read_mrc, write_mrc, zscore
 
 
 @dataclasses.dataclass
@@ -72,10 +73,14 @@ class SimulateTarget(_Simulate):
 class Train:
     """Train one method; Ctrl-C and `--resume` lose at most an epoch.
 
-    Examples:
-      voxuda train --method vox-uda --scale smoke --out runs/first
-      voxuda train --method vox-uda --vox-uda.pseudo balanced --scale laptop --out runs/balanced
-      voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
+    Without --source and --target the domains are simulated at the size of --scale.
+
+    Seconds, to see that it works: voxuda train --method vox-uda --scale smoke --out runs/first
+
+    Minutes, the best of our variants: voxuda train --method vox-uda --vox-uda.pseudo balanced --vox-uda.adversary 0
+    --scale laptop --out runs/balanced
+
+    Your own folders: voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
     """
 
     config: Annotated[runs.Config, tyro.conf.arg(name="")]
@@ -135,18 +140,23 @@ class Segment:
         if not self.files:
             raise InputError("no file was given; name at least one MRC volume.")
         network = runs.load_network(self.run_folder)
-        loaded = []
+        out = data.check_new_folder(self.out)
+        volumes: dict[Path, Volume] = {}
         for path in self.files:
             volume = read_mrc(path)
-            stack = torch.from_numpy(volume.data).reshape(-1, 1, *volume.data.shape[-3:])
-            data.check_side(stack, path)
-            for part in stack:
+            data.check_side(volume.data, path)
+            for part in volume.data.reshape(-1, *volume.data.shape[-3:]):
                 check_volume(part, str(path))
-            loaded.append((volume, stack))
-        out = data.new_folder(self.out)
-        for volume, stack in loaded:
+            name = out / f"{path.stem}_mask{path.suffix}"
+            if name in volumes:
+                raise InputError(f"{path}: {name.name} would be written twice; segment files of the same name one by one.")
+            volumes[name] = volume
+        data.new_folder(out)
+        for name, volume in tqdm(volumes.items(), unit="file", desc="segmenting"):
+            stack = torch.from_numpy(volume.data).reshape(-1, 1, *volume.data.shape[-3:])
             mask = (evaluation.predict(network, zscore(stack)) > 0.5).numpy().reshape(volume.data.shape)
-            print(write_mrc(out / f"{volume.path.stem}_mask{volume.path.suffix}", mask, volume.voxel_size))
+            write_mrc(name, mask, volume.voxel_size)
+        print(f"{len(volumes)} masks in {out}")
 
 
 @dataclasses.dataclass
@@ -202,9 +212,9 @@ class MoleculesDerive:
 
     def run(self) -> None:
         """Derive and report how well the beads stand for their source."""
-        self.out.mkdir(parents=True, exist_ok=True)
         for name in self.only or derivation.RECIPES:
             molecule, agreement = derivation.derive_file(name, self.folder)
+            self.out.mkdir(parents=True, exist_ok=True)
             molecules.write_beads(self.out / f"{name}.npz", molecule)
             print(f"{name:6} correlation {agreement['correlation']:.4f}  mask IoU {agreement['mask_iou']:.4f}")
 

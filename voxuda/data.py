@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from voxuda.simulate import Subtomograms
@@ -154,7 +155,7 @@ def load(folder: str | Path) -> Domain:
     return Domain(zscore(stack[:, None]), masks, classes)
 
 
-def check_side(stack: torch.Tensor, path: str | Path) -> None:
+def check_side(stack: torch.Tensor | np.ndarray, path: str | Path) -> None:
     """Refuse ``(..., D, H, W)`` whose sides the network cannot halve three times."""
     if any(side % 8 or side < 16 for side in stack.shape[-3:]):
         raise InputError(f"{path}: sides {tuple(stack.shape[-3:])} must be multiples of 8 and at least 16; pad or crop.")

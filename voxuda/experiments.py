@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from voxuda.evaluation import evaluate_run
 from voxuda.methods import VoxUDAOptions
-from voxuda.runs import SCALES, Config, provenance, save_json
+from voxuda.runs import SCALES, Config, provenance, read_config, save_json
 from voxuda.training import train
 from voxuda.volumes import InputError
 
@@ -67,7 +67,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
     ),
     "share": (
         Row("share-02", "share 0.02", options=dict(_BALANCED, share=0.02)),
-        Row("share-05", "share 0.05", options=dict(_BALANCED, share=0.05)),
+        Row("ours", "share 0.05", options=_BALANCED),
         Row("share-10", "share 0.10", options=dict(_BALANCED, share=0.10)),
         Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
     ),
@@ -121,11 +121,11 @@ def reproduce(
         raise InputError(f"seeds is {seeds} and jobs is {jobs}; both must be at least 1.")
     out = Path(out)
     rows = select(table, only)
-    todo = [(row, seed) for seed in range(seeds) for row in rows if not (run_folder(out, row, seed) / "scores.json").exists()]
+    todo = [(row, seed) for seed in range(seeds) for row in rows if not _finished(row, scale, seed, run_folder(out, row, seed))]
     threads = max(1, torch.get_num_threads() // jobs)
     with (
         tqdm(total=len(rows) * seeds, initial=len(rows) * seeds - len(todo), unit="run", desc=f"{table}, {scale}") as bar,
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+        _in_processes(jobs) as pool,
     ):
         pending = {pool.submit(_run, row, scale, seed, run_folder(out, row, seed), threads): (row, seed) for row, seed in todo}
         for done in as_completed(pending):
@@ -137,9 +137,23 @@ def reproduce(
     return result
 
 
+def _in_processes(jobs: int) -> Executor:
+    # Spawned, since a fork of a process that has used OpenMP hangs.
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+
+
 def run_folder(out: Path, row: Row, seed: int) -> Path:
     """Where a row's run of one seed stands."""
     return out / row.name / f"seed-{seed}"
+
+
+def _finished(row: Row, scale: str, seed: int, folder: Path) -> bool:
+    """Whether a run is trained and scored; refuses a run that this row would not make."""
+    if not (folder / "scores.json").exists():
+        return False
+    if read_config(folder) != row.config(scale, seed):
+        raise InputError(f"{folder}: was made with another configuration than row {row.name}; choose another --out.")
+    return True
 
 
 def _run(row: Row, scale: str, seed: int, folder: Path, threads: int) -> float:

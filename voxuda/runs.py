@@ -45,11 +45,17 @@ class Config:
     method : str
         source-only, supervised, dann or vox-uda.
     scale : str
-        Sizes, see ``SCALES``.
-    source, target : str, optional
-        Folders made by ``voxuda simulate``; simulated by the scale when absent.
-    epochs, width, batch_size : int, optional
-        Override the scale.
+        Sizes: smoke runs in seconds, laptop in minutes on two cores, paper has the paper's sizes.
+    source : str, optional
+        Labelled folder made by ``voxuda simulate``; simulated at the size of the scale when absent.
+    target : str, optional
+        Folder made by ``voxuda simulate``; 60 % of each class is for training, without labels, the rest for testing.
+    epochs : int, optional
+        Overrides the scale.
+    width : int, optional
+        Channels of the network's first stage; overrides the scale.
+    batch_size : int, optional
+        Samples of each domain in a step; overrides the scale.
     learning_rate : float
         Adam's, divided by 10 after each third of training as in the paper.
     batch_norm : str
@@ -147,11 +153,8 @@ def _processor() -> str:
 def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Domain, Domain]:
     """Source, target for training (60 % of each class) and target for testing, from folders or simulated."""
     sizes = SCALES[config.scale]
-    if config.source:
-        source = data.load(config.source)
-        if source.masks is None:
-            raise InputError(f"{config.source}: holds no masks.mrcs; the source domain must be labelled.")
-    else:
+    source, target = (data.load(folder) if folder else None for folder in (config.source, config.target))
+    if source is None:
         names = [molecules.STAND_INS.get(n, n) for n in molecules.PAPER_SOURCE_SETS["table1"]]
         samples = simulate.simulate_source(
             [molecules.load(n) for n in names],
@@ -161,9 +164,9 @@ def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Dom
             progress=progress,
         )
         source = data.from_simulation(samples)
-    if config.target:
-        target = data.load(config.target)
-    else:
+    if source.masks is None:
+        raise InputError(f"{config.source}: holds no masks.mrcs; the source domain must be labelled.")
+    if target is None:
         samples = simulate.simulate_target(
             [molecules.load(n) for n in molecules.TARGET_MOLECULES],
             n_per_molecule=sizes["per_target"],

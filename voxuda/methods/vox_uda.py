@@ -23,10 +23,20 @@ class VoxUDAOptions:
     ----------
     denoiser : str
         What the teacher's input goes through; "none" for the ablation.
-    sigma_d, sigma_r : float
-        Widths of the bilateral kernels, on volumes scaled to [0, 1].
-    n_sampled, rho, reading, average, noise
-        The noise generation module.
+    sigma_d : float
+        Width of the bilateral domain kernel in voxels.
+    sigma_r : float
+        Width of the bilateral range kernel, on volumes scaled to [0, 1].
+    n_sampled : int
+        Target samples from which each step measures the noise level.
+    rho : float
+        Filter rate of the high-pass filter.
+    reading : str
+        What the filter rate is the share of: the cube removed, or the cube kept.
+    average : str
+        What is averaged over the sampled volumes: their variances, or the volumes themselves.
+    noise : str
+        Kind of the generated noise; "none" switches the noise generation module off.
     segment_noised : bool
         Segment the noised source too, not only tie its features (open in the paper).
     lambdas : tuple of float

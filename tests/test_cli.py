@@ -1,0 +1,188 @@
+import json
+import shutil
+
+import mrcfile
+import numpy as np
+import pytest
+
+from voxuda import methods, training
+from voxuda.cli import main
+from voxuda.volumes import InputError, read_mrc, write_mrc
+
+
+@pytest.mark.parametrize("name", list(methods.METHODS))
+def test_every_method_trains_saves_and_scores(folders, tmp_path, name, tiny):
+    out = tmp_path / "run"
+    training.train(tiny(method=name), out, progress=False)
+    assert {p.name for p in out.iterdir()} == {"config.json", "log.jsonl", "weights.safetensors", "checkpoint"}
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2
+    assert main(["evaluate", str(out)]) == 0
+    scores = json.loads((out / "scores.json").read_text())
+    assert 0 <= scores["iou"] <= scores["dice"] <= 1 and "4v94" in scores["classes"]
+    low, high = scores["overall"]["iou_interval"]
+    assert low <= scores["iou"] <= high
+    assert scores["by_batch_norm"]["target"]["overall"]["iou"] == scores["iou"]
+    assert main(["evaluate", str(out), "--target", str(folders / "target")]) == 0
+    assert json.loads((out / "scores.json").read_text())["overall"]["n"] == 10
+
+
+def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main("simulate source --molecules 3gl1 --n-per-molecule 1 --snr 0.3 --size 16 --seed 1 --out s".split()) == 0
+    assert main("simulate target --molecules 4v94 --n-per-molecule 5 --size 16 --out deep/t".split()) == 0
+    assert {p.name for p in (tmp_path / "s").iterdir()} == {"volumes.mrcs", "masks.mrcs", "densities.mrcs", "samples.csv"}
+    assert (tmp_path / "s" / "samples.csv").read_text().splitlines()[0] == "index,molecule,snr,defocus,voxel_size"
+    train = "train --method source-only --source s --target deep/t --epochs 1 --width 2 --batch-size 1 --out r"
+    assert main(train.split()) == 0
+    assert main([*train.split(), "--resume"]) == 0
+    stack = read_mrc("deep/t/volumes.mrcs").data
+    write_mrc("one.mrc", stack[0], 13.5)
+    assert main("segment r one.mrc deep/t/volumes.mrcs --out m".split()) == 0
+    one, many = read_mrc("m/one_mask.mrc"), read_mrc("m/volumes_mask.mrcs")
+    assert one.data.shape == (16, 16, 16) and one.voxel_size == pytest.approx(13.5)
+    assert many.data.shape == (5, 16, 16, 16) and set(np.unique(many.data)) <= {0.0, 1.0}
+    np.testing.assert_array_equal(one.data, many.data[0])
+    assert main(["molecules", "list"]) == 0
+    assert "1bxn" in capsys.readouterr().out
+
+
+def test_reproduce_prints_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    from voxuda.runs import SCALES
+
+    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+    monkeypatch.setattr("voxuda.experiments._in_processes", lambda jobs: _Here())
+    assert main("reproduce modules --only source-only supervised --out runs".split()) == 0
+    printed = capsys.readouterr().out
+    assert "| source-only |" in printed and "| supervised on target |" in printed
+    assert len(json.loads((tmp_path / "runs" / "modules-smoke.json").read_text())["rows"]) == 2
+
+
+class _Here:
+    """A pool that runs in this process, where the test has made the scale small."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def submit(self, function, *arguments):
+        from concurrent.futures import Future
+
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["simulate"],
+        ["simulate", "source"],
+        ["simulate", "target"],
+        ["train"],
+        ["evaluate"],
+        ["segment"],
+        ["reproduce"],
+        ["molecules"],
+        ["molecules", "list"],
+        ["molecules", "derive"],
+        ["molecules", "fetch"],
+    ],
+)
+def test_help_teaches_by_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and "voxuda" in text
+    if command not in (["simulate"], ["molecules"], ["molecules", "list"]):
+        assert f"voxuda {' '.join(command)}".strip() in text.replace("usage: ", "", 1).split("\n", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("simulate source --molecules nope --out s", "nope: no embedded molecule"),
+        ("simulate source --molecules 1bxn --out full", "full: the folder is not empty"),
+        ("simulate source --molecules 1bxn --out full/file", "is a file"),
+        ("simulate source --molecules 1bxn --out full/file/deep", "is a file"),
+        ("simulate source --molecules 1bxn --n-per-molecule 1 --out /proc/voxuda", "/proc/voxuda: cannot be written"),
+        ("simulate source --molecules 1bxn --snr 0 --out s", "positive variance ratio"),
+        ("simulate target --molecules 4v94 --n-per-molecule 0 --out s", "must be at least 1"),
+        ("train --method nope --out r", "nope: no such method"),
+        ("train --target none --out r", "none: no such folder"),
+        ("train --target empty --out r", "empty: holds no volumes.mrcs"),
+        ("train --epochs 0 --out r", "epochs is 0"),
+        ("train --seed -1 --out r", "seed is -1"),
+        ("train --scale smoke --out full", "full: the folder is not empty"),
+        ("evaluate none", "no such file; make a run"),
+        ("evaluate full", "no such file; make a run"),
+        ("segment none x.mrc --out m", "make a run"),
+        ("reproduce table9 --out r", "table9: no such table"),
+        ("reproduce modules --only nope --out r", "nope: no such row"),
+        ("molecules derive full --only 1bxn --out d", "1bxn.pdb.gz: no such file"),
+        ("molecules fetch nonsense", "nonsense: not a PDB id"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full" / "file").write_text("x")
+    assert main(command.split()) == 2
+    error = capsys.readouterr().err
+    spoken = [line for line in error.splitlines() if line.startswith("voxuda: ")]  # a progress bar may stand above
+    assert len(spoken) == 1 and message in spoken[0] and spoken[0] == error.splitlines()[-1] and "Traceback" not in error
+    assert {p.name for p in tmp_path.iterdir()} == {"full", "empty"}, "something half-written is left"
+    with pytest.raises(InputError):
+        main([*command.split(), "--debug"])
+
+
+def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
+    monkeypatch.chdir(tmp_path)
+    training.train(tiny(method="source-only", epochs=1), tmp_path / "r", progress=False)
+    noise = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
+    write_mrc("good.mrc", noise)
+    write_mrc("flat.mrc", np.ones((16, 16, 16), np.float32))
+    write_mrc("odd.mrc", noise[1:])
+    holes = noise.copy()
+    holes[3, 3, 3] = np.nan
+    with mrcfile.new("nan.mrc") as mrc, np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="NaN"):
+        mrc.set_data(holes)
+    (tmp_path / "cut.mrc").write_bytes((tmp_path / "good.mrc").read_bytes()[:3000])
+    (tmp_path / "again").mkdir()
+    shutil.copy("good.mrc", "again/good.mrc")
+    for files, message in [
+        ("flat.mrc", "flat.mrc: every voxel has the same value"),
+        ("odd.mrc", "odd.mrc: sides (15, 16, 16) must be multiples of 8"),
+        ("nan.mrc", "nan.mrc: 1 voxels are NaN"),
+        ("cut.mrc", "cut.mrc: not a readable MRC file"),
+        ("none.mrc", "none.mrc: no such file"),
+        ("good.mrc flat.mrc", "flat.mrc: every voxel"),
+        ("good.mrc again/good.mrc", "good_mask.mrc would be written twice"),
+    ]:
+        assert main(["segment", "r", *files.split(), "--out", "m"]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+        assert not (tmp_path / "m").exists(), "a mask was written before all files were checked"
+
+
+def test_segment_refuses_weights_of_another_architecture(tmp_path, monkeypatch, capsys, tiny):
+    monkeypatch.chdir(tmp_path)
+    for width in (2, 4):
+        training.train(tiny(method="source-only", epochs=1, width=width), tmp_path / f"r{width}", progress=False)
+    shutil.copy("r4/weights.safetensors", "r2/weights.safetensors")
+    write_mrc("good.mrc", np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32))
+    assert main("segment r2 good.mrc --out m".split()) == 2
+    assert "weights.safetensors: damaged, or weights of another architecture" in capsys.readouterr().err
+
+
+def test_interrupt_says_how_to_go_on(monkeypatch, capsys, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupt)
+    assert main(["train", "--out", str(tmp_path / "r")]) == 130
+    assert "--resume" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from voxuda import experiments
+from voxuda.runs import SCALES
+from voxuda.volumes import InputError
+
+
+@pytest.mark.parametrize("table", list(experiments.TABLES))
+def test_rows_are_distinct_and_valid(table):
+    rows = experiments.TABLES[table]
+    assert len({row.name for row in rows}) == len({row.label for row in rows}) == len(rows)
+    configs = [row.config("smoke", 0) for row in rows]
+    assert len({repr(c) for c in configs}) == len(configs), "two rows are the same run"
+
+
+def test_a_row_of_the_same_name_is_the_same_run_in_every_table():
+    seen = {}
+    for rows in experiments.TABLES.values():
+        for row in rows:
+            assert seen.setdefault(row.name, row.config("smoke", 0)) == row.config("smoke", 0)
+
+
+def test_the_papers_row_has_the_papers_options():
+    row = next(r for r in experiments.TABLES["modules"] if r.name == "vox-uda")
+    assert row.options == {}
+
+
+def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, monkeypatch):
+    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+    rows = experiments.select("modules", ["source-only"])
+    for seed in range(2):
+        folder = experiments.run_folder(tmp_path, rows[0], seed)
+        experiments._run(rows[0], "smoke", seed, folder, 1)
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("weights.safetensors")}
+    result = experiments.reproduce("modules", tmp_path, seeds=2, only=["source-only"])
+    assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("weights.safetensors")}
+    assert json.loads((tmp_path / "modules-smoke.json").read_text()) == json.loads(json.dumps(result))
+    runs = result["rows"][0]["runs"]
+    assert [run["seed"] for run in runs] == [0, 1] and runs[0]["seconds"] > 0 and "torch" in runs[0]["provenance"]
+    values = sorted(100 * run["target"]["iou"] for run in runs)
+    assert f"| source-only | {sum(values) / 2:.1f} ({values[0]:.1f} to {values[1]:.1f}) |" in experiments.markdown(result)
+
+
+def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+    row = experiments.select("modules", ["source-only"])[0]
+    folder = experiments.run_folder(tmp_path, row, 0)
+    experiments._run(row, "smoke", 0, folder, 1)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "learning_rate": 0.5}))
+    with pytest.raises(InputError, match="another configuration"):
+        experiments.reproduce("modules", tmp_path, only=["source-only"])
+
+
+def test_bad_names():
+    with pytest.raises(InputError, match="no such table"):
+        experiments.select("nope")
+    with pytest.raises(InputError, match="no such row"):
+        experiments.select("modules", ["nope"])
+    with pytest.raises(InputError, match="at least 1"):
+        experiments.reproduce("modules", "x", seeds=0)

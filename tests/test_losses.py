@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from voxuda.losses import consistency_loss, segmentation_loss
+from voxuda.teacher import IGNORE
+from voxuda.voxresnet import TAPS
+
+
+def test_segmentation_loss_closed_form_and_ignored_voxels():
+    labels = torch.tensor([[[[0, 1, 1, IGNORE]]]])
+    logits = torch.zeros(1, 2, 1, 1, 4)
+    dice = 1 - (2 * 0.5 * 2 + 1) / (0.5 * 3 + 2 + 1)
+    assert segmentation_loss(logits, labels) == pytest.approx(0.6931 + dice, abs=1e-4)
+    other = logits.clone()
+    other[..., 3] = 50.0 * torch.tensor([1.0, -1.0]).reshape(2, 1, 1)
+    torch.testing.assert_close(segmentation_loss(other, labels), segmentation_loss(logits, labels))
+    free = torch.zeros(1, 2, 1, 1, 4, requires_grad=True)
+    loss = segmentation_loss(free, torch.full((1, 1, 1, 4), IGNORE))
+    loss.backward()
+    assert loss.item() == 0 and free.grad.abs().max() == 0
+
+
+def test_consistency_loss_closed_form():
+    a = {tap: torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1, 1) for tap in TAPS}
+    b = {tap: torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1, 1) for tap in TAPS}
+    assert consistency_loss(a, a).item() == pytest.approx(0, abs=1e-6)
+    assert consistency_loss(a, b).item() == pytest.approx(1.0)
+    only_c = dict(a, c=b["c"])
+    assert consistency_loss(a, only_c).item() == pytest.approx(0.2)

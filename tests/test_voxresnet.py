@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from voxuda.voxresnet import TAPS, VoxResNet, target_batch_norm
+
+
+def test_voxresnet_sizes_as_published():
+    network = VoxResNet(32)
+    assert round(network.trunk_parameters() / 1e6, 3) == 1.635
+    features = network.features(torch.zeros(1, 1, 32, 32, 32))
+    shapes = {tap: tuple(features[tap].shape[1:]) for tap in TAPS}
+    assert shapes == {"c": (32, 32, 32, 32), "v2": (64, 16, 16, 16), "v4": (64, 8, 8, 8), "v6": (64, 4, 4, 4)}
+    assert network(torch.zeros(2, 1, 16, 24, 32)).shape == (2, 2, 16, 24, 32)
+
+
+@pytest.mark.parametrize(("tap", "field"), [("c", 5), ("v2", 23)])
+def test_receptive_field(tap, field):
+    torch.manual_seed(0)
+    network = VoxResNet(2).double().eval()
+    x = torch.zeros(1, 1, 48, 48, 48, dtype=torch.float64, requires_grad=True)
+    f = network.features(x)[tap]
+    middle = f.shape[-1] // 2
+    f[:, :, middle, middle, middle].sum().backward()
+    reached = (x.grad[0, 0].abs().amax((1, 2)) > 0).nonzero()
+    assert int(reached.max() - reached.min()) + 1 <= field
+    assert int(reached.max() - reached.min()) + 1 >= field - 4  # a ReLU may close the outermost paths
+
+
+def test_target_batch_norm_is_the_mean_of_the_target(generator):
+    network = VoxResNet(2)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    x = 4 + torch.randn(8, 1, 16, 16, 16, generator=generator)
+    statistics = target_batch_norm(network, x, batch_size=8)
+    torch.testing.assert_close(statistics["conv1b.0.running_mean"], network.conv1a(x).mean((0, 2, 3, 4)), atol=1e-4, rtol=1e-3)
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
