@@ -7,9 +7,8 @@ DEVICE ?= cpu
 BIN := .venv/bin
 # Idle OpenMP threads that spin slow every other process down on a small machine.
 export OMP_WAIT_POLICY := PASSIVE
-export VOXUDA_BOOK := 1
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-SOURCES := $(shell find voxuda book -type f -not -name '*.pyc') $(NOTEBOOKS) _config.yml _toc.yml
+SOURCES := $(shell find voxuda book results -type f -not -name '*.pyc') $(NOTEBOOKS) _config.yml _toc.yml
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,31 +16,32 @@ help: ## list the targets
 venv: .venv/.done ## prepare .venv with pinned versions
 
 .venv/.done: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
+	@echo "preparing .venv, some minutes the first time ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@touch $@
 
-book: _build/.done ## execute the notebooks and build the HTML
-	@echo "open _build/html/index.html"
+book: _build/.done ## run the notebooks and build the HTML
+	@echo "open $(CURDIR)/_build/html/index.html"
 
 _build/.done: .venv/.done $(SOURCES)
-	$(BIN)/python book/build.py --scale smoke
-	touch $@
+	@$(BIN)/python book/build.py --scale smoke
+	@touch $@
 
-notebooks: venv ## execute the notebooks in place (SCALE=smoke|laptop DEVICE=cpu|cuda)
+notebooks: venv ## run the notebooks in place (SCALE=smoke|laptop|paper DEVICE=cpu|cuda)
 	$(BIN)/python book/build.py --scale $(SCALE) --device $(DEVICE) --in-place --notebooks-only
 
-test: venv ## lint, type check, unit tests, notebooks through nbval, checks of the book
+test: book ## lint, types, unit tests, the built pages in a browser, notebooks through nbval
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
-	$(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks
+	VOXUDA_BOOK=1 $(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks
 
 lab: venv ## open JupyterLab on the right kernel
-	env -u VOXUDA_BOOK $(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks
 
-clean: ## remove built pages, keep .venv
+clean: ## remove the built pages, keep .venv
 	rm -rf _build
 
 .PHONY: help venv book notebooks test lab clean

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -15,15 +16,16 @@ import papermill
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
+PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def fingerprint(notebook: Path, parameters: dict) -> str:
-    """Hash of all that decides a notebook's outputs: its cells, the package, the pinned versions, the parameters."""
+    """Hash of all that decides a notebook's outputs: its cells, package, results, pinned versions, parameters."""
     digest = hashlib.sha256(repr(sorted(parameters.items())).encode())
     for cell in nbformat.read(notebook, as_version=4).cells:
         digest.update(repr((cell.cell_type, cell.source, cell.metadata.get("tags"), cell.metadata.get("mystnb"))).encode())
-    package = sorted(p for p in (ROOT / "voxuda").rglob("*") if p.suffix in (".py", ".npz"))
-    for path in [ROOT / "constraints.txt", *package]:
+    package = [p for p in (ROOT / "voxuda").rglob("*") if p.suffix in (".py", ".npz")]
+    for path in [ROOT / "constraints.txt", *sorted(package), *sorted((ROOT / "results").glob("*.json"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -35,10 +37,12 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     if out.exists() and key.exists() and key.read_text() == wanted:
         print(f"{notebook.name}: unchanged")
         return
-    print(f"{notebook.name}: running", flush=True)
+    print(f"{notebook.name}: running ...", end=" ", flush=True)
+    start = time.perf_counter()
     papermill.execute_notebook(
-        notebook, out, parameters, cwd=str(notebook.parent), kernel_name="python3", progress_bar=False, execution_timeout=600
+        notebook, out, parameters, cwd=str(notebook.parent), kernel_name="python3", progress_bar=False, execution_timeout=7200
     )
+    print(f"{time.perf_counter() - start:.0f} s")
     key.write_text(wanted)
 
 
@@ -49,12 +53,22 @@ def store(executed: Path, notebook: Path) -> None:
     for part in [content, *content.cells]:
         for key in ("papermill", "execution"):
             part.metadata.pop(key, None)
+    content.metadata["language_info"].pop("version", None)
     for count, cell in enumerate((c for c in content.cells if c.cell_type == "code"), start=1):
         cell.execution_count = count
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
     nbformat.write(content, notebook)
+
+
+def page(executed: Path, out: Path) -> None:
+    """The copy that becomes a page: turnable figures in their HTML form only, the other is for live notebooks."""
+    content = nbformat.read(executed, as_version=4)
+    for cell in content.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(PLOTLY, None)
+    nbformat.write(content, out)
 
 
 def main() -> int:
@@ -65,27 +79,36 @@ def main() -> int:
     parser.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
     parser.add_argument("--notebooks-only", action="store_true", help="do not build the HTML")
     options = parser.parse_args()
-    os.environ.setdefault("VOXUDA_BOOK", "1")
+    os.environ["VOXUDA_BOOK"] = "1"
     parameters = {"scale": options.scale, "device": options.device}
-    source = BUILD / "source"
-    (source / "notebooks").mkdir(parents=True, exist_ok=True)
+    executed, source = BUILD / "executed", BUILD / "source"
+    executed.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(source, ignore_errors=True)
+    (source / "notebooks").mkdir(parents=True)
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        out = source / "notebooks" / notebook.name
-        execute(notebook, out, parameters)
+        execute(notebook, executed / notebook.name, parameters)
         if options.in_place:
-            store(out, notebook)
+            store(executed / notebook.name, notebook)
+        page(executed / notebook.name, source / "notebooks" / notebook.name)
     if options.notebooks_only:
         return 0
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, source / name)
-    shutil.copytree(ROOT / "book", source / "book", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    shutil.copytree(ROOT / "book" / "_ext", source / "book" / "_ext", dirs_exist_ok=True)
     program = str(Path(sys.executable).parent / "jupyter-book")
-    command = [program, "build", "-W", "-n", "--keep-going", "--path-output", str(BUILD / "jb"), str(source)]
-    status = subprocess.run(command, check=False).returncode
-    if status == 0:
-        shutil.rmtree(BUILD / "html", ignore_errors=True)
-        shutil.copytree(BUILD / "jb" / "_build" / "html", BUILD / "html")
-    return status
+    command = [program, "build", "--all", "-W", "-n", "--keep-going", "--path-output", str(BUILD / "jb"), str(source)]
+    log = BUILD / "build.log"
+    print("building the pages ...", flush=True)
+    with open(log, "w") as file:
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if status:
+        print("\n".join(line for line in log.read_text().splitlines() if "WARNING" in line or "rror" in line))
+        print(f"the book has faults, see {log}")
+        return status
+    shutil.rmtree(BUILD / "html", ignore_errors=True)
+    shutil.copytree(BUILD / "jb" / "_build" / "html", BUILD / "html")
+    return 0
 
 
 if __name__ == "__main__":

@@ -51,3 +51,13 @@ def test_curves_have_labels_and_distinct_dashes():
     axis = figure.axes[0]
     assert [t.get_text() for t in axis.get_legend().get_texts()] == ["a", "b"]
     assert axis.lines[0].get_linestyle() != axis.lines[1].get_linestyle()
+
+
+def test_seed_dots_show_every_seed_and_the_mean():
+    figure = plots.seed_dots({"a": {"x": [1.0, 3.0], "y": [0.0, 0.0]}, "b": {"x": [5.0], "y": [4.0]}}, "IoU")
+    axis = figure.axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b"]
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [list(line.get_xdata()) for line in dots] == [[1.0, 3.0], [5.0]]
+    assert 2.0 in {line.get_xdata()[0] for line in axis.lines if line.get_marker() in ("None", "")}
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["x", "y"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -116,5 +116,31 @@ def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str) -> Figu
         axis.plot(curve, style, marker=".", label=name)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def seed_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Figure:
+    """One line a row, one dot a seed, a bar at the mean; series differ in colour and in the shape of the dot.
+
+    Parameters
+    ----------
+    rows : mapping
+        Row label to series name to the values of the seeds.
+    xlabel : str
+        What the values are.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 0.8 + 0.36 * len(rows)))
+    names = list(dict.fromkeys(name for series in rows.values() for name in series))
+    for name, colour, marker in zip(names, (TRUTH_COLOUR, MASK_COLOUR), "os", strict=False):
+        for height, series in enumerate(rows.values()):
+            values = list(series.get(name, ()))
+            label = name if height == 0 else None
+            axis.plot(values, [height] * len(values), marker, color=colour, alpha=0.75, markersize=5, label=label)
+            axis.plot([np.mean(values)] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=2)
+    axis.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names), frameon=False)
     figure.tight_layout()
     return figure

@@ -9,6 +9,7 @@ import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -155,25 +156,11 @@ def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Dom
     sizes = SCALES[config.scale]
     source, target = (data.load(folder) if folder else None for folder in (config.source, config.target))
     if source is None:
-        names = [molecules.STAND_INS.get(n, n) for n in molecules.PAPER_SOURCE_SETS["table1"]]
-        samples = simulate.simulate_source(
-            [molecules.load(n) for n in names],
-            n_per_molecule=sizes["per_source"],
-            snr=sizes["source_snr"],
-            seed=1000 + config.seed,
-            progress=progress,
-        )
-        source = data.from_simulation(samples)
+        source = _simulated_source(sizes["per_source"], sizes["source_snr"], config.seed, progress)
     if source.masks is None:
         raise InputError(f"{config.source}: holds no masks.mrcs; the source domain must be labelled.")
     if target is None:
-        samples = simulate.simulate_target(
-            [molecules.load(n) for n in molecules.TARGET_MOLECULES],
-            n_per_molecule=sizes["per_target"],
-            seed=2000 + config.seed,
-            progress=progress,
-        )
-        target = data.from_simulation(samples)
+        target = _simulated_target(sizes["per_target"], config.seed, progress)
     if source.volumes.shape[2:] != target.volumes.shape[2:]:
         raise InputError(
             f"source volumes are {tuple(source.volumes.shape[2:])} and target volumes {tuple(target.volumes.shape[2:])}; "
@@ -185,6 +172,22 @@ def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Dom
     if len(test) == 0:
         train, test = target, target
     return source, train, test
+
+
+# Rows of a table train on the same samples, and so does a run's evaluation: the last ones are kept.
+@lru_cache(maxsize=1)
+def _simulated_source(n_per_molecule: int, snr: tuple[float, ...], seed: int, progress: bool) -> Domain:
+    names = [molecules.STAND_INS.get(n, n) for n in molecules.PAPER_SOURCE_SETS["table1"]]
+    library = [molecules.load(n) for n in names]
+    samples = simulate.simulate_source(library, n_per_molecule=n_per_molecule, snr=snr, seed=1000 + seed, progress=progress)
+    return data.from_simulation(samples)
+
+
+@lru_cache(maxsize=1)
+def _simulated_target(n_per_molecule: int, seed: int, progress: bool) -> Domain:
+    library = [molecules.load(n) for n in molecules.TARGET_MOLECULES]
+    samples = simulate.simulate_target(library, n_per_molecule=n_per_molecule, seed=2000 + seed, progress=progress)
+    return data.from_simulation(samples)
 
 
 def save_atomically(write: Callable[[Path], object], path: Path) -> None:

@@ -1,0 +1,94 @@
+"""Faults of a notebook that no runner sees: order of execution, parameters, alt text, exercises, width."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from nbformat import NotebookNode
+
+WIDTH = 78
+"""Columns that fit the page."""
+
+
+def problems(notebook: NotebookNode) -> list[str]:
+    """What is wrong with an executed notebook, one sentence a fault; empty when it is right."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    return [*_pattern(text), *_execution(code), *_parameters(code), *_figures(code), *_exercises(text), *_lines(code)]
+
+
+def _pattern(text: list[str]) -> list[str]:
+    found = []
+    if not text or not text[0].startswith("# ") or "**Question.**" not in text[0]:
+        found.append("the first cell lacks a title and a question")
+    if not text or not text[-1].startswith("## Recap"):
+        found.append("the last cell is not a recap")
+    return found
+
+
+def _execution(code: list[NotebookNode]) -> list[str]:
+    found = []
+    counts = [cell.execution_count for cell in code]
+    if counts != list(range(1, len(code) + 1)):
+        found.append(f"cells did not run in order on a fresh kernel: {counts}")
+    for cell in code:
+        for output in cell.outputs:
+            if output.output_type == "error":
+                found.append(f"cell {cell.execution_count} ends in an error")
+            if output.get("name") == "stderr":
+                found.append(f"cell {cell.execution_count} prints a warning")
+    if not any("assert" in cell.source for cell in code):
+        found.append("no cell asserts anything")
+    return found
+
+
+def _names(source: str, context: type) -> set[str]:
+    return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
+
+
+def _parameters(code: list[NotebookNode]) -> list[str]:
+    tagged = [i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])]
+    if tagged != [0]:
+        return ["the first code cell, and no other, must be tagged parameters"]
+    declared = _names(code[0].source, ast.Store)
+    used = set().union(*(_names(cell.source, ast.Load) for cell in code[1:]))
+    found = [f"parameter {name} is missing" for name in sorted({"scale", "device", "seed"} - declared)]
+    return found + [f"parameter {name} has no effect" for name in sorted(declared - used)]
+
+
+def _figures(code: list[NotebookNode]) -> list[str]:
+    found = []
+    for cell in code:
+        about = cell.metadata.get("mystnb", {})
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data and len(about.get("image", {}).get("alt", "")) < 20:
+                found.append(f"the figure of cell {cell.execution_count} has no alt text")
+            if "image/png" in data and len(about.get("figure", {}).get("caption", "")) < 20:
+                found.append(f"the figure of cell {cell.execution_count} has no caption")
+            html = "".join(data.get("text/html", ""))
+            if "plotly" in html and not re.search(r'aria-label="[^"]{20,}"', html):
+                found.append(f"the turnable figure of cell {cell.execution_count} has no alt text")
+    return found
+
+
+def _exercises(text: list[str]) -> list[str]:
+    whole = "\n".join(text)
+    exercises = re.findall(r"```\{exercise\} .+\n:label: (\S+)", whole)
+    solutions = re.findall(r"```\{solution-start\} (\S+)\n:class: dropdown", whole)
+    found = [] if len(exercises) >= 2 else ["fewer than two exercises"]
+    if exercises != solutions:
+        found.append(f"exercises {exercises} and folded solutions {solutions} do not match")
+    if whole.count("{admonition} Hint\n:class: tip, dropdown") != len(exercises):
+        found.append("not every exercise has one folded hint")
+    return found
+
+
+def _lines(code: list[NotebookNode]) -> list[str]:
+    return [
+        f"a line of cell {cell.execution_count} has {len(line)} columns, the page {WIDTH}"
+        for cell in code
+        for line in cell.source.splitlines()
+        if len(line) > WIDTH
+    ]

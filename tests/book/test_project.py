@@ -1,0 +1,82 @@
+"""The files around the package agree with each other."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_conda_environment_is_the_same_as_make_venv():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, pins = environment["dependencies"]
+    assert python == f"python{PROJECT['project']['requires-python']}" and pip == "pip"
+    makefile = (ROOT / "Makefile").read_text()
+    constraints, extras = re.search(r"pip install .*(-c \S+) -e '(\S+)'", makefile).groups()
+    assert pins == {"pip": [constraints, f"-e {extras}"]}
+    assert set(re.findall(r"\w+", extras)) == set(PROJECT["project"]["optional-dependencies"])
+
+
+def test_every_dependency_is_pinned():
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    needed = [
+        *PROJECT["project"]["dependencies"],
+        *(d for e in PROJECT["project"]["optional-dependencies"].values() for d in e),
+    ]
+    names = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in needed}
+    assert names <= pinned
+
+
+def test_make_help_lists_every_target():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    assert {line.split()[0] for line in listed.splitlines()} == set(targets)
+
+
+def test_versions_agree():
+    from voxuda import __version__
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert __version__ == PROJECT["project"]["version"] == citation["version"]
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_jupyter_book_is_1_x_and_its_configuration_is_here():
+    assert version("jupyter-book").startswith("1.") and (ROOT / "_config.yml").exists() and (ROOT / "_toc.yml").exists()
+
+
+def test_a_module_imports_only_what_stands_above_it():
+    import voxuda
+
+    order = re.findall(r"``(\w+)``", voxuda.__doc__.split("in this order:")[1].split(". A batch")[0])
+    order.insert(order.index("molecules") + 1, "derivation")
+    for module in order:
+        path = ROOT / "voxuda" / f"{module}.py"
+        sources = [path] if path.exists() else sorted((ROOT / "voxuda" / module).glob("*.py"))
+        for source in sources:
+            text = source.read_text()
+            used = set(re.findall(r"^from voxuda\.(\w+)", text, re.M))
+            for names in re.findall(r"^from voxuda import (.+)$", text, re.M):
+                used |= {name.strip() for name in names.split(",")} - {"__version__"}
+            for name in used - {module}:
+                assert order.index(name) < order.index(module), f"{source.name} imports {name}, which stands below it"
+    modules = {p.stem for p in (ROOT / "voxuda").glob("[a-z]*.py")} | {"methods"}
+    assert modules == set(order)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "voxuda").rglob("*.py")), ids=lambda p: p.stem)
+def test_a_file_holds_one_idea(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_prose_cites_only_what_the_bibliography_has():
+    keys = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(), re.M))
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    cited = {key for page in pages for key in re.findall(r"\{cite:[pt]\}`(\w+)`", page.read_text())}
+    assert cited and cited <= keys

@@ -1,0 +1,111 @@
+"""The built pages in a real browser, over file://, as a reader without a network opens them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+PAGES = sorted(p.relative_to(HTML).as_posix() for folder in ("book", "notebooks") for p in (HTML / folder).glob("*.html"))
+FLAGS = [
+    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    program = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+    if program is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium on this machine: install the system's package")
+    assert program, "continuous integration must have Chromium"
+    assert PAGES, "the book is not built: run `make book`"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(params=[1300, 390], ids=["wide", "phone"])
+def open_page(browser, request):
+    """Open a page of the book; collects requests to other places and everything that goes wrong."""
+    context = browser.new_context(viewport={"width": request.param, "height": 900})
+    page = context.new_page()
+    page.outside, page.errors, page.width = [], [], request.param
+    page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else page.outside.append(r.url))
+    page.on("requestfailed", lambda r: page.errors.append(f"{r.url} failed"))
+    page.on("pageerror", lambda e: page.errors.append(str(e)))
+    page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
+
+    def visit(name):
+        page.goto((HTML / name).as_uri(), wait_until="load")
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield visit
+    context.close()
+
+
+@pytest.mark.parametrize("name", PAGES or ["no page"])
+def test_a_page_is_whole(open_page, name):
+    page = open_page(name)
+    if page.locator(".math").count():
+        page.wait_for_function(
+            "document.querySelectorAll('.math mjx-container').length >= document.querySelectorAll('.math').length"
+        )
+    figures = page.locator(".plotly-graph-div").count()
+    if figures:
+        page.wait_for_function(f"document.querySelectorAll('.plotly-graph-div canvas').length >= {figures}")
+    assert page.outside == [] and page.errors == []
+    assert page.locator("h1").count() == 1
+    scrolls = page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
+    assert scrolls <= 0, f"the page is {scrolls} px wider than the screen"
+
+
+def test_the_turnable_figure_is_drawn_in_colour(browser):
+    """The canvas of the figure is not blank: its picture has more than one colour."""
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.goto((HTML / "notebooks" / "01_subtomogram.html").as_uri())
+    figure = page.locator(".plotly-graph-div").first
+    figure.scroll_into_view_if_needed()
+    page.wait_for_selector(".plotly-graph-div canvas")
+    page.wait_for_timeout(1500)
+    colours = page.evaluate(
+        """async () => {
+            const div = document.querySelector('.plotly-graph-div');
+            const picture = new Image();
+            picture.src = await Plotly.toImage(div, {format: 'png', width: 300, height: 300});
+            await picture.decode();
+            const canvas = document.createElement('canvas');
+            canvas.width = canvas.height = 300;
+            const context = canvas.getContext('2d');
+            context.drawImage(picture, 0, 0);
+            const data = new Uint32Array(context.getImageData(0, 0, 300, 300).data.buffer);
+            return new Set(data).size;
+        }"""
+    )
+    page.close()
+    assert colours > 100
+
+
+def test_a_hint_and_a_solution_unfold(browser):
+    page = browser.new_page()
+    page.goto((HTML / "notebooks" / "02_noise_generation.html").as_uri())
+    for folded in (".admonition.tip.dropdown", ".solution.dropdown"):
+        box = page.locator(folded).first
+        assert "toggle-hidden" in box.get_attribute("class")
+        box.locator("button").first.click()
+        assert "toggle-hidden" not in box.get_attribute("class")
+    page.close()
+
+
+def test_the_front_door_leads_to_the_preface(browser):
+    page = browser.new_page()
+    page.goto((HTML / "index.html").as_uri())
+    page.wait_for_url("**/book/index.html")
+    assert "every claim runs" in page.locator("h1").inner_text()
+    page.close()

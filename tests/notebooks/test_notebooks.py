@@ -1,0 +1,174 @@
+"""The committed notebooks are as they should be, and the checks that say so can fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book"))
+
+from check import problems
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_has_no_fault(path):
+    assert problems(nbformat.read(path, as_version=4)) == []
+
+
+def first(notebook, condition):
+    return next(cell for cell in notebook.cells if condition(cell))
+
+
+def is_code(cell):
+    return cell.cell_type == "code"
+
+
+def has_picture(cell):
+    return is_code(cell) and any("image/png" in o.get("data", {}) for o in cell.outputs)
+
+
+def has_plotly(cell):
+    return is_code(cell) and any("plotly" in "".join(o.get("data", {}).get("text/html", "")) for o in cell.outputs)
+
+
+def out_of_order(nb):
+    first(nb, is_code).execution_count = 7
+
+
+def error(nb):
+    first(nb, is_code).outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])]
+
+
+def warning(nb):
+    first(nb, is_code).outputs = [nbformat.v4.new_output("stream", name="stderr", text="careful")]
+
+
+def untagged(nb):
+    first(nb, is_code).metadata.pop("tags")
+
+
+def unused_parameter(nb):
+    first(nb, is_code).source += "\nspeed = 3"
+
+
+def missing_parameter(nb):
+    cell = first(nb, is_code)
+    cell.source = cell.source.replace("seed = 0", "")
+
+
+def no_alt(nb):
+    first(nb, has_picture).metadata["mystnb"].pop("image")
+
+
+def no_caption(nb):
+    first(nb, has_picture).metadata["mystnb"].pop("figure")
+
+
+def no_label(nb):
+    for output in first(nb, has_plotly).outputs:
+        output.data["text/html"] = output.data["text/html"].replace("aria-label", "data-label")
+
+
+def no_solution(nb):
+    cell = first(nb, lambda c: c.source.startswith("```{solution-start}"))
+    cell.source = "nothing"
+
+
+def no_hint(nb):
+    cell = first(nb, lambda c: "{admonition} Hint" in c.source)
+    cell.source = cell.source.replace("Hint", "Note")
+
+
+def wide(nb):
+    first(nb, is_code).source += "\n# " + "x" * 80
+
+
+def no_question(nb):
+    nb.cells[0].source = "# Title only"
+
+
+def no_recap(nb):
+    nb.cells[-1].source = "The end."
+
+
+def no_assert(nb):
+    nb.cells = [cell for cell in nb.cells if not (is_code(cell) and "assert" in cell.source)]
+
+
+@pytest.mark.parametrize(
+    ("plant", "message"),
+    [
+        (out_of_order, "did not run in order"), (error, "ends in an error"), (warning, "prints a warning"),
+        (untagged, "must be tagged parameters"), (unused_parameter, "parameter speed has no effect"),
+        (missing_parameter, "parameter seed is missing"), (no_alt, "has no alt text"), (no_caption, "has no caption"),
+        (no_label, "turnable figure"), (no_solution, "do not match"), (no_hint, "folded hint"), (wide, "columns"),
+        (no_question, "title and a question"), (no_recap, "not a recap"), (no_assert, "no cell asserts"),
+    ],
+)  # fmt: skip
+def test_the_check_finds_a_planted_fault(plant, message):
+    notebook = nbformat.read(ROOT / "notebooks" / "01_subtomogram.ipynb", as_version=4)
+    plant(notebook)
+    assert any(message in found for found in problems(notebook))
+
+
+def nbval(path):
+    """Run nbval on one notebook as ``make test`` does."""
+    options = ["-p", "no:cacheprovider", "-o", "addopts=", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=120"]
+    command = [sys.executable, "-m", "pytest", *options, str(path)]
+    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+
+
+def test_nbval_fails_on_a_planted_wrong_number(tmp_path):
+    notebook = nbformat.read(ROOT / "notebooks" / "04_voxresnet.ipynb", as_version=4)
+    right = tmp_path / "right.ipynb"
+    nbformat.write(notebook, right)
+    passed = nbval(right)
+    assert passed.returncode == 0, passed.stdout
+    cell = first(notebook, lambda c: is_code(c) and any("trunk 1.635" in o.get("text", "") for o in c.outputs))
+    cell.outputs[0].text = cell.outputs[0].text.replace("trunk 1.635", "trunk 1.636")
+    wrong = tmp_path / "wrong.ipynb"
+    nbformat.write(notebook, wrong)
+    failed = nbval(wrong)
+    assert failed.returncode == 1 and "1 failed" in failed.stdout and "1.636" in failed.stdout
+
+
+def texts(notebook):
+    """What each code cell prints, in order, without the cells that nbval ignores or papermill adds."""
+    skipped = {"nbval-ignore-output", "injected-parameters"}
+    return [
+        "".join(o.get("text", "") for o in cell.outputs)
+        for cell in notebook.cells
+        if is_code(cell) and not skipped & set(cell.metadata.get("tags", []))
+    ]
+
+
+def test_papermill_parameters_take_effect(tmp_path):
+    stored = nbformat.read(ROOT / "notebooks" / "02_noise_generation.ipynb", as_version=4)
+    results = {}
+    for name, parameters in {"same": {}, "seed": {"seed": 1}, "scale": {"scale": "laptop"}}.items():
+        out = tmp_path / f"{name}.ipynb"
+        papermill.execute_notebook(
+            ROOT / "notebooks" / "02_noise_generation.ipynb", out, parameters,
+            cwd=str(ROOT / "notebooks"), kernel_name="python3", progress_bar=False,
+        )  # fmt: skip
+        results[name] = nbformat.read(out, as_version=4)
+        injected = [c for c in results[name].cells if "injected-parameters" in c.metadata.get("tags", [])]
+        assert len(injected) == bool(parameters)
+    assert texts(results["same"]) == texts(stored)
+    assert texts(results["seed"]) != texts(stored) and texts(results["scale"]) != texts(stored)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_build_and_the_repository_show_the_same(path):
+    """The book's own run, through papermill, printed what is committed, which nbval compares with a run of its own."""
+    executed = ROOT / "_build" / "executed" / path.name
+    if not executed.exists() and not os.environ.get("CI"):
+        pytest.skip("the book is not built: run `make book`")
+    assert texts(nbformat.read(executed, as_version=4)) == texts(nbformat.read(path, as_version=4))
