@@ -46,6 +46,21 @@ def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
     assert "1bxn" in capsys.readouterr().out
 
 
+def test_own_coordinates_become_samples(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    atom = "ATOM  {0:>5}  CA  ALA A{0:>4}    {1:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00           C\n"
+    rng = np.random.default_rng(0)
+    (tmp_path / "Mine.pdb").write_text("".join(atom.format(i, *rng.normal(0, 20, 3)) for i in range(1, 2000)) + "END\n")
+    assert main("molecules derive Mine.pdb --beads 200 --out beads".split()) == 0
+    assert "beads/mine.npz: 24 kDa in 200 beads, correlation 0.9" in capsys.readouterr().out
+    assert main("molecules derive Mine.pdb --out beads".split()) == 2
+    assert "mine.npz: the file exists" in capsys.readouterr().err
+    assert main("simulate source --molecules beads/mine.npz 3gl1 --n-per-molecule 1 --out s".split()) == 0
+    assert (tmp_path / "s" / "samples.csv").read_text().splitlines()[1].startswith("0,mine,")
+    assert main("molecules derive none.pdb --out beads".split()) == 2
+    assert "none.pdb: no such file" in capsys.readouterr().err
+
+
 def test_reproduce_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     from voxuda.runs import SCALES

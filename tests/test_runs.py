@@ -1,4 +1,3 @@
-import errno
 import json
 
 import pytest
@@ -62,19 +61,6 @@ def test_weights_hold_both_kinds_of_statistics(tmp_path, generator):
     (tmp_path / "weights.safetensors").unlink()
     with pytest.raises(InputError, match="no such file; finish the run"):
         runs.load_weights(tmp_path, VoxResNet(2), "target")
-
-
-def test_full_disk_keeps_the_last_good_file(tmp_path):
-    path = tmp_path / "state.pt"
-    path.write_text("good")
-
-    def full(temporary):
-        temporary.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(InputError, match="No space left on device"):
-        runs.save_atomically(full, path)
-    assert path.read_text() == "good" and [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_domains_split_by_class_and_must_agree_in_size(folders, tiny, tmp_path):

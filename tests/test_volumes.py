@@ -1,3 +1,5 @@
+import errno
+
 import mrcfile
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxuda.volumes import InputError, check_volume, fourier_resize, read_mrc, unit_range, write_mrc, zscore
+from voxuda.volumes import InputError, check_volume, fourier_resize, read_mrc, unit_range, write_atomically, write_mrc, zscore
 
 
 @pytest.mark.parametrize(("dtype", "mode"), [("int8", 0), ("int16", 1), ("float32", 2), ("uint16", 6), ("float16", 12)])
@@ -17,6 +19,19 @@ def test_round_trip_of_every_mode(tmp_path, dtype, mode, shape):
     back = read_mrc(path)
     np.testing.assert_array_equal(back.data, data.astype(np.float32))
     assert back.data.dtype == np.float32 and back.voxel_size == pytest.approx(10.0)
+
+
+def test_bool_and_uint8_keep_their_values(tmp_path):
+    data = np.arange(250, 258).reshape(2, 2, 2).clip(0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(read_mrc(write_mrc(tmp_path / "u.mrc", data)).data, data)
+    np.testing.assert_array_equal(read_mrc(write_mrc(tmp_path / "b.mrc", data > 252)).data, data > 252)
+    assert int(mrcfile.open(tmp_path / "b.mrc", header_only=True).header.mode) == 0
+
+
+def test_written_files_have_ordinary_permissions(tmp_path):
+    (tmp_path / "plain").touch()
+    path = write_mrc(tmp_path / "v.mrc", np.ones((4, 4, 4), np.float32))
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_memory_map_leaves_data_on_disk(tmp_path):
@@ -97,3 +112,16 @@ def test_fourier_resize_keeps_what_both_grids_hold(n, m, k):
 def test_fourier_resize_there_and_back(generator):
     x = torch.randn(2, 1, 9, 9, 9, generator=generator)
     torch.testing.assert_close(fourier_resize(fourier_resize(x, (15, 15, 15)), (9, 9, 9)), x, atol=1e-5, rtol=1e-5)
+
+
+def test_full_disk_keeps_the_last_good_file(tmp_path):
+    path = tmp_path / "state.pt"
+    path.write_text("good")
+
+    def full(temporary):
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="No space left on device"):
+        write_atomically(full, path)
+    assert path.read_text() == "good" and [p.name for p in tmp_path.iterdir()] == ["state.pt"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -198,32 +199,44 @@ class MoleculesList:
 
 @dataclasses.dataclass
 class MoleculesDerive:
-    """Derive bead models from coordinates and maps in a folder (see `derivation.RECIPES` for the file names).
+    """Condense coordinates or maps into bead models, and say how well the beads stand for them.
 
-    Example: voxuda molecules derive path/to/molecules --out beads
+    One coordinate file: voxuda molecules derive 1f1b.cif.gz --out beads
+
+    The embedded models anew, from the folder of their files (`voxuda.derivation.RECIPES` names them):
+    voxuda molecules derive path/to/molecules --out beads
     """
 
-    folder: tyro.conf.Positional[Path]
-    """Holds the files."""
+    source: tyro.conf.Positional[Path]
+    """A PDB or mmCIF file, gzipped or not, or a folder with the files of the embedded models."""
     out: Path
-    """Folder for NAME.npz files; existing ones are replaced."""
+    """Folder for NAME.npz files, which `voxuda simulate --molecules` takes as they are."""
     only: list[str] = dataclasses.field(default_factory=list)
-    """Just these molecules."""
+    """With a folder: just these molecules."""
+    beads: int = 800
+    """With a file: how many beads."""
+    overwrite: bool = False
+    """Replace files that exist."""
 
     def run(self) -> None:
-        """Derive and report how well the beads stand for their source."""
-        for name in self.only or derivation.RECIPES:
-            molecule, agreement = derivation.derive_file(name, self.folder)
+        """Derive and report."""
+        if self.source.is_dir():
+            made: Iterator[molecules.Molecule] = (
+                derivation.derive_file(name, self.source) for name in self.only or derivation.RECIPES
+            )
+        else:
+            name, about = self.source.name.split(".")[0].lower(), {"source": self.source.name}
+            made = iter([derivation.derive_coordinates(name, self.source, beads=self.beads, provenance=about)])
+        for molecule in made:
             self.out.mkdir(parents=True, exist_ok=True)
-            molecules.write_beads(self.out / f"{name}.npz", molecule)
-            print(f"{name:6} correlation {agreement['correlation']:.4f}  mask IoU {agreement['mask_iou']:.4f}")
+            _write_molecule(self.out / f"{molecule.name}.npz", molecule, self.overwrite)
 
 
 @dataclasses.dataclass
 class MoleculesFetch:
     """Download a structure from the Protein Data Bank and condense it into beads.
 
-    Example: voxuda molecules fetch 1f1b --out 1f1b.npz
+    Example: voxuda molecules fetch 1f1b --out 1f1b.npz, then voxuda simulate source --molecules 1f1b.npz --out source
     """
 
     name: tyro.conf.Positional[str]
@@ -232,12 +245,22 @@ class MoleculesFetch:
     """Biological assembly 1 instead of the asymmetric unit."""
     out: Path | None = None
     """Bead file; NAME.npz by default."""
+    overwrite: bool = False
+    """Replace a file that exists."""
 
     def run(self) -> None:
-        """Fetch."""
+        """Fetch and report."""
         molecule = derivation.fetch(self.name, assembly=self.assembly)
-        path = molecules.write_beads(self.out or Path(f"{molecule.name}.npz"), molecule)
-        print(f"{path}: {molecule.mass / 1e3:.0f} kDa in {len(molecule.masses)} beads")
+        _write_molecule(self.out or Path(f"{molecule.name}.npz"), molecule, self.overwrite)
+
+
+def _write_molecule(path: Path, molecule: molecules.Molecule, overwrite: bool) -> None:
+    molecules.write_beads(path, molecule, overwrite=overwrite)
+    fit = molecule.provenance["agreement"]
+    print(
+        f"{path}: {molecule.mass / 1e3:.0f} kDa in {len(molecule.masses)} beads,"
+        f" correlation {fit['correlation']:.4f}, mask IoU {fit['mask_iou']:.4f}"
+    )
 
 
 @dataclasses.dataclass

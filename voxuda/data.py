@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,12 +100,10 @@ def save(samples: Subtomograms, out: str | Path) -> Path:
         The folder holds something, or cannot be written.
     """
     out = check_new_folder(out)
+    work = out.absolute().with_name(f".{out.absolute().name}.part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose a writable folder.") from error
-    try:
+        shutil.rmtree(work, ignore_errors=True)  # left by a run that was killed
+        work.mkdir(parents=True)
         stacks = {"volumes": samples.volumes, "masks": samples.masks, "densities": samples.densities}
         for name, stack in stacks.items():
             write_mrc(work / f"{name}.mrcs", stack[:, 0], samples.voxel_size)
@@ -114,7 +111,6 @@ def save(samples: Subtomograms, out: str | Path) -> Path:
             writer = csv.DictWriter(file, fieldnames=["index", *samples.table[0]])
             writer.writeheader()
             writer.writerows({"index": i, **row} for i, row in enumerate(samples.table))
-        work.chmod(0o755)
         os.replace(work, out)  # an empty folder gives way
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); free some space or choose another.") from error

@@ -43,14 +43,8 @@ RECIPES = {
 (Apache-2.0), whose scale is arbitrary, so they are scaled to the approximate mass of the assembly."""
 
 
-def derive_file(name: str, folder: str | Path) -> tuple[Molecule, dict[str, float]]:
-    """Make one embedded molecule from its file in ``folder``.
-
-    Returns
-    -------
-    molecule : Molecule
-    agreement : dict
-        See :func:`agreement`; against all atoms, or against the map.
+def derive_file(name: str, folder: str | Path) -> Molecule:
+    """Make one embedded molecule from its file in ``folder``, see :data:`RECIPES`.
 
     Raises
     ------
@@ -63,22 +57,41 @@ def derive_file(name: str, folder: str | Path) -> tuple[Molecule, dict[str, floa
     path = Path(folder) / recipe.file
     about = {"description": recipe.description, "source": f"PDB {name.upper()}, {recipe.file}", "licence": "CC0-1.0"}
     if recipe.mass is None:
-        positions, masses = read_atoms(path)
-        molecule = derive(name, positions, masses, beads=recipe.beads, provenance=about)
-        half = np.abs(positions - (positions.min(0) + positions.max(0)) / 2).max()
-        size = 2 * int(np.ceil(half / 10) + 3)
-        reference = atom_density(positions - (positions.min(0) + positions.max(0)) / 2, masses, size)
-        measured = agreement(molecule, torch.from_numpy(reference), torch.zeros(3))
-        molecule.provenance["agreement"] = measured
-        return molecule, measured
+        return derive_coordinates(name, path, beads=recipe.beads, provenance=about)
     about |= {"source": f"PolNet template {recipe.file} of PDB {name.upper()}", "licence": "Apache-2.0"}
     about["scaled_to_dalton"] = str(recipe.mass)
     positions, masses = read_map_points(path, recipe.mass)
     molecule = derive(name, positions, masses, beads=recipe.beads, provenance=about)
     molecule = fit_to_map(molecule, positions, masses, voxel_size=10.0)
-    measured = agreement(molecule, *map_on_grid(positions, masses, 10.0))
-    molecule.provenance["agreement"] = measured
-    return molecule, measured
+    molecule.provenance["agreement"] = agreement(molecule, *map_on_grid(positions, masses, 10.0))
+    return molecule
+
+
+def derive_coordinates(
+    name: str, path: str | Path, *, beads: int = 800, assembly: bool = False, provenance: dict | None = None
+) -> Molecule:
+    """Make a molecule from a coordinate file; how well it agrees with all atoms is in ``provenance["agreement"]``.
+
+    Parameters
+    ----------
+    name : str
+        PDB id.
+    path : path
+        PDB or mmCIF, gzipped or not.
+    beads : int
+        How many beads.
+    assembly : bool
+        Biological assembly 1 instead of the asymmetric unit.
+    provenance : dict
+        Recorded with the beads.
+    """
+    positions, masses = read_atoms(path, assembly=assembly)
+    molecule = derive(name, positions, masses, beads=beads, provenance=provenance)
+    centred = positions - (positions.min(0) + positions.max(0)) / 2
+    size = 2 * int(np.ceil(np.abs(centred).max() / 10) + 3)
+    reference = torch.from_numpy(atom_density(centred, masses, size))
+    molecule.provenance["agreement"] = agreement(molecule, reference, torch.zeros(3))
+    return molecule
 
 
 def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor) -> dict[str, float]:
@@ -294,15 +307,18 @@ def fetch(name: str, *, assembly: bool = False, cache: str | Path | None = None)
     import pooch
 
     key = name.lower()
+    pooch.get_logger().setLevel("WARNING")
     if not (len(key) == 4 and key.isalnum() and key[0].isdigit()):
         raise InputError(f"{name}: not a PDB id; an id is a digit and three letters or digits, such as 1f1b.")
     url = _PDB_URL.format(key)
     folder = Path(cache) if cache else Path(pooch.os_cache("voxuda"))
     try:
         # The PDB revises entries, so no checksum is pinned; gemmi's parser and the atom count are the check.
-        path = pooch.retrieve(url, known_hash=None, fname=f"{key}.cif.gz", path=folder, progressbar=False)
+        path = pooch.retrieve(url, known_hash=None, fname=f"{key}.cif.gz", path=folder, progressbar=True)
     except Exception as error:
-        raise InputError(f"{url}: could not be downloaded; check the id and the network, or use a local file.") from error
+        raise InputError(
+            f"{url}: could not be downloaded; check the id and the network, or give a local file to `voxuda molecules derive`."
+        ) from error
     try:
         with gzip.open(path) as file:
             file.read(1)
@@ -310,7 +326,7 @@ def fetch(name: str, *, assembly: bool = False, cache: str | Path | None = None)
         Path(path).unlink(missing_ok=True)
         raise InputError(f"{url}: the download is not a gzip file and was removed; try again.") from error
     record = {"source": f"PDB {key.upper()}", "licence": "CC0-1.0", "unit": "assembly 1" if assembly else "asymmetric unit"}
-    return derive(key, *read_atoms(path, assembly=assembly), provenance=record)
+    return derive_coordinates(key, path, assembly=assembly, provenance=record)
 
 
 def atom_density(positions: np.ndarray, masses: np.ndarray, size: int, voxel_size: float = 10.0) -> np.ndarray:

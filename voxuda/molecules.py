@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxuda.volumes import InputError
+from voxuda.volumes import InputError, write_atomically
 
 MASK_THRESHOLD = 300.0
 """Daltons per cubic nanometre above which a voxel belongs to the molecule (the paper's threshold, Fig. 1)."""
@@ -72,18 +72,20 @@ def embedded_size(name: str) -> int:
 
 
 def load(name: str) -> Molecule:
-    """Load an embedded molecule.
+    """Load an embedded molecule, or a bead file of one's own.
 
     Parameters
     ----------
     name : str
-        A PDB id such as ``"1bxn"``, upper or lower case.
+        A PDB id such as ``"1bxn"``, upper or lower case, or the path of an ``.npz`` file that ``voxuda molecules`` made.
 
     Raises
     ------
     InputError
-        No such molecule is embedded; the message says how to get it.
+        No such molecule is embedded, and the message says how to get it; or the file is not a bead file.
     """
+    if name.endswith(".npz"):
+        return read_beads(name)
     key = name.lower()
     if key not in available():
         hint = f"; its stand-in is {STAND_INS[key]}" if key in STAND_INS else ""
@@ -97,6 +99,8 @@ def load(name: str) -> Molecule:
 
 def read_beads(path: str | Path) -> Molecule:
     """Read a molecule from an ``.npz`` file written by :func:`write_beads`."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; make one with `voxuda molecules derive` or `fetch`.")
     try:
         with np.load(path, allow_pickle=False) as file:
             provenance = json.loads(str(file["provenance"]))
@@ -108,12 +112,25 @@ def read_beads(path: str | Path) -> Molecule:
     return Molecule(provenance["name"], positions, masses, spreads, provenance)
 
 
-def write_beads(path: str | Path, molecule: Molecule) -> Path:
-    """Write a molecule's beads to ``.npz``: positions and spreads to 0.03 angstrom, masses to 0.1 %, half precision."""
+def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False) -> Path:
+    """Write a molecule's beads to ``.npz``: positions and spreads in half precision (0.03 angstrom), masses in single.
+
+    Raises
+    ------
+    InputError
+        The file exists and ``overwrite`` is off, or it cannot be written.
+    """
     path = Path(path)
     arrays = {k: getattr(molecule, k).numpy().astype(np.float16) for k in ("positions", "spreads")}
-    masses = molecule.masses.numpy().astype(np.float32)
-    np.savez_compressed(path, masses=masses, provenance=np.array(json.dumps(molecule.provenance)), **arrays)
+    arrays["masses"] = molecule.masses.numpy().astype(np.float32)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, provenance=np.array(json.dumps(molecule.provenance)), **arrays)
+
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: the file exists; choose another name or pass overwrite.")
+    write_atomically(write, path)
     return path
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from voxuda import __version__, data, molecules, simulate
 from voxuda.data import Domain
 from voxuda.methods import VoxUDAOptions
-from voxuda.volumes import InputError
+from voxuda.volumes import InputError, write_atomically
 from voxuda.voxresnet import VoxResNet, target_batch_norm
 
 Scale = Literal["smoke", "laptop", "paper"]
@@ -190,30 +188,9 @@ def _simulated_target(n_per_molecule: int, seed: int, progress: bool) -> Domain:
     return data.from_simulation(samples)
 
 
-def save_atomically(write: Callable[[Path], object], path: Path) -> None:
-    """Call ``write(temporary)``, flush the file to disk and rename it to ``path``: whole or not at all.
-
-    Raises
-    ------
-    InputError
-        The disk is full or the folder cannot be written; what stood at ``path`` is kept.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be written ({reason}); free some space or choose a writable folder.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_json(values: dict, path: Path) -> None:
     """Write a dictionary as indented JSON, whole or not at all."""
-    save_atomically(lambda temporary: temporary.write_text(json.dumps(values, indent=2) + "\n"), path)
+    write_atomically(lambda temporary: temporary.write_text(json.dumps(values, indent=2) + "\n"), path)
 
 
 @torch.no_grad()
@@ -222,7 +199,7 @@ def save_weights(path: Path, network: VoxResNet, target: torch.Tensor) -> None:
     tensors = dict(network.state_dict())
     tensors |= {f"target_bn.{k}": v for k, v in target_batch_norm(network, target).items()}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    save_atomically(lambda temporary: save_file(tensors, temporary), path)
+    write_atomically(lambda temporary: save_file(tensors, temporary), path)
 
 
 def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from voxuda import data
 from voxuda.data import Domain
 from voxuda.methods import Batch, Method, build
-from voxuda.runs import Config, load_domains, load_weights, provenance, read_config, save_atomically, save_json, save_weights
-from voxuda.volumes import InputError
+from voxuda.runs import Config, load_domains, load_weights, provenance, read_config, save_json, save_weights
+from voxuda.volumes import InputError, write_atomically
 
 
 def stream(*key: int) -> int:
@@ -160,7 +160,7 @@ def trim_log(path: Path, epochs: int) -> None:
 def save_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer, epoch: int) -> None:
     """Everything a resumed run needs; the data order follows from seed and epoch."""
     state = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
-    save_atomically(lambda temporary: torch.save(state, temporary), path)
+    write_atomically(lambda temporary: torch.save(state, temporary), path)
 
 
 def load_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:

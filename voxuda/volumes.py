@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +74,6 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         voxel_size = float(mrc.voxel_size.x)
         if np.iscomplexobj(data):
             raise InputError(f"{path}: mode {int(mrc.header.mode)} holds complex values; give a real-space volume.")
-        if mrc.is_image_stack():
-            # A stack of images and a volume differ only in a header word that many programs leave unset.
-            data = data.reshape(data.shape)
         if data.ndim == 4 and data.shape[0] == 1:
             data = data[0]
         if data.ndim not in (3, 4):
@@ -89,6 +86,28 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     return Volume(data, voxel_size, path)
 
 
+def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
+    """Call ``write(temporary)``, flush the file to disk and rename it to ``path``: whole or not at all.
+
+    Raises
+    ------
+    InputError
+        The disk is full or the folder cannot be written; what stood at ``path`` is kept.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be written ({reason}); free some space or choose a writable folder.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_mrc(path: str | Path, data: np.ndarray | torch.Tensor, voxel_size: float = 0.0, *, overwrite: bool = False) -> Path:
     """Write a volume ``(D, H, W)`` or a volume stack ``(N, D, H, W)``; the file appears whole or not at all.
 
@@ -97,7 +116,8 @@ def write_mrc(path: str | Path, data: np.ndarray | torch.Tensor, voxel_size: flo
     path : path
         Where to write.
     data : array
-        ``(D, H, W)`` or ``(N, D, H, W)``; bool and uint8 become mode 0 (int8), float16 mode 12, other floats mode 2.
+        ``(D, H, W)`` or ``(N, D, H, W)``; bool becomes mode 0, uint8 mode 6, float16 mode 12,
+        other floats mode 2.
     voxel_size : float
         In angstrom.
     overwrite : bool
@@ -114,25 +134,22 @@ def write_mrc(path: str | Path, data: np.ndarray | torch.Tensor, voxel_size: flo
         raise InputError(f"{path}: cannot write shape {array.shape}; give (D, H, W) or (N, D, H, W).")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: the file exists; choose another name or pass overwrite.")
-    if array.dtype in (np.dtype(bool), np.dtype(np.uint8)):
+    if array.dtype == bool:
         array = array.astype(np.int8)
-    elif array.dtype not in (np.dtype(t) for t in (np.int8, np.int16, np.uint16, np.float16)):
+    elif array.dtype == np.uint8:
+        array = array.astype(np.uint16)
+    elif array.dtype not in (np.int8, np.int16, np.uint16, np.float16):
         array = array.astype(np.float32)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        try:
-            with mrcfile.new(temporary, overwrite=True) as mrc:
-                mrc.set_data(array)
-                if array.ndim == 3:
-                    mrc.set_volume()
-                if voxel_size:
-                    mrc.voxel_size = voxel_size
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose a writable folder.") from error
+
+    def write(temporary: Path) -> None:
+        with mrcfile.new(temporary, overwrite=True) as mrc:
+            mrc.set_data(array)
+            if array.ndim == 3:
+                mrc.set_volume()
+            if voxel_size:
+                mrc.voxel_size = voxel_size
+
+    write_atomically(write, path)
     return path
 
 
