@@ -40,8 +40,10 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     print(f"{notebook.name}: running ...", end=" ", flush=True)
     start = time.perf_counter()
     papermill.execute_notebook(
-        notebook, out, parameters, cwd=str(notebook.parent), kernel_name="python3", progress_bar=False, execution_timeout=7200
-    )
+        notebook, out, parameters,
+        cwd=str(notebook.parent), kernel_name="python3", progress_bar=False, execution_timeout=7200,
+        extra_arguments=["--log-level=ERROR"],  # the kernel warns that it is reached over TCP, which is local
+    )  # fmt: skip
     print(f"{time.perf_counter() - start:.0f} s")
     key.write_text(wanted)
 
@@ -63,8 +65,18 @@ def store(executed: Path, notebook: Path) -> None:
 
 
 def page(executed: Path, out: Path) -> None:
-    """The copy that becomes a page: turnable figures in their HTML form only, the other is for live notebooks."""
+    """The copy that becomes a page.
+
+    Turnable figures keep their HTML form only, the other is for live notebooks; injected parameters show only where they
+    differ from the notebook's own.
+    """
     content = nbformat.read(executed, as_version=4)
+    own = next(set(c.source.splitlines()) for c in content.cells if "parameters" in c.metadata.get("tags", []))
+    content.cells = [
+        c
+        for c in content.cells
+        if "injected-parameters" not in c.metadata.get("tags", []) or set(c.source.splitlines()) - own - {"# Parameters"}
+    ]
     for cell in content.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(PLOTLY, None)

@@ -86,9 +86,11 @@ def _exercises(text: list[str]) -> list[str]:
 
 
 def _lines(code: list[NotebookNode]) -> list[str]:
-    return [
-        f"a line of cell {cell.execution_count} has {len(line)} columns, the page {WIDTH}"
-        for cell in code
-        for line in cell.source.splitlines()
-        if len(line) > WIDTH
-    ]
+    found = []
+    for cell in code:
+        printed = "".join(output.get("text", "") for output in cell.outputs)
+        for what, text in (("a line", cell.source), ("a printed line", printed)):
+            widest = max(map(len, text.splitlines()), default=0)
+            if widest > WIDTH:
+                found.append(f"{what} of cell {cell.execution_count} has {widest} columns, the page {WIDTH}")
+    return found

@@ -12,6 +12,7 @@ def test_embedded_molecules_are_complete(name):
     about = molecule.provenance
     assert about["licence"] in ("CC0-1.0", "Apache-2.0") and name.upper() in about["source"]
     assert about["agreement"]["correlation"] >= 0.995 and about["agreement"]["mask_iou"] >= 0.95
+    assert molecules.embedded_size(name) < 25_000
     assert torch.isfinite(molecule.positions).all() and (molecule.masses > 0).all() and (molecule.spreads >= 0).all()
 
 

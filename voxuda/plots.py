@@ -36,7 +36,8 @@ def slices(
     masks : sequence of Tensor or None
         Outlined in orange.
     """
-    figure, axes = plt.subplots(1, len(volumes), figsize=(2.3 * len(volumes), 2.7), squeeze=False)
+    width = 7.5 / len(volumes)
+    figure, axes = plt.subplots(1, len(volumes), figsize=(7.5, width + 0.3), dpi=150, squeeze=False)
     for axis, volume, title, mask in zip(axes[0], volumes, titles, masks or [None] * len(volumes), strict=True):
         cube = _cube(volume)
         low, high = np.quantile(cube, [0.01, 0.99])
@@ -74,7 +75,7 @@ def isosurface(surfaces: dict[str, torch.Tensor], alt: str, *, level: float = 0.
         i, j, k = faces.T
         figure.add_mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color=colour, opacity=0.55, name=name, showlegend=True)
     side = _cube(next(iter(surfaces.values()))).shape[-1]
-    axis = dict(range=[0, side], showbackground=False)
+    axis = dict(range=[0, side], showbackground=False, gridcolor="#bbbbbb", showspikes=False)
     figure.update_layout(
         scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube"),
         margin=dict(l=0, r=0, t=0, b=0), height=height, autosize=True, legend=dict(x=0, y=1),
@@ -111,7 +112,7 @@ class Turnable:
 
 def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str) -> Figure:
     """Several curves over their index, each labelled and with its own dash."""
-    figure, axis = plt.subplots(figsize=(6, 3))
+    figure, axis = plt.subplots(figsize=(6, 3), dpi=150)
     for (name, curve), style in zip(values.items(), ["-", "--", ":", "-."] * 3, strict=False):
         axis.plot(curve, style, marker=".", label=name)
     axis.set(xlabel=xlabel, ylabel=ylabel)
@@ -130,7 +131,7 @@ def seed_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) ->
     xlabel : str
         What the values are.
     """
-    figure, axis = plt.subplots(figsize=(6.5, 0.8 + 0.36 * len(rows)))
+    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))
     for name, colour, marker in zip(names, (TRUTH_COLOUR, MASK_COLOUR), "os", strict=False):
         for height, series in enumerate(rows.values()):

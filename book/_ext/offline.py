@@ -1,35 +1,39 @@
-"""Make the built book self-contained: local plotly.js where a page draws a figure, and no thebe."""
+"""Make the built book self-contained: local plotly.js where a page draws a figure, no thebe, no font requests."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
-
-PLOTLY = "_static/plotly.min.js"
 
 
 def adjust_scripts(app, pagename, templatename, context, doctree):
     """Drop thebe's scripts, which call another host, and add plotly.js to pages with a plotly figure."""
-
-    def source(script) -> str:
-        return str(getattr(script, "filename", None) or "") + str(getattr(script, "attributes", ""))
-
-    context["script_files"] = [s for s in context["script_files"] if "thebe" not in source(s).lower()]
     if "plotly-graph-div" in context.get("body", ""):
         app.add_js_file("plotly.min.js", priority=100)
+    # In place: the list is the builder's own, to which the line above has added.
+    context["script_files"][:] = [s for s in context["script_files"] if "thebe" not in _describe(s)]
 
 
-def copy_plotly(app, exception):
-    """Take plotly.js from the installed package."""
-    if exception is None and app.builder.format == "html":
-        import plotly
+def _describe(script) -> str:
+    return f"{getattr(script, 'filename', '')} {getattr(script, 'attributes', '')}".lower()
 
-        script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-        shutil.copy(script, Path(app.outdir) / PLOTLY)
+
+def finish(app, exception):
+    """Take plotly.js from the installed package, and remove preloads of fonts, which browsers refuse over file://."""
+    if exception is not None or app.builder.format != "html":
+        return
+    import plotly
+
+    out = Path(app.outdir)
+    shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", out / "_static" / "plotly.min.js")
+    for page in out.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r'<link rel="preload" as="font"[^>]*>', "", text), encoding="utf-8")
 
 
 def setup(app):
     """Register with Sphinx."""
     app.connect("html-page-context", adjust_scripts, priority=900)
-    app.connect("build-finished", copy_plotly)
+    app.connect("build-finished", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -61,7 +61,7 @@ def test_a_page_is_whole(open_page, name):
     if figures:
         page.wait_for_function(f"document.querySelectorAll('.plotly-graph-div canvas').length >= {figures}")
     assert page.outside == [] and page.errors == []
-    assert page.locator("h1").count() == 1
+    assert page.locator("article h1").count() == 1
     scrolls = page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
     assert scrolls <= 0, f"the page is {scrolls} px wider than the screen"
 
@@ -107,5 +107,5 @@ def test_the_front_door_leads_to_the_preface(browser):
     page = browser.new_page()
     page.goto((HTML / "index.html").as_uri())
     page.wait_for_url("**/book/index.html")
-    assert "every claim runs" in page.locator("h1").inner_text()
+    assert "every claim runs" in page.locator("article h1").inner_text()
     page.close()

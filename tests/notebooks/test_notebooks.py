@@ -90,6 +90,10 @@ def wide(nb):
     first(nb, is_code).source += "\n# " + "x" * 80
 
 
+def wide_output(nb):
+    first(nb, is_code).outputs = [nbformat.v4.new_output("stream", name="stdout", text="x" * 80)]
+
+
 def no_question(nb):
     nb.cells[0].source = "# Title only"
 
@@ -108,7 +112,7 @@ def no_assert(nb):
         (out_of_order, "did not run in order"), (error, "ends in an error"), (warning, "prints a warning"),
         (untagged, "must be tagged parameters"), (unused_parameter, "parameter speed has no effect"),
         (missing_parameter, "parameter seed is missing"), (no_alt, "has no alt text"), (no_caption, "has no caption"),
-        (no_label, "turnable figure"), (no_solution, "do not match"), (no_hint, "folded hint"), (wide, "columns"),
+        (no_label, "turnable figure"), (no_solution, "do not match"), (no_hint, "folded hint"), (wide, "a line of"), (wide_output, "a printed line of"),
         (no_question, "title and a question"), (no_recap, "not a recap"), (no_assert, "no cell asserts"),
     ],
 )  # fmt: skip
