@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -19,3 +22,32 @@ def test_ctf_closed_form():
 def test_missing_wedge_is_along_z_for_tilts_about_y():
     wedge = optics.missing_wedge(32)
     assert wedge[8, 0, 0] == 0 and wedge[0, 8, 0] == 1 and wedge[0, 0, 8] == 1
+
+
+def test_a_filter_of_ones_changes_nothing(generator):
+    x = torch.randn(2, 1, 12, 12, 12, generator=generator)
+    torch.testing.assert_close(optics.apply_filter(x, torch.ones(12, 12, 7)), x, atol=1e-5, rtol=1e-5)
+
+
+def test_lowpass_closed_form():
+    lowpass = optics.soft_lowpass(32, 8, 2.0)
+    assert lowpass[0, 0, 8] == 1 and lowpass[8, 0, 0] == 1
+    assert lowpass[0, 0, 10] == pytest.approx(math.exp(-1))
+    assert lowpass[3, 0, 0] == lowpass[-3, 0, 0], "the filter is real and even"
+
+
+def test_wedge_keeps_two_thirds_of_the_sphere():
+    wedge = optics.missing_wedge(64)
+    sphere = optics.radius_grid(64) <= 32
+    assert wedge[~sphere].max() == 0
+    # a half spectrum holds every plane but two once for two
+    twice = torch.full((33,), 2.0)
+    twice[0] = twice[-1] = 1
+    assert (wedge * twice).sum() / (sphere * twice).sum() == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_frequencies_against_numpy():
+    kz, ky, kx = optics.frequencies(10)
+    np.testing.assert_allclose(kz[:, 0, 0], np.fft.fftfreq(10) * 10)
+    np.testing.assert_allclose(ky[0, :, 0], np.fft.fftfreq(10) * 10)
+    np.testing.assert_allclose(kx[0, 0], np.fft.rfftfreq(10) * 10)

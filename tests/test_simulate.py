@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from voxuda import molecules, simulate
+from voxuda import molecules, optics, simulate
 from voxuda.volumes import InputError
 
 RUBISCO = molecules.load("1bxn")
@@ -67,3 +67,48 @@ def test_target_varies_from_sample_to_sample():
 def test_bad_numbers(bad):
     with pytest.raises(InputError):
         simulate.simulate_source([RUBISCO], **bad)
+
+
+def test_render_leaves_out_only_beads_that_do_not_matter(generator):
+    """The crop of a packed group equals the sum of all its molecules, drawn one by one with every bead."""
+    library = [molecules.load("1bxn"), molecules.load("3gl1")]
+    choice = torch.tensor([[0, 1, 0], [1, 0, 1]])
+    state = generator.get_state()
+    fast = simulate.render(library, choice, size=32, voxel_size=10.0, generator=generator)
+    generator.set_state(state)
+    centres = simulate.pack_spheres(torch.tensor([m.radius for m in library])[choice], generator)
+    rotations = simulate.random_rotations(6, generator).reshape(2, 3, 3, 3)
+    offset = ((torch.rand(2, 1, 1, 3, generator=generator) - 0.5) * 16).trunc()[:, 0, 0] * 10
+    slow = torch.zeros_like(fast)
+    for i in range(2):
+        for j in range(3):
+            m = library[choice[i, j]]
+            placed = m.positions @ rotations[i, j].T + centres[i, j] + offset[i]
+            slow[i] += molecules.density(placed[None], m.masses[None], m.spreads[None], 32)[0]
+    torch.testing.assert_close(fast, slow, atol=0.05, rtol=1e-4)
+
+
+def test_offset_moves_the_target_by_whole_voxels_up_to_eight():
+    generator = torch.Generator().manual_seed(0)
+    alone = torch.zeros(40, 1, dtype=torch.long)
+    volumes = simulate.render([RUBISCO], alone, size=48, voxel_size=10.0, generator=generator)
+    grid = torch.arange(48.0) - 24
+    total = volumes.sum((2, 3, 4))
+    centre = torch.stack([(volumes.sum(d) * grid).sum(-1) / total for d in ((3, 4), (2, 4), (2, 3))], -1)[:, 0]
+    assert centre.abs().max() <= 8.5 and centre.abs().max() > 5  # the centre of mass is not quite the centre of the box
+
+
+def test_target_noise_is_white_and_of_the_stated_ratio(generator):
+    densities = crops(4)
+    snr = torch.full((4,), 0.05)
+    same = torch.full((4,), 30e3), torch.full((4,), 10.0)
+    noisy = simulate.image_target(densities, snr, *same, torch.Generator().manual_seed(1))
+    clean = simulate.image_target(densities, torch.full((4,), 1e12), *same, torch.Generator().manual_seed(1))
+    noise = noisy - clean
+    kept = 0.35  # the share of the spectrum inside the inscribed sphere and outside the wedge: pi/6 times 2/3
+    ratio = clean.flatten(1).var(1) / (noise.flatten(1).var(1) / kept)
+    assert ratio.mean() == pytest.approx(0.05, rel=0.05)
+    power = torch.fft.rfftn(noise, dim=(-3, -2, -1)).abs().square().mean((0, 1))
+    radius, seen = optics.radius_grid(32), optics.missing_wedge(32) > 0
+    low, high = (power[seen & (radius > r) & (radius <= r + 4)].mean().item() for r in (3, 12))
+    assert low == pytest.approx(high, rel=0.1)
