@@ -29,10 +29,11 @@ def root() -> Path:
 
 @pytest.fixture
 def molecule_files() -> Path:
-    """Coordinates and maps from which the beads were derived: VOXUDA_DATA, or ../shared/data."""
-    folder = Path(os.environ.get("VOXUDA_DATA", ROOT.parent / "shared" / "data")) / "molecules"
-    if not folder.is_dir():
+    """Coordinates and maps from which the beads were derived, which the repository does not hold."""
+    if "VOXUDA_DATA" not in os.environ:
         pytest.skip("no molecule files: set VOXUDA_DATA to a folder that holds molecules/")
+    folder = Path(os.environ["VOXUDA_DATA"]) / "molecules"
+    assert folder.is_dir(), f"VOXUDA_DATA is set, but {folder} is no folder"
     return folder
 
 

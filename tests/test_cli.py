@@ -23,7 +23,30 @@ def test_every_method_trains_saves_and_scores(folders, tmp_path, name, tiny):
     assert low <= scores["iou"] <= high
     assert scores["by_batch_norm"]["target"]["overall"]["iou"] == scores["iou"]
     assert main(["evaluate", str(out), "--target", str(folders / "target")]) == 0
-    assert json.loads((out / "scores.json").read_text())["overall"]["n"] == 10
+    again = json.loads((out / "scores.json").read_text())
+    assert again["overall"]["n"] == 10 and again["target"] == str(folders / "target") and scores["target"] is None
+
+
+def test_a_target_without_masks_trains_but_is_not_scored(folders, tmp_path, tiny, capsys):
+    bare = tmp_path / "bare"
+    shutil.copytree(folders / "target", bare)
+    (bare / "masks.mrcs").unlink()
+    setting = tiny(target=str(bare), epochs=1)
+    training.train(setting, tmp_path / "run", progress=False)
+    assert main(["evaluate", str(tmp_path / "run")]) == 2
+    assert "holds no masks.mrcs; scores need labels" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "run"), "--target", str(folders / "target")]) == 0
+    with pytest.raises(InputError, match="method supervised needs target labels"):
+        training.train(tiny(target=str(bare), method="supervised"), tmp_path / "other", progress=False)
+
+
+def test_resume_takes_the_options_of_the_run(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(training, "save_weights", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny(method="dann", epochs=1), tmp_path / "run", progress=False)
+    monkeypatch.undo()
+    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "weights.safetensors").exists()
 
 
 def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
@@ -36,10 +59,10 @@ def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
     assert main(train.split()) == 0
     assert main([*train.split(), "--resume"]) == 0
     stack = read_mrc("deep/t/volumes.mrcs").data
-    write_mrc("one.mrc", stack[0], 13.5)
+    write_mrc("one.mrc", stack[0], 13.5, origin=(1.0, 2.0, 3.0))
     assert main("segment r one.mrc deep/t/volumes.mrcs --out m".split()) == 0
     one, many = read_mrc("m/one_mask.mrc"), read_mrc("m/volumes_mask.mrcs")
-    assert one.data.shape == (16, 16, 16) and one.voxel_size == pytest.approx(13.5)
+    assert one.data.shape == (16, 16, 16) and one.voxel_size == pytest.approx(13.5) and one.origin == (1.0, 2.0, 3.0)
     assert many.data.shape == (5, 16, 16, 16) and set(np.unique(many.data)) <= {0.0, 1.0}
     np.testing.assert_array_equal(one.data, many.data[0])
     assert main(["molecules", "list"]) == 0
@@ -57,6 +80,19 @@ def test_own_coordinates_become_samples(tmp_path, monkeypatch, capsys):
     assert "mine.npz: the file exists" in capsys.readouterr().err
     assert main("simulate source --molecules beads/mine.npz 3gl1 --n-per-molecule 1 --out s".split()) == 0
     assert (tmp_path / "s" / "samples.csv").read_text().splitlines()[1].startswith("0,mine,")
+    for command, message in [
+        ("molecules derive Mine.pdb --beads 0 --out b", "beads is 0"),
+        ("molecules derive Mine.pdb --out Mine.pdb", "Mine.pdb: cannot be made"),
+        ("molecules derive empty.cif --out b", "empty.cif: holds no atoms"),
+    ]:
+        (tmp_path / "empty.cif").write_text("data_x\n")
+        assert main(command.split()) == 2
+        assert message in capsys.readouterr().err
+    density = np.zeros((20, 20, 20), np.float32)
+    density[6:14, 6:14, 5:15] = 1.0
+    write_mrc("box.map", density, 8.0)
+    assert main("molecules derive box.map --dalton 300000 --beads 200 --out beads".split()) == 0
+    assert "beads/box.npz: 3" in capsys.readouterr().out
     assert main("molecules derive none.pdb --out beads".split()) == 2
     assert "none.pdb: no such file" in capsys.readouterr().err
 
@@ -131,6 +167,12 @@ def test_help_teaches_by_example(command, capsys):
         ("train --target empty --out r", "empty: holds no volumes.mrcs"),
         ("train --epochs 0 --out r", "epochs is 0"),
         ("train --seed -1 --out r", "seed is -1"),
+        ("train --learning-rate nan --out r", "learning_rate is nan"),
+        ("train --vox-uda.rho 2 --out r", "rho is 2.0"),
+        ("simulate source --molecules 1bxn --snr nan --out s", "positive variance ratio"),
+        ("simulate target --molecules 4v94 --snr 0.1 inf --out s", "finite variance ratio"),
+        ("simulate source --molecules 1bxn --size 10 --out s", "size is 10"),
+        ("simulate source --molecules 1bxn --n-per-molecule 100000000000000 --out s", "at most a million"),
         ("train --scale smoke --out full", "full: the folder is not empty"),
         ("evaluate none", "no such file; make a run"),
         ("evaluate full", "no such file; make a run"),
@@ -139,6 +181,8 @@ def test_help_teaches_by_example(command, capsys):
         ("reproduce modules --only nope --out r", "nope: no such row"),
         ("molecules derive full --only 1bxn --out d", "1bxn.pdb.gz: no such file"),
         ("molecules fetch nonsense", "nonsense: not a PDB id"),
+        ("molecules derive full/file --out d", "full/file"),
+        ("molecules derive none.map --out d", "a map needs the mass"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys, command, message):
@@ -167,10 +211,14 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
     with mrcfile.new("nan.mrc") as mrc, np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="NaN"):
         mrc.set_data(holes)
     (tmp_path / "cut.mrc").write_bytes((tmp_path / "good.mrc").read_bytes()[:3000])
+    with mrcfile.new("long.mrc") as mrc:
+        mrc.set_data(noise)
+        mrc.voxel_size = (10.0, 10.0, 20.0)
     (tmp_path / "again").mkdir()
     shutil.copy("good.mrc", "again/good.mrc")
     for files, message in [
         ("flat.mrc", "flat.mrc: every voxel has the same value"),
+        ("long.mrc", "long.mrc: voxels of [10.0, 10.0, 20.0] angstrom are not cubes"),
         ("odd.mrc", "odd.mrc: sides (15, 16, 16) must be multiples of 8"),
         ("nan.mrc", "nan.mrc: 1 voxels are NaN"),
         ("cut.mrc", "cut.mrc: not a readable MRC file"),

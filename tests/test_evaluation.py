@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score
 
-from voxuda import evaluation
+from voxuda import data, evaluation
 
 
 def test_iou_and_dice_against_scikit_learn(generator):
@@ -22,3 +22,18 @@ def test_bootstrap_covers_the_mean():
         low, high = evaluation.bootstrap(rng.normal(size=40), draws=400, seed=trial)
         hits += low <= 0 <= high
     assert 85 <= hits <= 99
+
+
+def test_scores_by_class_pooled_and_shares():
+    truth = torch.zeros(3, 1, 2, 2, 2, dtype=torch.bool)
+    truth[0, 0, 0] = truth[1, 0, 0] = truth[2, 0, 0, 0] = True  # 4, 4 and 2 voxels
+    predicted = truth[:, 0].clone()
+    predicted[1, 0, 0] = False  # misses 2 of 4
+    predicted[2, 1, 1] = True  # adds 2 to 2
+    result = evaluation.scores(predicted, data.Domain(torch.zeros(3, 1, 2, 2, 2), truth, ["a", "b", "b"]))
+    assert result["samples"] == [1.0, 0.5, 0.5]
+    assert result["overall"]["iou"] == pytest.approx(2 / 3) and result["overall"]["n"] == 3
+    assert result["classes"]["a"]["iou"] == 1 and result["classes"]["b"]["iou"] == 0.5
+    assert result["classes"]["b"]["dice"] == pytest.approx(2 / 3)
+    assert result["pooled"]["iou"] == pytest.approx(8 / 12)
+    assert result["foreground_share"] == {"predicted": pytest.approx(10 / 24), "truth": pytest.approx(10 / 24)}

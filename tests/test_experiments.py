@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from voxuda import experiments
+from voxuda import evaluation, experiments
 from voxuda.runs import SCALES
 from voxuda.volumes import InputError
 
@@ -41,6 +41,25 @@ def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, monkeypatc
     assert [run["seed"] for run in runs] == [0, 1] and runs[0]["seconds"] > 0 and "torch" in runs[0]["provenance"]
     values = sorted(100 * run["target"]["iou"] for run in runs)
     assert f"| source-only | {sum(values) / 2:.1f} ({values[0]:.1f} to {values[1]:.1f}) |" in experiments.markdown(result)
+
+
+def test_scores_on_another_target_are_not_the_runs_own(tmp_path, monkeypatch, folders):
+    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+    row = experiments.select("modules", ["source-only"])[0]
+    folder = experiments.run_folder(tmp_path, row, 0)
+    experiments._run(row, "smoke", 0, folder, 1)
+    assert experiments._finished(row, "smoke", 0, folder)
+    evaluation.evaluate_run(folder, folders / "target")
+    assert not experiments._finished(row, "smoke", 0, folder)
+
+
+def test_fewer_seeds_do_not_shorten_the_table(tmp_path, monkeypatch):
+    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+    row = experiments.select("modules", ["source-only"])[0]
+    for seed in range(2):
+        experiments._run(row, "smoke", seed, experiments.run_folder(tmp_path, row, seed), 1)
+    result = experiments.reproduce("modules", tmp_path, seeds=1, only=["source-only"])
+    assert result["seeds"] == 2 and [run["seed"] for run in result["rows"][0]["runs"]] == [0, 1]
 
 
 def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, monkeypatch):

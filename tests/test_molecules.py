@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from voxuda import derivation, molecules
-from voxuda.volumes import InputError
+from voxuda.volumes import InputError, read_mrc
 
 
 @pytest.mark.parametrize("name", sorted(derivation.RECIPES))
@@ -29,6 +29,32 @@ def test_beads_agree_with_all_atoms_or_the_map(name, molecule_files):
         reference, shift = torch.from_numpy(derivation.atom_density(centred, masses, 40)), torch.zeros(3)
     measured = derivation.agreement(molecule, reference, shift)
     assert measured["correlation"] >= 0.995 and measured["mask_iou"] >= 0.95
+
+
+def test_beads_agree_with_a_density_of_all_atoms(root):
+    """The density of all atoms of PDB 3GL1 (CC0) at 10 angstrom is in the repository, so that one is measured anywhere."""
+    reference = torch.from_numpy(read_mrc(root / "tests" / "reference" / "3gl1_10A.mrc").data)
+    measured = derivation.agreement(molecules.load("3gl1"), reference, torch.zeros(3))
+    assert measured["correlation"] >= 0.995 and measured["mask_iou"] >= 0.95 and measured["voxels"] > 100
+
+
+def test_reference_density_is_what_the_atoms_give(root, molecule_files):
+    positions, masses = derivation.read_atoms(molecule_files / "3gl1.pdb.gz")
+    reference = read_mrc(root / "tests" / "reference" / "3gl1_10A.mrc").data
+    centred = positions - (positions.min(0) + positions.max(0)) / 2
+    np.testing.assert_allclose(reference, derivation.atom_density(centred, masses, len(reference)), atol=0.5)
+
+
+def test_assembly_adds_the_symmetry_copies(molecule_files):
+    alone, whole = (derivation.read_atoms(molecule_files / "1bxn.pdb.gz", assembly=a)[0] for a in (False, True))
+    assert len(whole) == 2 * len(alone)
+
+
+def test_embedded_beads_are_what_the_command_derives(molecule_files):
+    again, embedded = derivation.derive_file("3gl1", molecule_files), molecules.load("3gl1")
+    torch.testing.assert_close(again.positions, embedded.positions, atol=0.05, rtol=0)  # half precision on disk
+    torch.testing.assert_close(again.masses, embedded.masses)
+    assert {**again.provenance, "agreement": 0} == {**embedded.provenance, "agreement": 0}
 
 
 def test_atom_density_is_trilinear():

@@ -36,6 +36,16 @@ def test_config_round_trip(tmp_path):
         runs.read_config(tmp_path)
 
 
+def test_a_run_is_known_by_its_sizes_too(tmp_path, monkeypatch):
+    import dataclasses
+
+    config = runs.Config(scale="smoke", width=2)
+    runs.save_json({**dataclasses.asdict(config), "sizes": config.sizes()}, tmp_path / "config.json")
+    assert runs.is_run_of(tmp_path, config) and not runs.is_run_of(tmp_path, dataclasses.replace(config, width=4))
+    monkeypatch.setitem(runs.SCALES, "smoke", {**runs.SCALES["smoke"], "per_target": 7})
+    assert not runs.is_run_of(tmp_path, config)
+
+
 def test_bad_values():
     for bad, message in [({"seed": -1}, "seed"), ({"learning_rate": 0.0}, "learning_rate"), ({"scale": "huge"}, "scale")]:
         with pytest.raises(InputError, match=message):
@@ -77,5 +87,5 @@ def test_simulated_domains_are_named_and_disjoint_in_seed():
     source, train, test = runs.load_domains(runs.Config(scale="smoke"))
     assert sorted(set(source.classes)) == ["1bxn", "1oel", "3gl1"]
     assert sorted(set(train.classes)) == sorted(set(test.classes)) == ["4cr2", "4v4r", "4v94"]
-    other = runs.load_domains(runs.Config(scale="smoke", seed=1))[0]
-    assert not torch.equal(source.volumes, other.volumes)
+    other, other_train, _ = runs.load_domains(runs.Config(scale="smoke", seed=1))
+    assert not torch.equal(source.volumes, other.volumes) and not torch.equal(train.volumes, other_train.volumes)

@@ -30,5 +30,7 @@ def test_labels():
     labels = balanced_labels(big, 0.05)
     assert (labels == 1).float().mean() == pytest.approx(0.05, abs=1e-3)
     assert big[labels == 1].min() == big.flatten().quantile(0.95).clamp_min(big[labels == 1].min())
+    with pytest.raises(InputError, match="eta"):
+        confident_labels(p, 0.3)
     with pytest.raises(InputError, match="share"):
         balanced_labels(big, 0.0)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from voxuda import methods, runs, training
+from voxuda.methods import base
 from voxuda.volumes import InputError
 
 
@@ -71,6 +72,31 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, tiny
     assert torch.load(tmp_path / "run" / "checkpoint" / "state.pt", weights_only=True)["epoch"] == 1
 
 
+def test_a_resumed_run_keeps_what_made_it(tmp_path, tiny, monkeypatch):
+    out = tmp_path / "run"
+    setting = tiny(method="source-only")
+    monkeypatch.setattr(training, "save_checkpoint", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        training.train(setting, out, progress=False)
+    monkeypatch.undo()
+    record = json.loads((out / "config.json").read_text())
+    record["provenance"]["commit"] = "first"
+    (out / "config.json").write_text(json.dumps(record))
+    for _ in range(2):  # the second finds nothing to do
+        training.train(setting, out, resume=True, progress=False)
+    record = json.loads((out / "config.json").read_text())
+    assert record["provenance"]["commit"] == "first" and len(record["resumed"]) == 1
+
+
+def test_options_are_checked_before_anything_is_made(tmp_path, tiny):
+    for bad in ({"rho": 2.0}, {"share": 5.0}, {"n_sampled": 0}, {"eta": 0.3}, {"warm_up": 5.0}, {"window": 4}, {"ema": 1.0}):
+        with pytest.raises(InputError, match=f"{next(iter(bad))} is"):
+            methods.VoxUDAOptions(**bad)
+    for bad in ({"learning_rate": float("nan")}, {"seed": 2**40}, {"seed": -1}):
+        with pytest.raises(InputError, match=f"{next(iter(bad))} is"):
+            tiny(**bad)
+
+
 def test_learning_rate_falls_tenfold_after_each_third(tmp_path, tiny):
     training.train(tiny(method="source-only", epochs=3), tmp_path / "run", progress=False)
     rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -90,8 +116,14 @@ def test_batches_cover_an_epoch_and_follow_from_the_seed(tiny):
     assert other.generator.initial_seed() != batches[2].generator.initial_seed()
 
 
-def test_bf16_trains(tmp_path, tiny):
-    trained = weights(tiny(precision="bf16-mixed", epochs=1), tmp_path / "run")
+def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path, tiny, monkeypatch):
+    seen = []
+    original = base.segmentation_loss
+    monkeypatch.setattr(
+        base, "segmentation_loss", lambda logits, labels: (seen.append(logits.dtype), original(logits, labels))[1]
+    )
+    trained = weights(tiny(method="source-only", precision="bf16-mixed", epochs=1), tmp_path / "run")
+    assert set(seen) == {torch.bfloat16}
     assert all(torch.isfinite(v).all() and v.dtype != torch.bfloat16 for v in trained.values())
 
 
@@ -104,4 +136,7 @@ def test_a_missing_device_is_one_sentence(tmp_path, tiny):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the CPU path is tested above")
 def test_trains_on_a_gpu(tmp_path, tiny):
-    weights(tiny(device="cuda"), tmp_path / "run")
+    trained = weights(tiny(device="cuda"), tmp_path / "run")
+    assert all(torch.isfinite(v).all() for v in trained.values())
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert set(log[-1]) >= {"seg", "con", "dis", "pseudo"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -88,11 +87,14 @@ class Train:
     out: Path
     """Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/."""
     resume: bool = False
-    """Go on from the last checkpoint in --out."""
+    """Go on from the last checkpoint in --out; with no other option, with the options of that run."""
 
     def run(self) -> None:
         """Train."""
-        training.train(self.config, self.out, resume=self.resume)
+        config = self.config
+        if self.resume and config == runs.Config() and (self.out / "config.json").exists():
+            config = runs.read_config(self.out)
+        training.train(config, self.out, resume=self.resume)
         print(f"run finished in {self.out}; next: voxuda evaluate {self.out}")
 
 
@@ -142,21 +144,22 @@ class Segment:
             raise InputError("no file was given; name at least one MRC volume.")
         network = runs.load_network(self.run_folder)
         out = data.check_new_folder(self.out)
-        volumes: dict[Path, Volume] = {}
+        volumes: dict[str, Volume] = {}
         for path in self.files:
             volume = read_mrc(path)
             data.check_side(volume.data, path)
             for part in volume.data.reshape(-1, *volume.data.shape[-3:]):
                 check_volume(part, str(path))
-            name = out / f"{path.stem}_mask{path.suffix}"
+            plain = path.with_suffix("") if path.suffix in (".gz", ".bz2") else path
+            name = f"{plain.stem}_mask{plain.suffix}"
             if name in volumes:
-                raise InputError(f"{path}: {name.name} would be written twice; segment files of the same name one by one.")
+                raise InputError(f"{path}: {name} would be written twice; segment files of the same name one by one.")
             volumes[name] = volume
-        data.new_folder(out)
-        for name, volume in tqdm(volumes.items(), unit="file", desc="segmenting"):
-            stack = torch.from_numpy(volume.data).reshape(-1, 1, *volume.data.shape[-3:])
-            mask = (evaluation.predict(network, zscore(stack)) > 0.5).numpy().reshape(volume.data.shape)
-            write_mrc(name, mask, volume.voxel_size)
+        with data.new_folder(out) as work:
+            for name, volume in tqdm(volumes.items(), unit="file", desc="segmenting"):
+                stack = torch.from_numpy(volume.data).reshape(-1, 1, *volume.data.shape[-3:])
+                mask = (evaluation.predict(network, zscore(stack)) > 0.5).numpy().reshape(volume.data.shape)
+                write_mrc(work / name, mask, volume.voxel_size, origin=volume.origin)
         print(f"{len(volumes)} masks in {out}")
 
 
@@ -203,33 +206,50 @@ class MoleculesDerive:
 
     One coordinate file: voxuda molecules derive 1f1b.cif.gz --out beads
 
+    One density map, scaled to the mass of its molecule: voxuda molecules derive emd_1234.map --dalton 2.5e6 --out beads
+
     The embedded models anew, from the folder of their files (`voxuda.derivation.RECIPES` names them):
     voxuda molecules derive path/to/molecules --out beads
     """
 
     source: tyro.conf.Positional[Path]
-    """A PDB or mmCIF file, gzipped or not, or a folder with the files of the embedded models."""
+    """A PDB or mmCIF file, gzipped or not, an MRC map, or a folder with the files of the embedded models."""
     out: Path
     """Folder for NAME.npz files, which `voxuda simulate --molecules` takes as they are."""
     only: list[str] = dataclasses.field(default_factory=list)
     """With a folder: just these molecules."""
     beads: int = 800
     """With a file: how many beads."""
+    dalton: float | None = None
+    """With a map: the mass it stands for."""
     overwrite: bool = False
     """Replace files that exist."""
 
     def run(self) -> None:
         """Derive and report."""
+        for name in self._names():
+            path = self.out / f"{name}.npz"
+            if path.exists() and not self.overwrite:
+                raise InputError(f"{path}: the file exists; choose another folder or pass --overwrite.")
+            molecule = self._derive(name)
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{self.out}: cannot be made ({error.strerror}); give a folder for the output.") from error
+            _write_molecule(path, molecule, self.overwrite)
+
+    def _names(self) -> list[str]:
         if self.source.is_dir():
-            made: Iterator[molecules.Molecule] = (
-                derivation.derive_file(name, self.source) for name in self.only or derivation.RECIPES
-            )
-        else:
-            name, about = self.source.name.split(".")[0].lower(), {"source": self.source.name}
-            made = iter([derivation.derive_coordinates(name, self.source, beads=self.beads, provenance=about)])
-        for molecule in made:
-            self.out.mkdir(parents=True, exist_ok=True)
-            _write_molecule(self.out / f"{molecule.name}.npz", molecule, self.overwrite)
+            return self.only or list(derivation.RECIPES)
+        return [self.source.name.split(".")[0].lower()]
+
+    def _derive(self, name: str) -> molecules.Molecule:
+        if self.source.is_dir():
+            return derivation.derive_file(name, self.source)
+        about = {"source": self.source.name}
+        if self.source.suffix in (".mrc", ".map", ".rec"):
+            return derivation.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
+        return derivation.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
 
 
 @dataclasses.dataclass
@@ -250,8 +270,10 @@ class MoleculesFetch:
 
     def run(self) -> None:
         """Fetch and report."""
-        molecule = derivation.fetch(self.name, assembly=self.assembly)
-        _write_molecule(self.out or Path(f"{molecule.name}.npz"), molecule, self.overwrite)
+        path = self.out or Path(f"{self.name.lower()}.npz")
+        if path.exists() and not self.overwrite:
+            raise InputError(f"{path}: the file exists; choose another name or pass --overwrite.")
+        _write_molecule(path, derivation.fetch(self.name, assembly=self.assembly), self.overwrite)
 
 
 def _write_molecule(path: Path, molecule: molecules.Molecule, overwrite: bool) -> None:
@@ -328,6 +350,12 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         print(f"voxuda: {error}", file=sys.stderr)
+        return 2
+    except (OSError, MemoryError) as error:  # what no check has foreseen, still in one sentence
+        if debug:
+            raise
+        about = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(f"voxuda: {about or 'out of memory'}; --debug says where.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("voxuda: interrupted; `voxuda train` goes on with --resume, `voxuda reproduce` by itself.", file=sys.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ import torch
 
 from voxuda.simulate import Subtomograms
 from voxuda.volumes import InputError, check_volume, read_mrc, write_mrc, zscore
+
+PART = ".part"
+"""Where a folder's files are written before they appear in it."""
 
 
 @dataclass
@@ -49,10 +54,13 @@ class Domain:
         """Two parts, the first with ``share`` of every class, drawn by ``seed``."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator).tolist()
+        sizes = {name: self.classes.count(name) for name in set(self.classes)}
+        groups: dict[str, list[int]] = {}
+        for i in order:  # classes of one sample are split together, so that neither part takes all
+            groups.setdefault(self.classes[i] if sizes[self.classes[i]] > 1 else "", []).append(i)
         first: list[int] = []
-        for name in sorted(set(self.classes)):
-            members = [i for i in order if self.classes[i] == name]
-            first += members[: max(1, round(share * len(members)))]
+        for members in groups.values():
+            first += members[: min(max(1, round(share * len(members))), max(1, len(members) - 1))]
         second = sorted(set(order) - set(first))
         return self.subset(torch.tensor(sorted(first))), self.subset(torch.tensor(second, dtype=torch.long))
 
@@ -71,9 +79,12 @@ def check_new_folder(path: str | Path) -> Path:
         It is a file, holds something, or cannot be written.
     """
     path = Path(path)
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"{path}: the folder is not empty; choose another or empty it.")
-    nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    try:
+        if path.is_dir() and any(item.name != PART for item in path.iterdir()):
+            raise InputError(f"{path}: the folder is not empty; choose another or empty it.")
+        nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error
     if not nearest.is_dir():
         raise InputError(f"{path}: {nearest} is a file; give a folder for the output.")
     if not os.access(nearest, os.W_OK):
@@ -81,14 +92,32 @@ def check_new_folder(path: str | Path) -> Path:
     return path
 
 
-def new_folder(path: str | Path) -> Path:
-    """Make a new output folder, see :func:`check_new_folder`."""
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to write into, whose files appear in ``path`` together at the end, or not at all.
+
+    Raises
+    ------
+    InputError
+        See :func:`check_new_folder`; or the disk is full.
+    """
     path = check_new_folder(path)
+    existed = path.exists()
+    work = path / PART
+    done = False
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(work, ignore_errors=True)  # left by a process that was killed
+        work.mkdir(parents=True)
+        yield work
+        for item in work.iterdir():
+            os.replace(item, path / item.name)
+        done = True
     except OSError as error:
-        raise InputError(f"{path}: cannot be made ({error.strerror}); choose a writable folder.") from error
-    return path
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free some space or choose another.") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if not done and not existed:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def save(samples: Subtomograms, out: str | Path) -> Path:
@@ -99,11 +128,7 @@ def save(samples: Subtomograms, out: str | Path) -> Path:
     InputError
         The folder holds something, or cannot be written.
     """
-    out = check_new_folder(out)
-    work = out.absolute().with_name(f".{out.absolute().name}.part")
-    try:
-        shutil.rmtree(work, ignore_errors=True)  # left by a run that was killed
-        work.mkdir(parents=True)
+    with new_folder(out) as work:
         stacks = {"volumes": samples.volumes, "masks": samples.masks, "densities": samples.densities}
         for name, stack in stacks.items():
             write_mrc(work / f"{name}.mrcs", stack[:, 0], samples.voxel_size)
@@ -111,12 +136,7 @@ def save(samples: Subtomograms, out: str | Path) -> Path:
             writer = csv.DictWriter(file, fieldnames=["index", *samples.table[0]])
             writer.writeheader()
             writer.writerows({"index": i, **row} for i, row in enumerate(samples.table))
-        os.replace(work, out)  # an empty folder gives way
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); free some space or choose another.") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return out
+    return Path(out)
 
 
 def load(folder: str | Path) -> Domain:
@@ -137,15 +157,24 @@ def load(folder: str | Path) -> Domain:
     for i, volume in enumerate(stack):
         check_volume(volume, f"{folder / 'volumes.mrcs'} volume {i}")
     check_side(stack, folder / "volumes.mrcs")
+    if len(set(stack.shape[-3:])) > 1:
+        raise InputError(f"{folder / 'volumes.mrcs'}: sides {tuple(stack.shape[-3:])} differ; training needs cubes.")
     masks = None
     if (folder / "masks.mrcs").is_file():
-        masks = torch.from_numpy(read_mrc(folder / "masks.mrcs").data).reshape(-1, 1, *stack.shape[1:]) > 0.5
-        if len(masks) != len(stack):
-            raise InputError(f"{folder}: {len(masks)} masks for {len(stack)} volumes; give one mask a volume.")
+        masks = torch.from_numpy(read_mrc(folder / "masks.mrcs").data)
+        masks = (masks[None] if masks.ndim == 3 else masks) > 0.5
+        if masks.shape != stack.shape:
+            raise InputError(
+                f"{folder / 'masks.mrcs'}: masks {tuple(masks.shape)} for volumes {tuple(stack.shape)}; give one mask a volume."
+            )
+        masks = masks[:, None]
     classes = ["unknown"] * len(stack)
     if (folder / "samples.csv").is_file():
         with open(folder / "samples.csv", newline="") as file:
-            classes = [row["molecule"] for row in csv.DictReader(file)]
+            rows = csv.DictReader(file)
+            if "molecule" not in (rows.fieldnames or ()):
+                raise InputError(f"{folder / 'samples.csv'}: has no column molecule; name the class of each sample there.")
+            classes = [row["molecule"] for row in rows]
         if len(classes) != len(stack):
             raise InputError(f"{folder / 'samples.csv'}: {len(classes)} rows for {len(stack)} volumes; give one row each.")
     return Domain(zscore(stack[:, None]), masks, classes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,11 +61,36 @@ def derive_file(name: str, folder: str | Path) -> Molecule:
     if recipe.mass is None:
         return derive_coordinates(name, path, beads=recipe.beads, provenance=about)
     about |= {"source": f"PolNet template {recipe.file} of PDB {name.upper()}", "licence": "Apache-2.0"}
-    about["scaled_to_dalton"] = str(recipe.mass)
-    positions, masses = read_map_points(path, recipe.mass)
-    molecule = derive(name, positions, masses, beads=recipe.beads, provenance=about)
-    molecule = fit_to_map(molecule, positions, masses, voxel_size=10.0)
-    molecule.provenance["agreement"] = agreement(molecule, *map_on_grid(positions, masses, 10.0))
+    return derive_map(name, path, recipe.mass, beads=recipe.beads, provenance=about)
+
+
+def derive_map(
+    name: str, path: str | Path, mass: float | None, *, beads: int = 800, provenance: dict | None = None
+) -> Molecule:
+    """Make a molecule from a density map; how well it agrees with the map is in ``provenance["agreement"]``.
+
+    Parameters
+    ----------
+    name : str
+        PDB or EMDB id.
+    path : path
+        MRC map whose header gives the voxel size.
+    mass : float
+        Total mass in dalton, since the scale of a map is arbitrary.
+    beads : int
+        How many beads.
+    provenance : dict
+        Recorded with the beads.
+    """
+    if mass is None or not 0 < mass < float("inf"):
+        raise InputError(f"{path}: a map needs the mass of its molecule, a positive number of dalton; pass --dalton.")
+    edge = read_mrc(path).voxel_size
+    if edge <= 0:
+        raise InputError(f"{path}: the header gives no voxel size; set it, in angstrom.")
+    positions, masses = read_map_points(path, mass)
+    molecule = derive(name, positions, masses, beads=beads, provenance={**(provenance or {}), "scaled_to_dalton": str(mass)})
+    molecule = fit_to_map(molecule, positions, masses, voxel_size=edge)
+    molecule.provenance["agreement"] = agreement(molecule, *map_on_grid(positions, masses, edge), voxel_size=edge)
     return molecule
 
 
@@ -94,8 +121,8 @@ def derive_coordinates(
     return molecule
 
 
-def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor) -> dict[str, float]:
-    """How well beads stand for a reference density at 10 angstrom a voxel.
+def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor, voxel_size: float = 10.0) -> dict[str, float]:
+    """How well beads stand for a reference density.
 
     Parameters
     ----------
@@ -105,15 +132,16 @@ def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor) 
         ``(D, D, D)`` in Da/nm³.
     shift : Tensor
         ``(3,)`` in angstrom, added to the beads.
+    voxel_size : float
+        Angstrom.
 
     Returns
     -------
     dict
         ``correlation`` of the densities, ``mask_iou`` of the masks at 300 Da/nm³ and ``voxels`` of the reference mask.
     """
-    rendered = density((molecule.positions + shift)[None], molecule.masses[None], molecule.spreads[None], reference.shape[-1])[
-        0, 0
-    ]
+    beads = (molecule.positions + shift)[None], molecule.masses[None], molecule.spreads[None]
+    rendered = density(*beads, reference.shape[-1], voxel_size)[0, 0]
     both = torch.stack([rendered.double().flatten(), reference.double().flatten()])
     mine, theirs = both > MASK_THRESHOLD
     return {
@@ -153,6 +181,8 @@ def read_atoms(path: str | Path, *, assembly: bool = False, hydrogens: bool = Fa
     except Exception as error:
         raise InputError(f"{path}: not a readable PDB or mmCIF file ({error}).") from error
     structure.remove_waters()
+    if len(structure) == 0:
+        raise InputError(f"{path}: holds no atoms; give a PDB or mmCIF file with coordinates.")
     model = structure[0]
     if assembly:
         if not structure.assemblies:
@@ -166,7 +196,7 @@ def read_atoms(path: str | Path, *, assembly: bool = False, hydrogens: bool = Fa
         if hydrogens or not atom.element.is_hydrogen
     ]
     if not kept:
-        raise InputError(f"{path}: holds no atoms.")
+        raise InputError(f"{path}: holds no atoms; give a PDB or mmCIF file with coordinates.")
     table = np.array(kept)
     return table[:, :3], table[:, 3]
 
@@ -217,6 +247,8 @@ def derive(
     """
     from sklearn.cluster import KMeans
 
+    if beads < 1:
+        raise InputError(f"beads is {beads}; it must be at least 1.")
     beads = min(beads, len(positions))
     labels = KMeans(beads, n_init=1, max_iter=50, random_state=seed).fit(positions, sample_weight=masses).labels_
     total = np.bincount(labels, masses, beads)
@@ -319,13 +351,13 @@ def fetch(name: str, *, assembly: bool = False, cache: str | Path | None = None)
         raise InputError(
             f"{url}: could not be downloaded; check the id and the network, or give a local file to `voxuda molecules derive`."
         ) from error
+    record = {"source": f"PDB {key.upper()}", "licence": "CC0-1.0", "unit": "assembly 1" if assembly else "asymmetric unit"}
     try:
         with gzip.open(path) as file:
-            file.read(1)
-    except OSError as error:
+            shutil.copyfileobj(file, io.BytesIO())  # a download that was cut off ends before its checksum
+    except (OSError, EOFError) as error:
         Path(path).unlink(missing_ok=True)
-        raise InputError(f"{url}: the download is not a gzip file and was removed; try again.") from error
-    record = {"source": f"PDB {key.upper()}", "licence": "CC0-1.0", "unit": "assembly 1" if assembly else "asymmetric unit"}
+        raise InputError(f"{url}: the download is damaged and was removed; try again.") from error
     return derive_coordinates(key, path, assembly=assembly, provenance=record)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from voxuda import data
 from voxuda.data import Domain
-from voxuda.runs import load_domains, load_network, read_config, save_json
+from voxuda.runs import load_network, load_target, read_config, save_json
 from voxuda.volumes import InputError
 
 
@@ -107,7 +107,7 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
     -------
     dict
         Of :func:`scores` with the run's own choice of statistics, ``iou`` and ``dice`` overall once more on top, and the
-        same for both choices under ``by_batch_norm``.
+        same for both choices under ``by_batch_norm``; ``target`` is the folder, or None for the run's own samples.
 
     Raises
     ------
@@ -116,13 +116,13 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
     """
     config = read_config(run)
     networks = {kind: load_network(run, kind) for kind in ("target", "running")}
-    domain = data.load(target) if target else load_domains(config)[2]
+    domain = data.load(target) if target else load_target(config)[1]
     if domain.masks is None:
         raise InputError(f"{target or config.target}: holds no masks.mrcs; scores need labels.")
     results = {kind: scores(predict(network, domain.volumes) > 0.5, domain) for kind, network in networks.items()}
     chosen = results[config.batch_norm]
     report = {
-        "method": config.method, "batch_norm": config.batch_norm,
+        "method": config.method, "batch_norm": config.batch_norm, "target": str(target) if target else None,
         "iou": chosen["overall"]["iou"], "dice": chosen["overall"]["dice"], **chosen, "by_batch_norm": results,
     }  # fmt: skip
     save_json(report, Path(run) / "scores.json")

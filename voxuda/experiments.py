@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from voxuda.evaluation import evaluate_run
 from voxuda.methods import VoxUDAOptions
-from voxuda.runs import SCALES, Config, provenance, read_config, save_json
+from voxuda.runs import SCALES, Config, is_run_of, provenance, read_record, save_json
 from voxuda.training import train
 from voxuda.volumes import InputError
 
@@ -128,11 +128,15 @@ def reproduce(
         _in_processes(jobs) as pool,
     ):
         pending = {pool.submit(_run, row, scale, seed, run_folder(out, row, seed), threads): (row, seed) for row, seed in todo}
-        for done in as_completed(pending):
-            row, seed = pending[done]
-            bar.write(f"{row.label}, seed {seed}: IoU {100 * done.result():.1f} %")
-            bar.update()
-    result = collect(table, out, scale=scale, seeds=seeds, only=only)
+        try:
+            for done in as_completed(pending):
+                row, seed = pending[done]
+                bar.write(f"{row.label}, seed {seed}: IoU {100 * done.result():.1f} %")
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
+            raise
+    result = collect(table, out, scale=scale)
     save_json(result, out / f"{table}-{scale}.json")
     return result
 
@@ -148,12 +152,12 @@ def run_folder(out: Path, row: Row, seed: int) -> Path:
 
 
 def _finished(row: Row, scale: str, seed: int, folder: Path) -> bool:
-    """Whether a run is trained and scored; refuses a run that this row would not make."""
+    """Whether a run is trained and scored on its own test samples; refuses a run that this row would not make."""
     if not (folder / "scores.json").exists():
         return False
-    if read_config(folder) != row.config(scale, seed):
+    if not is_run_of(folder, row.config(scale, seed)):
         raise InputError(f"{folder}: was made with another configuration than row {row.name}; choose another --out.")
-    return True
+    return json.loads((folder / "scores.json").read_text())["target"] is None
 
 
 def _run(row: Row, scale: str, seed: int, folder: Path, threads: int) -> float:
@@ -163,46 +167,56 @@ def _run(row: Row, scale: str, seed: int, folder: Path, threads: int) -> float:
     return evaluate_run(folder)["iou"]
 
 
-def collect(table: str, out: str | Path, *, scale: str, seeds: int, only: list[str] | None = None) -> dict:
-    """Gather the scores of a table's finished runs.
+def collect(table: str, out: str | Path, *, scale: str) -> dict:
+    """Gather the scores of all finished runs of a table.
 
     Returns
     -------
     dict
-        ``table``, ``scale``, ``sizes``, ``seeds``, ``provenance`` and ``rows``; a row has its ``label``, ``method``,
-        ``options`` and under ``runs``, one a seed, wall time, training's last losses and for both kinds of batch norm
-        statistics IoU, Dice, IoU by class and foreground share.
+        ``table``, ``scale``, ``sizes``, ``seeds`` (the most that a row has), ``collected_by`` (code and hardware of this call)
+        and ``rows``; a row has its ``name``, ``label``, ``method``, ``options`` and ``runs``. A run, one a seed, has ``n`` test
+        samples, the ``seconds`` and the ``provenance`` of its training, and for both kinds of batch norm statistics IoU, Dice,
+        pooled IoU, IoU by class and foreground share.
     """
     out = Path(out)
     collected = []
-    for row in select(table, only):
-        runs = []
-        for seed in range(seeds):
-            folder = run_folder(out, row, seed)
-            scores = json.loads((folder / "scores.json").read_text())
-            log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-            by_batch_norm = {
-                kind: {
-                    "iou": s["overall"]["iou"],
-                    "dice": s["overall"]["dice"],
-                    "pooled_iou": s["pooled"]["iou"],
-                    "classes": {name: values["iou"] for name, values in s["classes"].items()},
-                    "foreground_share": s["foreground_share"],
-                }
-                for kind, s in scores["by_batch_norm"].items()
-            }
-            made = json.loads((folder / "config.json").read_text())["provenance"]
-            seconds = round(sum(line["seconds"] for line in log), 1)
-            runs.append({"seed": seed, "seconds": seconds, "n": scores["overall"]["n"], "provenance": made, **by_batch_norm})
-        record = {"name": row.name, "label": row.label, "method": row.method, "options": row.options, "runs": runs}
-        collected.append(record)
+    for row in select(table):
+        found = sorted(int(p.name.removeprefix("seed-")) for p in (out / row.name).glob("seed-*"))
+        seeds = [seed for seed in found if _finished(row, scale, seed, run_folder(out, row, seed))]
+        if seeds:
+            runs = [_summary(run_folder(out, row, seed), seed) for seed in seeds]
+            collected.append({"name": row.name, "label": row.label, "method": row.method, "options": row.options, "runs": runs})
     return {
         "table": table,
         "scale": scale,
         "sizes": SCALES[scale],
-        "seeds": seeds,
+        "seeds": max((len(row["runs"]) for row in collected), default=0),
         "collected_by": provenance(),
         "rows": collected,
+    }
+
+
+def _summary(folder: Path, seed: int) -> dict:
+    """What a table keeps of a run."""
+    scores = json.loads((folder / "scores.json").read_text())
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    kept = {
+        kind: {
+            "iou": s["overall"]["iou"],
+            "dice": s["overall"]["dice"],
+            "pooled_iou": s["pooled"]["iou"],
+            "classes": {name: values["iou"] for name, values in s["classes"].items()},
+            "foreground_share": s["foreground_share"],
+        }
+        for kind, s in scores["by_batch_norm"].items()
+    }
+    seconds = round(sum(line["seconds"] for line in log), 1)
+    return {
+        "seed": seed,
+        "n": scores["overall"]["n"],
+        "seconds": seconds,
+        "provenance": read_record(folder)["provenance"],
+        **kept,
     }
 
 

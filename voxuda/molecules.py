@@ -113,7 +113,7 @@ def read_beads(path: str | Path) -> Molecule:
 
 
 def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False) -> Path:
-    """Write a molecule's beads to ``.npz``: positions and spreads in half precision (0.03 angstrom), masses in single.
+    """Write a molecule's beads to ``.npz``: positions and spreads in half precision (to 0.06 angstrom), masses in single.
 
     Raises
     ------

@@ -11,10 +11,13 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from skimage.measure import marching_cubes
 
 MASK_COLOUR = "#d55e00"
 TRUTH_COLOUR = "#0072b2"
+COLOURS = (TRUTH_COLOUR, MASK_COLOUR, "#009e73", "#cc79a7")
+"""Okabe and Ito's, told apart by readers with any colour vision."""
 
 
 def _cube(volume: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -66,7 +69,7 @@ def isosurface(surfaces: dict[str, torch.Tensor], alt: str, *, level: float = 0.
         Pixels.
     """
     figure = go.Figure()
-    for (name, volume), colour in zip(surfaces.items(), (TRUTH_COLOUR, MASK_COLOUR, "#009e73"), strict=False):
+    for (name, volume), colour in zip(surfaces.items(), COLOURS, strict=False):
         cube = np.pad(_cube(volume), 1)
         if not cube.min() < level < cube.max():
             continue
@@ -111,10 +114,11 @@ class Turnable:
 
 
 def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str) -> Figure:
-    """Several curves over their index, each labelled and with its own dash."""
+    """Up to four curves over their index, each labelled, with a colour and a dash of its own."""
     figure, axis = plt.subplots(figsize=(6, 3), dpi=150)
-    for (name, curve), style in zip(values.items(), ["-", "--", ":", "-."] * 3, strict=False):
-        axis.plot(curve, style, marker=".", label=name)
+    for (name, curve), colour, style in zip(values.items(), COLOURS, ("-", "--", ":", "-."), strict=False):
+        axis.plot(curve, style, color=colour, marker="." if len(curve) < 50 else "", label=name)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.legend(frameon=False)
     figure.tight_layout()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import subprocess
 from dataclasses import dataclass, field
@@ -85,10 +86,13 @@ class Config:
     vox_uda: VoxUDAOptions = field(default_factory=VoxUDAOptions)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; it must not be negative.")
-        if self.learning_rate <= 0:
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}; it must lie between 0 and 2^32 - 1.")
+        if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}; it must be positive.")
+        for name in ("source", "target"):  # absolute, so that a run can be scored from any folder
+            folder = getattr(self, name)
+            object.__setattr__(self, name, None if folder is None else str(Path(folder).absolute()))
         if self.scale not in SCALES:
             raise InputError(f"{self.scale}: no such scale; choose from {', '.join(SCALES)}.")
 
@@ -100,6 +104,35 @@ class Config:
             raise InputError(f"{name} is {value}; it must be at least 1.")
         return value
 
+    def sizes(self) -> dict:
+        """All sizes in force, which with the configuration itself decide what a run is."""
+        return {**SCALES[self.scale], **{name: self.size(name) for name in ("epochs", "width", "batch_size")}}
+
+
+def read_record(run: str | Path) -> dict:
+    """The whole of ``RUN/config.json``: configuration, sizes, provenance.
+
+    Raises
+    ------
+    InputError
+        The folder is not a run.
+    """
+    path = Path(run) / "config.json"
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; make a run with `voxuda train --out {run}`.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: not a run's configuration; train again into a new folder.")
+    return record
+
+
+def is_run_of(run: str | Path, config: Config) -> bool:
+    """Whether a run's folder was made with this configuration and these sizes."""
+    return read_config(run) == config and read_record(run).get("sizes") == json.loads(json.dumps(config.sizes()))
+
 
 def read_config(run: str | Path) -> Config:
     """Read ``RUN/config.json``.
@@ -109,16 +142,14 @@ def read_config(run: str | Path) -> Config:
     InputError
         The folder is not a run.
     """
-    path = Path(run) / "config.json"
+    values = read_record(run)
     try:
-        values = json.loads(path.read_text())
         options = dict(values["vox_uda"])
         options["lambdas"] = tuple(options["lambdas"])
         names = {f.name for f in dataclasses.fields(Config)} - {"vox_uda"}
         return Config(**{k: v for k, v in values.items() if k in names}, vox_uda=VoxUDAOptions(**options))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; make a run with `voxuda train --out {run}`.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        path = Path(run) / "config.json"
         raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
 
 
@@ -152,24 +183,30 @@ def _processor() -> str:
 def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Domain, Domain]:
     """Source, target for training (60 % of each class) and target for testing, from folders or simulated."""
     sizes = SCALES[config.scale]
-    source, target = (data.load(folder) if folder else None for folder in (config.source, config.target))
-    if source is None:
+    train, test = load_target(config, progress=progress)
+    if config.source:
+        source = data.load(config.source)
+    else:
         source = _simulated_source(sizes["per_source"], sizes["source_snr"], config.seed, progress)
     if source.masks is None:
         raise InputError(f"{config.source}: holds no masks.mrcs; the source domain must be labelled.")
-    if target is None:
-        target = _simulated_target(sizes["per_target"], config.seed, progress)
-    if source.volumes.shape[2:] != target.volumes.shape[2:]:
+    if source.volumes.shape[2:] != train.volumes.shape[2:]:
         raise InputError(
-            f"source volumes are {tuple(source.volumes.shape[2:])} and target volumes {tuple(target.volumes.shape[2:])}; "
+            f"source volumes are {tuple(source.volumes.shape[2:])} and target volumes {tuple(train.volumes.shape[2:])}; "
             "simulate both with the same --size."
         )
+    return source, train, test
+
+
+def load_target(config: Config, *, progress: bool = False) -> tuple[Domain, Domain]:
+    """The target's two parts, for training and for testing, which no sample shares."""
+    if config.target:
+        target = data.load(config.target)
+    else:
+        target = _simulated_target(SCALES[config.scale]["per_target"], config.seed, progress)
     if len(target) < 2:
         raise InputError(f"{config.target}: holds {len(target)} volume; training and testing need at least 2.")
-    train, test = target.split(0.6, seed=0)
-    if len(test) == 0:
-        train, test = target, target
-    return source, train, test
+    return target.split(0.6, seed=0)
 
 
 # Rows of a table train on the same samples, and so does a run's evaluation: the last ones are kept.

@@ -249,13 +249,15 @@ def smooth_background(batch: int, size: int, generator: torch.Generator, *, corr
 # --- the two recipes -----------------------------------------------------------------------------------------------
 
 
-def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecule]) -> None:
+def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecule], size: int) -> None:
     if not molecules:
         raise InputError("no molecule was given; name at least one.")
-    if n_per_molecule < 1:
-        raise InputError(f"n_per_molecule is {n_per_molecule}; it must be at least 1.")
-    if not snr or min(snr) <= 0:
+    if not 1 <= n_per_molecule <= 1_000_000:
+        raise InputError(f"n_per_molecule is {n_per_molecule}; it must be at least 1, and at most a million.")
+    if not snr or not all(ratio > 0 for ratio in snr):
         raise InputError(f"snr is {list(snr)}; a signal-to-noise ratio is a positive variance ratio such as 0.05.")
+    if size % 8 or size < 16:
+        raise InputError(f"size is {size}; the network needs a multiple of 8 that is at least 16.")
 
 
 def _in_chunks(total: int, progress: bool, chunk: int = 16) -> Iterator[slice]:
@@ -302,7 +304,7 @@ def simulate_source(
     progress : bool
         Show a progress bar.
     """
-    _check(n_per_molecule, snr, molecules)
+    _check(n_per_molecule, snr, molecules, size)
     generator = torch.Generator().manual_seed(seed)
     choice = _choices(len(molecules), n_per_molecule * len(snr), len(molecules), neighbours, generator)
     ratios = torch.tensor(list(snr)).repeat(len(molecules) * n_per_molecule)
@@ -354,7 +356,9 @@ def simulate_target(
     progress : bool
         Show a progress bar.
     """
-    _check(n_per_molecule, snr, molecules)
+    _check(n_per_molecule, snr, molecules, size)
+    if not max(snr) < float("inf"):
+        raise InputError(f"snr is {list(snr)}; a range ends at a finite variance ratio such as 0.1.")
     generator = torch.Generator().manual_seed(seed)
     choice = _choices(len(molecules), n_per_molecule, len(molecules), neighbours, generator)
     total = len(choice)

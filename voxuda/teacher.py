@@ -67,6 +67,8 @@ def confident_labels(foreground: torch.Tensor, eta: float = 0.85) -> torch.Tenso
     Tensor
         ``(B, D, H, W)`` int64: 0, 1 or ``IGNORE``.
     """
+    if not 0.5 <= eta <= 1:
+        raise InputError(f"eta is {eta}; the confidence of the more likely of two classes lies between 0.5 and 1.")
     labels = torch.full_like(foreground, IGNORE, dtype=torch.long)
     labels[foreground >= eta] = 1
     labels[1 - foreground >= eta] = 0

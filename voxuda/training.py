@@ -16,7 +16,7 @@ from tqdm import tqdm
 from voxuda import data
 from voxuda.data import Domain
 from voxuda.methods import Batch, Method, build
-from voxuda.runs import Config, load_domains, load_weights, provenance, read_config, save_json, save_weights
+from voxuda.runs import Config, is_run_of, load_domains, load_weights, provenance, read_record, save_json, save_weights
 from voxuda.volumes import InputError, write_atomically
 
 
@@ -88,7 +88,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
     resume = resume and (out / "config.json").exists()
     if not resume:
         data.check_new_folder(out)
-    elif read_config(out) != config:
+    elif not is_run_of(out, config):
         raise InputError(f"{out}: was made with another configuration; resume with the same options, or choose a new folder.")
     torch.manual_seed(config.seed)
     method = build(config.method, config.size("width"), config.vox_uda)
@@ -107,12 +107,19 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
     state = out / "checkpoint" / "state.pt"
     first = load_checkpoint(state, method, optimizer) if resume and state.exists() else 0
 
-    if not resume:
-        data.new_folder(out)
-    state.parent.mkdir(exist_ok=True)
-    sizes = {"epochs": epochs, "batch_size": batch_size, "width": config.size("width"), "steps_per_epoch": steps}
-    save_json({**dataclasses.asdict(config), "sizes": sizes, "provenance": provenance()}, out / "config.json")
-    trim_log(out / "log.jsonl", first)
+    if resume:
+        record = read_record(out)
+        if first < epochs:
+            record["resumed"] = [*record.get("resumed", []), provenance()]
+    else:
+        record = {**dataclasses.asdict(config), "sizes": config.sizes(), "provenance": provenance()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        save_json(record, out / "config.json")
+        state.parent.mkdir(exist_ok=True)
+        trim_log(out / "log.jsonl", first)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose a writable folder.") from error
 
     bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
     for epoch in range(first, epochs):
@@ -154,7 +161,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
 def trim_log(path: Path, epochs: int) -> None:
     """Keep the first ``epochs`` lines, so that a resumed run repeats none."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    path.write_text("".join(lines[:epochs]))
+    write_atomically(lambda temporary: temporary.write_text("".join(lines[:epochs])), path)
 
 
 def save_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer, epoch: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """Input that cannot be used. The message is one sentence: the file or value, and what would be right."""
 
 
@@ -27,12 +27,15 @@ class Volume:
         ``(D, H, W)`` volume or ``(N, D, H, W)`` stack, axes z, y, x; float32, or a read-only memory map of the file.
     voxel_size : float
         Edge of a voxel in angstrom; 0 when the header does not say.
+    origin : tuple of float
+        Position of the first voxel, x, y, z in angstrom, as in the header.
     path : Path
         The file it came from.
     """
 
     data: np.ndarray
     voxel_size: float
+    origin: tuple[float, float, float]
     path: Path
 
 
@@ -57,10 +60,14 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     ------
     InputError
         The file is missing, is not MRC, is shorter than its header says, is not 3D or a stack of 3D volumes, holds
-        complex values, or holds NaN or infinity.
+        complex values, has voxels that are not cubes, or holds NaN or infinity.
     """
     path = Path(path)
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be reached ({error.strerror}); give a file that may be read.") from error
+    if not exists:
         raise InputError(f"{path}: no such file; give the path of an MRC volume.")
     try:
         with warnings.catch_warnings():
@@ -71,7 +78,10 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         raise InputError(f"{path}: not a readable MRC file ({reason}); export it again as MRC2014.") from error
     with opened as mrc:
         data = mrc.data
-        voxel_size = float(mrc.voxel_size.x)
+        edges = [float(mrc.voxel_size[axis]) for axis in "xyz"]
+        x, y, z = (float(mrc.header.origin[axis]) for axis in "xyz")
+        if max(edges) - min(edges) > 1e-3 * max(edges):
+            raise InputError(f"{path}: voxels of {edges} angstrom are not cubes; resample the volume to equal edges.")
         if np.iscomplexobj(data):
             raise InputError(f"{path}: mode {int(mrc.header.mode)} holds complex values; give a real-space volume.")
         if data.ndim == 4 and data.shape[0] == 1:
@@ -83,7 +93,7 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     if not memory_map and not np.isfinite(data).all():
         count = int((~np.isfinite(data)).sum())
         raise InputError(f"{path}: {count} voxels are NaN or infinite; replace them, for example by the mean.")
-    return Volume(data, voxel_size, path)
+    return Volume(data, edges[0], (x, y, z), path)
 
 
 def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
@@ -108,7 +118,14 @@ def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_mrc(path: str | Path, data: np.ndarray | torch.Tensor, voxel_size: float = 0.0, *, overwrite: bool = False) -> Path:
+def write_mrc(
+    path: str | Path,
+    data: np.ndarray | torch.Tensor,
+    voxel_size: float = 0.0,
+    *,
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    overwrite: bool = False,
+) -> Path:
     """Write a volume ``(D, H, W)`` or a volume stack ``(N, D, H, W)``; the file appears whole or not at all.
 
     Parameters
@@ -120,6 +137,8 @@ def write_mrc(path: str | Path, data: np.ndarray | torch.Tensor, voxel_size: flo
         other floats mode 2.
     voxel_size : float
         In angstrom.
+    origin : tuple of float
+        Position of the first voxel, x, y, z in angstrom.
     overwrite : bool
         Replace a file that exists.
 
@@ -148,6 +167,7 @@ def write_mrc(path: str | Path, data: np.ndarray | torch.Tensor, voxel_size: flo
                 mrc.set_volume()
             if voxel_size:
                 mrc.voxel_size = voxel_size
+            mrc.header.origin = origin
 
     write_atomically(write, path)
     return path
@@ -204,8 +224,9 @@ def unit_range(volumes: torch.Tensor) -> torch.Tensor:
 def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
     """Resample volumes to another grid over the same box, by cropping or zero-padding the centred spectrum.
 
-    What this does to the spectrum: every frequency that both grids hold is kept unchanged, nothing is interpolated. Going
-    to fewer voxels removes all frequencies at and beyond the new Nyquist limit; going to more voxels leaves the new high
+    What this does to the spectrum: every frequency below the Nyquist limit of both grids is kept unchanged, nothing is
+    interpolated. Going to fewer voxels removes all frequencies at and beyond the new limit, and the old limit of an even grid
+    is dropped too; going to more voxels leaves the new high
     frequencies exactly empty, so a noise level measured there is zero. The mean is kept. The box is taken as periodic.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -94,7 +95,8 @@ class VoxResNet(nn.Module):
 def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> dict[str, torch.Tensor]:
     """Batch norm statistics of a network on unlabelled volumes ``(N, 1, D, H, W)`` (AdaBN, Li et al. 2016).
 
-    The network itself is left as it was.
+    The volumes are shuffled, always alike, into batches of nearly one size, so that every batch is a fair sample of them all;
+    the statistics are the mean over batches. The network itself is left as it was.
 
     Returns
     -------
@@ -106,6 +108,7 @@ def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int
         if isinstance(layer, nn.BatchNorm3d):
             layer.reset_running_stats()
             layer.momentum = None  # the average over all batches, not a moving one
-    for part in volumes.split(batch_size):
+    order = torch.randperm(len(volumes), generator=torch.Generator().manual_seed(0)).to(volumes.device)
+    for part in volumes[order].tensor_split(math.ceil(len(volumes) / batch_size)):
         measured(part)
     return {k: v for k, v in measured.state_dict().items() if "running_" in k}

@@ -1,5 +1,6 @@
 """The files around the package agree with each other."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -55,7 +56,6 @@ def test_a_module_imports_only_what_stands_above_it():
     import voxuda
 
     order = re.findall(r"``(\w+)``", voxuda.__doc__.split("in this order:")[1].split(". A batch")[0])
-    order.insert(order.index("molecules") + 1, "derivation")
     for module in order:
         path = ROOT / "voxuda" / f"{module}.py"
         sources = [path] if path.exists() else sorted((ROOT / "voxuda" / module).glob("*.py"))
@@ -80,3 +80,39 @@ def test_prose_cites_only_what_the_bibliography_has():
     pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
     cited = {key for page in pages for key in re.findall(r"\{cite:[pt]\}`(\w+)`", page.read_text())}
     assert cited and cited <= keys
+
+
+def test_the_readme_shows_the_stored_table():
+    from voxuda import experiments
+
+    result = json.loads((ROOT / "results" / "modules-laptop.json").read_text())
+    assert experiments.markdown(result) in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_a_stored_table_says_what_made_it(path):
+    result = json.loads(path.read_text())
+    assert result["seeds"] >= 3 and result["sizes"]
+    for row in result["rows"]:
+        assert [run["seed"] for run in row["runs"]] == list(range(result["seeds"]))
+        for run in row["runs"]:
+            assert run["seconds"] > 0 and {"commit", "torch", "processor", "threads"} <= set(run["provenance"])
+            assert not run["provenance"]["commit"].endswith("dirty")
+
+
+def test_stand_ins_are_named_wherever_sources_are_promised():
+    from voxuda import molecules
+
+    for page in (ROOT / "README.md", ROOT / "book" / "index.md"):
+        text = page.read_text()
+        for paper, used in molecules.STAND_INS.items():
+            assert re.search(rf"{used} for\s+{paper}", text, re.I), f"{page.name}: {used} for {paper}"
+
+
+def test_stored_weights_load():
+    from voxuda import runs
+
+    folders = [p.parent for p in (ROOT / "results" / "weights").glob("*/weights.safetensors")]
+    assert {f.name for f in folders} >= {"source-only", "vox-uda", "ours", "supervised"}
+    for folder in folders:
+        runs.load_network(folder)

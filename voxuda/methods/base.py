@@ -41,6 +41,10 @@ class Batch:
 class Method(nn.Module):
     """One row of a table: owns its networks, says what it minimises. The loop sums, steps and logs.
 
+    Batch norm, about which the paper is silent: each stream of a step (source, noised source, target) is a forward of its own
+    and is normalised by its own batch statistics, and all of them feed one set of running averages. Which statistics a
+    trained network uses is a choice made afterwards, see ``batch_norm`` of :class:`voxuda.runs.Config`.
+
     Parameters
     ----------
     width : int

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from voxuda.bilateral import bilateral_filter, improved_bilateral_filter
+from voxuda.bilateral import Gradient, bilateral_filter, improved_bilateral_filter
 from voxuda.losses import consistency_loss, segmentation_loss
 from voxuda.methods.base import AdversarialMethod, Batch, supervised_pass
 from voxuda.noise import Average, Kind, Reading, generate_noise, ngm_denoise, noise_level
@@ -27,6 +28,10 @@ class VoxUDAOptions:
         Width of the bilateral domain kernel in voxels.
     sigma_r : float
         Width of the bilateral range kernel, on volumes scaled to [0, 1].
+    window : int
+        Odd side of the bilateral window in voxels.
+    gradient : str
+        Reading of "Sobel operator as the Laplacian operator" in the improved bilateral filter.
     n_sampled : int
         Target samples from which each step measures the noise level.
     rho : float
@@ -58,6 +63,8 @@ class VoxUDAOptions:
     denoiser: Literal["ngm", "bf", "ibf", "none"] = "ibf"
     sigma_d: float = 120.0
     sigma_r: float = 1.2
+    window: int = 3
+    gradient: Gradient = "sobel"
     n_sampled: int = 10
     rho: float = 0.244
     reading: Reading = "cube_removed"
@@ -72,14 +79,32 @@ class VoxUDAOptions:
     adversary: float = 1.0
     warm_up: float = 0.3
 
+    def __post_init__(self) -> None:
+        rules = [
+            ("sigma_d", self.sigma_d > 0, "it must be positive"),
+            ("sigma_r", self.sigma_r > 0, "it must be positive"),
+            ("window", self.window >= 3 and self.window % 2 == 1, "it must be odd and at least 3"),
+            ("n_sampled", self.n_sampled >= 1, "it must be at least 1"),
+            ("rho", 0 <= self.rho < 1, "a filter rate is a share from 0 to below 1, such as 0.244"),
+            ("lambdas", len(self.lambdas) == 4 and min(self.lambdas) >= 0, "give four weights, none negative"),
+            ("eta", 0.5 <= self.eta <= 1, "a confidence lies between 0.5 and 1"),
+            ("share", self.share is None or 0 < self.share < 1, "a foreground share lies between 0 and 1, such as 0.05"),
+            ("ema", 0 <= self.ema < 1, "a decay is at least 0 and below 1"),
+            ("adversary", 0 <= self.adversary < math.inf, "it must not be negative"),
+            ("warm_up", 0 <= self.warm_up <= 1, "it is a share of training between 0 and 1"),
+        ]
+        for name, holds, rule in rules:
+            if not holds:
+                raise InputError(f"{name} is {getattr(self, name)}; {rule}.")
+
 
 def denoise(volumes: torch.Tensor, options: VoxUDAOptions) -> torch.Tensor:
     """What the teacher sees of target volumes ``(B, 1, D, H, W)``: scaled to [0, 1], denoised, mean 0 and variance 1."""
     scaled = unit_range(volumes)
     if options.denoiser == "ibf":
-        scaled = improved_bilateral_filter(scaled, options.sigma_d, options.sigma_r)
+        scaled = improved_bilateral_filter(scaled, options.sigma_d, options.sigma_r, options.window, options.gradient)
     elif options.denoiser == "bf":
-        scaled = bilateral_filter(scaled, options.sigma_d, options.sigma_r)
+        scaled = bilateral_filter(scaled, options.sigma_d, options.sigma_r, options.window)
     elif options.denoiser == "ngm":
         scaled = ngm_denoise(scaled, options.rho, options.reading)
     elif options.denoiser != "none":
