@@ -128,6 +128,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
             group["lr"] = rate
         method.train()
         sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
         start = time.perf_counter()
         for step in range(steps):
             batch = make_batch(source, target, epoch, step, config, steps)
@@ -145,8 +146,9 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
             method.after_step()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
+                counts[name] = counts.get(name, 0) + 1
             bar.update()
-        means = {name: value / steps for name, value in sums.items()}
+        means = {name: value / counts[name] for name, value in sums.items()}  # a term may join within an epoch
         bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
         line = {"epoch": epoch, "learning_rate": rate, "seconds": time.perf_counter() - start, **means}
         with open(out / "log.jsonl", "a") as log:
