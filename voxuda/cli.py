@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -105,7 +106,7 @@ class Evaluate:
     Example: voxuda evaluate runs/first
     """
 
-    run_folder: tyro.conf.Positional[Path]
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder made by `voxuda train`."""
     target: Path | None = None
     """A folder with volumes.mrcs and masks.mrcs; by default the run's own test samples."""
@@ -131,9 +132,9 @@ class Segment:
     Example: voxuda segment runs/first sub1.mrc sub2.mrc --out masks
     """
 
-    run_folder: tyro.conf.Positional[Path]
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder made by `voxuda train`."""
-    files: tyro.conf.Positional[list[Path]]
+    files: Annotated[tyro.conf.Positional[list[Path]], tyro.conf.arg(metavar="FILE...")]
     """MRC volumes whose sides are multiples of 8, or stacks of them; protein bright."""
     out: Path = Path("masks")
     """New folder for the masks."""
@@ -170,7 +171,7 @@ class Reproduce:
     Example: voxuda reproduce modules --scale laptop --seeds 3 --jobs 2 --out runs/laptop
     """
 
-    table: tyro.conf.Positional[str]
+    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     """modules: which part closes how much of the gap; share: what the balanced variant's prior is worth."""
     out: Path
     """Folder of the runs and of TABLE-SCALE.json."""
@@ -212,7 +213,7 @@ class MoleculesDerive:
     voxuda molecules derive path/to/molecules --out beads
     """
 
-    source: tyro.conf.Positional[Path]
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
     """A PDB or mmCIF file, gzipped or not, an MRC map, or a folder with the files of the embedded models."""
     out: Path
     """Folder for NAME.npz files, which `voxuda simulate --molecules` takes as they are."""
@@ -259,7 +260,7 @@ class MoleculesFetch:
     Example: voxuda molecules fetch 1f1b --out 1f1b.npz, then voxuda simulate source --molecules 1f1b.npz --out source
     """
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ID")]
     """PDB id."""
     assembly: bool = False
     """Biological assembly 1 instead of the asymmetric unit."""
@@ -351,6 +352,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"voxuda: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, MemoryError) as error:  # what no check has foreseen, still in one sentence
         if debug:
             raise
