@@ -107,19 +107,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
     state = out / "checkpoint" / "state.pt"
     first = load_checkpoint(state, method, optimizer) if resume and state.exists() else 0
 
-    if resume:
-        record = read_record(out)
-        if first < epochs:
-            record["resumed"] = [*record.get("resumed", []), provenance()]
-    else:
-        record = {**dataclasses.asdict(config), "sizes": config.sizes(), "provenance": provenance()}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        save_json(record, out / "config.json")
-        state.parent.mkdir(exist_ok=True)
-        trim_log(out / "log.jsonl", first)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose a writable folder.") from error
+    open_folder(config, out, first, again=resume and first < epochs)
 
     bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
     for epoch in range(first, epochs):
@@ -158,6 +146,22 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
     save_weights(out / "weights.safetensors", method.student, target.volumes)
     load_weights(out, method.student, config.batch_norm)
     return method.eval()
+
+
+def open_folder(config: Config, out: Path, epochs: int, *, again: bool) -> None:
+    """Make a run's folder, or go on with it after ``epochs`` epochs; it keeps what made it first, and notes who goes on."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "config.json").exists():
+            record = {**dataclasses.asdict(config), "sizes": config.sizes(), "provenance": provenance()}
+            save_json(record, out / "config.json")
+        elif again:
+            record = read_record(out)
+            save_json({**record, "resumed": [*record.get("resumed", []), provenance()]}, out / "config.json")
+        (out / "checkpoint").mkdir(exist_ok=True)
+        trim_log(out / "log.jsonl", epochs)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose a writable folder.") from error
 
 
 def trim_log(path: Path, epochs: int) -> None:
