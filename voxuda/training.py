@@ -100,7 +100,9 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
 
     source, target = source.to(fabric.device), target.to(fabric.device)
     method.to(fabric.device)
-    method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # half the time of the default layout
+    if fabric.device.type != "cpu" or config.precision == "32-true":
+        # Half the time of the default layout. In bf16 on a CPU torch 2.13 now and then gives NaN gradients with it.
+        method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     method.prepare(target.volumes)
     optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=config.learning_rate)
     steps = max(1, len(source) // batch_size)

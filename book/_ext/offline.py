@@ -20,16 +20,16 @@ def _describe(script) -> str:
 
 
 def finish(app, exception):
-    """Take plotly.js from the installed package, and remove preloads of fonts, which browsers refuse over file://."""
+    """Take plotly.js from the installed package; remove thebe's settings, and preloads of fonts, refused over file://."""
     if exception is not None or app.builder.format != "html":
         return
     import plotly
 
     out = Path(app.outdir)
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", out / "_static" / "plotly.min.js")
+    unwanted = re.compile(r'<link rel="preload" as="font"[^>]*>|<script type="text/x-thebe-config">.*?</script>', re.DOTALL)
     for page in out.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(r'<link rel="preload" as="font"[^>]*>', "", text), encoding="utf-8")
+        page.write_text(unwanted.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def setup(app):

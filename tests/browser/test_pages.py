@@ -43,7 +43,7 @@ def open_page(browser, request):
 
     def visit(name):
         page.goto((HTML / name).as_uri(), wait_until="load")
-        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(500)  # for what scripts ask for after loading
         return page
 
     yield visit
