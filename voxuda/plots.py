@@ -137,12 +137,13 @@ def seed_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) ->
     """
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))
-    for name, colour, marker in zip(names, (TRUTH_COLOUR, MASK_COLOUR), "os", strict=False):
-        for height, series in enumerate(rows.values()):
+    for i, (name, colour, marker) in enumerate(zip(names, (TRUTH_COLOUR, MASK_COLOUR), "os", strict=False)):
+        for row, series in enumerate(rows.values()):
             values = list(series.get(name, ()))
-            label = name if height == 0 else None
-            axis.plot(values, [height] * len(values), marker, color=colour, alpha=0.75, markersize=5, label=label)
-            axis.plot([np.mean(values)] * 2, [height - 0.3, height + 0.3], color=colour, linewidth=2)
+            height = row + 0.3 * (i - (len(names) - 1) / 2)  # series side by side, so that none hides another
+            label = name if row == 0 else None
+            axis.plot(values, [height] * len(values), marker, color=colour, alpha=0.75, markersize=4, label=label)
+            axis.plot([np.mean(values)] * 2, [height - 0.2, height + 0.2], color=colour, linewidth=2)
     axis.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)
