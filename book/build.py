@@ -8,11 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
 import papermill
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -31,21 +34,47 @@ def fingerprint(notebook: Path, parameters: dict) -> str:
 
 
 def execute(notebook: Path, out: Path, parameters: dict) -> None:
-    """Run one notebook in its own folder; ``out`` holds it with outputs."""
+    """Run one notebook in its own folder; ``out`` holds it with outputs and with the time and memory it took."""
     key = out.with_suffix(".key")
     wanted = fingerprint(notebook, parameters)
     if out.exists() and key.exists() and key.read_text() == wanted:
         print(f"{notebook.name}: unchanged")
         return
     print(f"{notebook.name}: running ...", end=" ", flush=True)
-    start = time.perf_counter()
-    papermill.execute_notebook(
-        notebook, out, parameters,
-        cwd=str(notebook.parent), kernel_name="python3", progress_bar=False, execution_timeout=7200,
-        extra_arguments=["--log-level=ERROR"],  # the kernel warns that it is reached over TCP, which is local
-    )  # fmt: skip
-    print(f"{time.perf_counter() - start:.0f} s")
+    with peak_memory() as peak:
+        papermill.execute_notebook(
+            notebook, out, parameters,
+            cwd=str(notebook.parent), kernel_name="python3", progress_bar=False, execution_timeout=7200,
+            extra_arguments=["--log-level=ERROR"],  # the kernel warns that it is reached over TCP, which is local
+        )  # fmt: skip
+    content = nbformat.read(out, as_version=4)
+    cost = f"{content.metadata.papermill.duration:.0f} s, {peak[0] / 1e9:.1f} GB of memory, {os.cpu_count()} processor cores"
+    content.metadata["voxuda_cost"] = cost
+    nbformat.write(content, out)
+    print(cost)
     key.write_text(wanted)
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """A list whose one number is, at the end, the most memory that this process's children held at once, in bytes."""
+    peak, finished = [0], threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(0.2):
+            held = 0
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # it may just have ended
+                    held += child.memory_info().rss
+            peak[0] = max(peak[0], held)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        finished.set()
+        thread.join()
 
 
 def store(executed: Path, notebook: Path) -> None:
@@ -53,7 +82,7 @@ def store(executed: Path, notebook: Path) -> None:
     content = nbformat.read(executed, as_version=4)
     content.cells = [c for c in content.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     for part in [content, *content.cells]:
-        for key in ("papermill", "execution"):
+        for key in ("papermill", "execution", "voxuda_cost"):
             part.metadata.pop(key, None)
     content.metadata["language_info"].pop("version", None)
     for count, cell in enumerate((c for c in content.cells if c.cell_type == "code"), start=1):
@@ -68,7 +97,7 @@ def page(executed: Path, out: Path) -> None:
     """The copy that becomes a page.
 
     Turnable figures keep their HTML form only, the other is for live notebooks; injected parameters show only where they
-    differ from the notebook's own.
+    differ from the notebook's own; what this run took is said at the top.
     """
     content = nbformat.read(executed, as_version=4)
     own = next(set(c.source.splitlines()) for c in content.cells if "parameters" in c.metadata.get("tags", []))
@@ -77,6 +106,7 @@ def page(executed: Path, out: Path) -> None:
         for c in content.cells
         if "injected-parameters" not in c.metadata.get("tags", []) or set(c.source.splitlines()) - own - {"# Parameters"}
     ]
+    content.cells[0].source += f"\n\nFor this page: {content.metadata['voxuda_cost']}."
     for cell in content.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(PLOTLY, None)

@@ -60,3 +60,10 @@ def test_plotly_is_loaded_where_a_figure_needs_it_and_nowhere_else():
 
 def test_no_page_says_thebe():
     assert not [c for c in chapters() if "thebe" in " ".join(re.findall(r"<script[^>]*>", (HTML / f"{c}.html").read_text()))]
+
+
+@pytest.mark.parametrize("chapter", [c for c in chapters() if c.startswith("notebooks/")])
+def test_a_chapter_says_what_it_took(chapter):
+    page = (HTML / f"{chapter}.html").read_text()
+    said = re.search(r"For this page: (\d+) s, (\d+\.\d) GB of memory, \d+ processor cores", page)
+    assert said and float(said[2]) > 0
