@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from voxuda import data, molecules, simulate
-from voxuda.runs import Config
+from voxuda.runs import SCALES, Config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,3 +53,9 @@ def tiny(folders) -> Callable[..., Config]:
     """A configuration that trains in a second; keywords change it."""
     base = Config(source=str(folders / "source"), target=str(folders / "target"), width=2, batch_size=4, epochs=2)
     return lambda **changes: dataclasses.replace(base, **changes)
+
+
+@pytest.fixture
+def short_smoke(monkeypatch) -> None:
+    """Scale smoke with a few samples and one epoch, for runs that a table makes by its own configuration."""
+    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})

@@ -97,11 +97,8 @@ def test_own_coordinates_become_samples(tmp_path, monkeypatch, capsys):
     assert "none.pdb: no such file" in capsys.readouterr().err
 
 
-def test_reproduce_prints_the_table(tmp_path, monkeypatch, capsys):
+def test_reproduce_prints_the_table(tmp_path, monkeypatch, capsys, short_smoke):
     monkeypatch.chdir(tmp_path)
-    from voxuda.runs import SCALES
-
-    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
     monkeypatch.setattr("voxuda.experiments._in_processes", lambda jobs: _Here())
     assert main("reproduce modules --only source-only supervised --out runs".split()) == 0
     printed = capsys.readouterr().out

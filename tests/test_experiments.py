@@ -3,7 +3,6 @@ import json
 import pytest
 
 from voxuda import evaluation, experiments
-from voxuda.runs import SCALES
 from voxuda.volumes import InputError
 
 
@@ -27,8 +26,7 @@ def test_the_papers_row_has_the_papers_options():
     assert row.options == {}
 
 
-def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, monkeypatch):
-    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, short_smoke):
     rows = experiments.select("modules", ["source-only"])
     for seed in range(2):
         folder = experiments.run_folder(tmp_path, rows[0], seed)
@@ -43,8 +41,7 @@ def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, monkeypatc
     assert f"| source-only | {sum(values) / 2:.1f} ({values[0]:.1f} to {values[1]:.1f}) |" in experiments.markdown(result)
 
 
-def test_scores_on_another_target_are_not_the_runs_own(tmp_path, monkeypatch, folders):
-    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+def test_scores_on_another_target_are_not_the_runs_own(tmp_path, short_smoke, folders):
     row = experiments.select("modules", ["source-only"])[0]
     folder = experiments.run_folder(tmp_path, row, 0)
     experiments._run(row, "smoke", 0, folder, 1)
@@ -53,8 +50,7 @@ def test_scores_on_another_target_are_not_the_runs_own(tmp_path, monkeypatch, fo
     assert not experiments._finished(row, "smoke", 0, folder)
 
 
-def test_fewer_seeds_do_not_shorten_the_table(tmp_path, monkeypatch):
-    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+def test_fewer_seeds_do_not_shorten_the_table(tmp_path, short_smoke):
     row = experiments.select("modules", ["source-only"])[0]
     for seed in range(2):
         experiments._run(row, "smoke", seed, experiments.run_folder(tmp_path, row, seed), 1)
@@ -62,8 +58,7 @@ def test_fewer_seeds_do_not_shorten_the_table(tmp_path, monkeypatch):
     assert result["seeds"] == 2 and [run["seed"] for run in result["rows"][0]["runs"]] == [0, 1]
 
 
-def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(SCALES, "smoke", {**SCALES["smoke"], "per_source": 1, "per_target": 2, "epochs": 1})
+def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, short_smoke):
     row = experiments.select("modules", ["source-only"])[0]
     folder = experiments.run_folder(tmp_path, row, 0)
     experiments._run(row, "smoke", 0, folder, 1)

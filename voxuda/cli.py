@@ -13,7 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from voxuda import data, derivation, evaluation, experiments, molecules, runs, simulate, training
-from voxuda.volumes import InputError, Volume, check_volume, read_mrc, write_mrc, zscore
+from voxuda.volumes import InputError, Volume, check_new_file, check_volume, read_mrc, write_mrc, zscore
 
 
 @dataclasses.dataclass
@@ -78,7 +78,7 @@ class Train:
 
     Seconds, to see that it works: voxuda train --method vox-uda --scale smoke --out runs/first
 
-    Minutes, the best of our variants: voxuda train --method vox-uda --vox-uda.pseudo balanced --vox-uda.adversary 0
+    Minutes, our balanced variant: voxuda train --method vox-uda --vox-uda.pseudo balanced --vox-uda.adversary 0
     --scale laptop --out runs/balanced
 
     Your own folders: voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
@@ -230,8 +230,7 @@ class MoleculesDerive:
         """Derive and report."""
         for name in self._names():
             path = self.out / f"{name}.npz"
-            if path.exists() and not self.overwrite:
-                raise InputError(f"{path}: the file exists; choose another folder or pass --overwrite.")
+            check_new_file(path, overwrite=self.overwrite)
             molecule = self._derive(name)
             try:
                 self.out.mkdir(parents=True, exist_ok=True)
@@ -272,8 +271,7 @@ class MoleculesFetch:
     def run(self) -> None:
         """Fetch and report."""
         path = self.out or Path(f"{self.name.lower()}.npz")
-        if path.exists() and not self.overwrite:
-            raise InputError(f"{path}: the file exists; choose another name or pass --overwrite.")
+        check_new_file(path, overwrite=self.overwrite)
         _write_molecule(path, derivation.fetch(self.name, assembly=self.assembly), self.overwrite)
 
 

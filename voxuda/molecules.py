@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxuda.volumes import InputError, write_atomically
+from voxuda.volumes import InputError, check_new_file, write_atomically
 
 MASK_THRESHOLD = 300.0
 """Daltons per cubic nanometre above which a voxel belongs to the molecule (the paper's threshold, Fig. 1)."""
@@ -128,8 +128,7 @@ def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False
         with open(temporary, "wb") as file:
             np.savez_compressed(file, provenance=np.array(json.dumps(molecule.provenance)), **arrays)
 
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: the file exists; choose another name or pass overwrite.")
+    check_new_file(path, overwrite=overwrite)
     write_atomically(write, path)
     return path
 

@@ -96,6 +96,18 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     return Volume(data, edges[0], (x, y, z), path)
 
 
+def check_new_file(path: str | Path, *, overwrite: bool) -> None:
+    """Refuse a file that exists, unless it may be replaced; call it before long work, so that none is lost.
+
+    Raises
+    ------
+    InputError
+        The file exists and ``overwrite`` is off.
+    """
+    if Path(path).exists() and not overwrite:
+        raise InputError(f"{path}: the file exists; choose another name or pass --overwrite.")
+
+
 def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
     """Call ``write(temporary)``, flush the file to disk and rename it to ``path``: whole or not at all.
 
@@ -151,8 +163,7 @@ def write_mrc(
     array = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
     if array.ndim not in (3, 4):
         raise InputError(f"{path}: cannot write shape {array.shape}; give (D, H, W) or (N, D, H, W).")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: the file exists; choose another name or pass overwrite.")
+    check_new_file(path, overwrite=overwrite)
     if array.dtype == bool:
         array = array.astype(np.int8)
     elif array.dtype == np.uint8:

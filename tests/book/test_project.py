@@ -88,7 +88,18 @@ def test_the_readme_shows_the_stored_table():
     from voxuda import experiments
 
     result = json.loads((ROOT / "results" / "modules-laptop.json").read_text())
-    assert experiments.markdown(result) in (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert experiments.markdown(result) in readme
+    sizes, run = result["sizes"], result["rows"][0]["runs"][0]
+    source = 6 * sizes["per_source"]
+    stated = (
+        f"mean over {result['seeds']} seeds (lowest to highest), at scale `{result['scale']}`: {source} source and"
+        f" {3 * sizes['per_target'] - run['n']} target samples for training, {run['n']} for testing, width {sizes['width']},"
+        f" {source // sizes['batch_size'] * sizes['epochs']} steps of batch {sizes['batch_size']},"
+        f" one core of an {run['provenance']['processor']} a run"
+    )
+    assert stated in " ".join(readme.split())
+    assert {r["provenance"]["threads"] for row in result["rows"] for r in row["runs"]} == {1}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)
