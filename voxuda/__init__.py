@@ -2,8 +2,8 @@
 
 Data flows downwards through the modules, in this order: ``volumes``, ``molecules``, ``derivation``, ``optics``, ``simulate``,
 ``data``, ``noise``, ``bilateral``, ``voxresnet``, ``adversary``, ``teacher``, ``losses``, ``methods``, ``runs``, ``training``,
-``evaluation``, ``experiments``, ``plots``, ``cli``. A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes z, y, x; the
-beam runs along z, the tilt axis is y.
+``evaluation``, ``experiments``, ``plots``, ``commands``, ``cli``. A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes
+z, y, x; the beam runs along z, the tilt axis is y.
 """
 
 __version__ = "0.1.0"

@@ -1,0 +1,122 @@
+"""`voxuda molecules`: list, derive, fetch."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from voxuda import derivation, molecules
+from voxuda.volumes import InputError, check_new_file
+
+
+@dataclasses.dataclass
+class MoleculesList:
+    """List the embedded molecules with mass, radius and origin."""
+
+    def run(self) -> None:
+        """Print the table."""
+        for name in molecules.available():
+            m = molecules.load(name)
+            print(f"{name:6}{m.mass / 1e3:8.0f} kDa {m.radius / 10:6.1f} nm {len(m.masses):6} beads  {m.provenance['source']}")
+
+
+@dataclasses.dataclass
+class MoleculesDerive:
+    """Condense coordinates or maps into bead models, and say how well the beads stand for them.
+
+    One coordinate file: voxuda molecules derive 1f1b.cif.gz --out beads
+
+    One density map, scaled to the mass of its molecule: voxuda molecules derive emd_1234.map --dalton 2.5e6 --out beads
+
+    The embedded models anew, from the folder of their files (`voxuda.derivation.RECIPES` names them):
+    voxuda molecules derive path/to/molecules --out beads
+    """
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """A PDB or mmCIF file, gzipped or not, an MRC map, or a folder with the files of the embedded models."""
+    out: Path
+    """Folder for NAME.npz files, which `voxuda simulate --molecules` takes as they are."""
+    only: list[str] = dataclasses.field(default_factory=list)
+    """With a folder: just these molecules."""
+    beads: int = 800
+    """With a file: how many beads."""
+    dalton: float | None = None
+    """With a map: the mass it stands for."""
+    overwrite: bool = False
+    """Replace files that exist."""
+
+    def run(self) -> None:
+        """Derive and report."""
+        for name in self._names():
+            path = self.out / f"{name}.npz"
+            check_new_file(path, overwrite=self.overwrite)
+            molecule = self._derive(name)
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{self.out}: cannot be made ({error.strerror}); give a folder for the output.") from error
+            _write_molecule(path, molecule, self.overwrite)
+
+    def _names(self) -> list[str]:
+        if self.source.is_dir():
+            return self.only or list(derivation.RECIPES)
+        return [self.source.name.split(".")[0].lower()]
+
+    def _derive(self, name: str) -> molecules.Molecule:
+        if self.source.is_dir():
+            return derivation.derive_file(name, self.source)
+        about = {"source": self.source.name}
+        if self.source.suffix in (".mrc", ".map", ".rec"):
+            return derivation.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
+        return derivation.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
+
+
+@dataclasses.dataclass
+class MoleculesFetch:
+    """Download a structure from the Protein Data Bank and condense it into beads.
+
+    Example: voxuda molecules fetch 1f1b --out 1f1b.npz, then voxuda simulate source --molecules 1f1b.npz --out source
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ID")]
+    """PDB id."""
+    assembly: bool = False
+    """Biological assembly 1 instead of the asymmetric unit."""
+    out: Path | None = None
+    """Bead file; NAME.npz by default."""
+    overwrite: bool = False
+    """Replace a file that exists."""
+
+    def run(self) -> None:
+        """Fetch and report."""
+        path = self.out or Path(f"{self.name.lower()}.npz")
+        check_new_file(path, overwrite=self.overwrite)
+        _write_molecule(path, derivation.fetch(self.name, assembly=self.assembly), self.overwrite)
+
+
+def _write_molecule(path: Path, molecule: molecules.Molecule, overwrite: bool) -> None:
+    molecules.write_beads(path, molecule, overwrite=overwrite)
+    fit = molecule.provenance["agreement"]
+    print(
+        f"{path}: {molecule.mass / 1e3:.0f} kDa in {len(molecule.masses)} beads,"
+        f" correlation {fit['correlation']:.4f}, mask IoU {fit['mask_iou']:.4f}"
+    )
+
+
+@dataclasses.dataclass
+class Molecules:
+    """The molecules: list the embedded ones, derive them anew, fetch others."""
+
+    command: Annotated[
+        Annotated[MoleculesList, tyro.conf.subcommand("list", prefix_name=False)]
+        | Annotated[MoleculesDerive, tyro.conf.subcommand("derive", prefix_name=False)]
+        | Annotated[MoleculesFetch, tyro.conf.subcommand("fetch", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> None:
+        """Pass on."""
+        self.command.run()

@@ -1,0 +1,92 @@
+"""`voxuda train`, `evaluate` and `reproduce`: runs, one by one or by the table."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from voxuda import evaluation, experiments, runs, training
+
+
+@dataclasses.dataclass
+class Train:
+    """Train one method; Ctrl-C and `--resume` lose at most an epoch.
+
+    Without --source and --target the domains are simulated at the size of --scale.
+
+    Seconds, to see that it works: voxuda train --method vox-uda --scale smoke --out runs/first
+
+    Minutes, our balanced variant: voxuda train --method vox-uda --vox-uda.pseudo balanced --vox-uda.adversary 0
+    --scale laptop --out runs/balanced
+
+    Your own folders: voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
+    """
+
+    config: Annotated[runs.Config, tyro.conf.arg(name="")]
+    out: Path
+    """Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out; with no other option, with the options of that run."""
+
+    def run(self) -> None:
+        """Train."""
+        config = self.config
+        if self.resume and config == runs.Config() and (self.out / "config.json").exists():
+            config = runs.read_config(self.out)
+        training.train(config, self.out, resume=self.resume)
+        print(f"run finished in {self.out}; next: voxuda evaluate {self.out}")
+
+
+@dataclasses.dataclass
+class Evaluate:
+    """Score a run on its held-out target samples, or on a labelled folder; writes RUN/scores.json.
+
+    Example: voxuda evaluate runs/first
+    """
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder made by `voxuda train`."""
+    target: Path | None = None
+    """A folder with volumes.mrcs and masks.mrcs; by default the run's own test samples."""
+
+    def run(self) -> None:
+        """Evaluate with both kinds of batch norm statistics."""
+        report = evaluation.evaluate_run(self.run_folder, self.target)
+        overall = report["overall"]
+        print(f"{report['method']} on {overall['n']} samples, batch norm statistics: {report['batch_norm']}; in percent")
+        print(f"{'':>10}{'n':>6}{'IoU':>8}{'95 %':>16}{'Dice':>8}{'95 %':>16}")
+        for name, row in [("overall", overall), *report["classes"].items()]:
+            cells = [
+                f"{100 * row[m]:8.1f}{'{:.1f} - {:.1f}'.format(*(100 * v for v in row[f'{m}_interval'])):>16}"
+                for m in ("iou", "dice")
+            ]
+            print(f"{name:>10}{row['n']:>6}{''.join(cells)}")
+
+
+@dataclasses.dataclass
+class Reproduce:
+    """Run a table of the book: every row, several seeds; finished runs are kept, interrupted ones go on.
+
+    Example: voxuda reproduce modules --scale laptop --seeds 3 --jobs 2 --out runs/laptop
+    """
+
+    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
+    """modules: which part closes how much of the gap; share: what the balanced variant's prior is worth."""
+    out: Path
+    """Folder of the runs and of TABLE-SCALE.json."""
+    scale: runs.Scale = "smoke"
+    """smoke: seconds a run; laptop: minutes; paper: the paper's sizes."""
+    seeds: int = 1
+    """Runs of each row."""
+    only: list[str] = dataclasses.field(default_factory=list)
+    """Just these rows."""
+    jobs: int = 1
+    """Runs side by side."""
+
+    def run(self) -> None:
+        """Run and print the table."""
+        result = experiments.reproduce(self.table, self.out, scale=self.scale, seeds=self.seeds, only=self.only, jobs=self.jobs)
+        print(experiments.markdown(result))
