@@ -34,7 +34,7 @@ def test_a_target_without_masks_trains_but_is_not_scored(folders, tmp_path, tiny
     setting = tiny(target=str(bare), epochs=1)
     training.train(setting, tmp_path / "run", progress=False)
     assert main(["evaluate", str(tmp_path / "run")]) == 2
-    assert "holds no masks.mrcs; scores need labels" in capsys.readouterr().err
+    assert "has no masks; scores need labels" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "run"), "--target", str(folders / "target")]) == 0
     with pytest.raises(InputError, match="method supervised needs target labels"):
         training.train(tiny(target=str(bare), method="supervised"), tmp_path / "other", progress=False)
@@ -52,7 +52,7 @@ def test_resume_takes_the_options_of_the_run(tmp_path, tiny, monkeypatch):
 def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main("simulate source --molecules 3gl1 --n-per-molecule 1 --snr 0.3 --size 16 --seed 1 --out s".split()) == 0
-    assert main("simulate target --molecules 4v94 --n-per-molecule 5 --size 16 --out deep/t".split()) == 0
+    assert main("simulate quick --molecules 4v94 --n-per-molecule 5 --size 16 --out deep/t".split()) == 0
     assert {p.name for p in (tmp_path / "s").iterdir()} == {"volumes.mrcs", "masks.mrcs", "densities.mrcs", "samples.csv"}
     assert (tmp_path / "s" / "samples.csv").read_text().splitlines()[0] == "index,molecule,snr,defocus,voxel_size"
     train = "train --method source-only --source s --target deep/t --epochs 1 --width 2 --batch-size 1 --out r"
@@ -130,6 +130,9 @@ class _Here:
         ["simulate"],
         ["simulate", "source"],
         ["simulate", "target"],
+        ["simulate", "quick"],
+        ["data"],
+        ["data", "check"],
         ["train"],
         ["evaluate"],
         ["segment"],
@@ -158,7 +161,7 @@ def test_help_teaches_by_example(command, capsys):
         ("simulate source --molecules 1bxn --out full/file/deep", "is a file"),
         ("simulate source --molecules 1bxn --n-per-molecule 1 --out /proc/voxuda", "/proc/voxuda: cannot be written"),
         ("simulate source --molecules 1bxn --snr 0 --out s", "positive variance ratio"),
-        ("simulate target --molecules 4v94 --n-per-molecule 0 --out s", "must be at least 1"),
+        ("simulate quick --molecules 4v94 --n-per-molecule 0 --out s", "must be at least 1"),
         ("train --method nope --out r", "nope: no such method"),
         ("train --target none --out r", "none: no such folder"),
         ("train --target empty --out r", "empty: holds no volumes.mrcs"),
@@ -167,7 +170,7 @@ def test_help_teaches_by_example(command, capsys):
         ("train --learning-rate nan --out r", "learning_rate is nan"),
         ("train --vox-uda.rho 2 --out r", "rho is 2.0"),
         ("simulate source --molecules 1bxn --snr nan --out s", "positive variance ratio"),
-        ("simulate target --molecules 4v94 --snr 0.1 inf --out s", "finite variance ratio"),
+        ("simulate quick --molecules 4v94 --snr 0.1 inf --out s", "finite variance ratio"),
         ("simulate source --molecules 1bxn --size 10 --out s", "size is 10"),
         ("simulate source --molecules 1bxn --n-per-molecule 100000000000000 --out s", "at most a million"),
         ("train --scale smoke --out full", "full: the folder is not empty"),

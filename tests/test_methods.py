@@ -63,7 +63,7 @@ def test_only_supervised_reads_target_labels(folders, tmp_path, tiny):
     shutil.copytree(folders / "target", copy)
     masks = copy / "masks.mrcs"
     write_mrc(masks, 1 - read_mrc(masks).data, overwrite=True)
-    for name, same in [("source-only", True), ("dann", True), ("vox-uda", True), ("supervised", False)]:
+    for name, same in [("source-only", True), ("dann", True), ("vox-uda", True), ("zero-shot", True), ("supervised", False)]:
         setting = tiny(method=name, epochs=1)
         a = training.train(setting, tmp_path / f"{name}-a", progress=False).student.state_dict()
         b = training.train(dataclasses.replace(setting, target=str(copy)), tmp_path / f"{name}-b", progress=False)
@@ -84,3 +84,22 @@ def test_dann_pushes_features_together_and_the_discriminator_apart(tiny):
     (student_none, judge), (student, judge_again) = gradients(0.0), gradients(1.0)
     assert student_none.abs().max() == 0 < student.abs().max()  # the reversal grows from 0
     torch.testing.assert_close(judge, judge_again)  # the discriminator's own gradient is not reversed
+
+
+def test_zero_shot_sees_no_target_and_noise_of_many_levels(tiny):
+    source, target, _ = runs.load_domains(tiny())
+    torch.manual_seed(0)
+    method = methods.build("zero-shot", 2)
+    batch = training.make_batch(source, target, 0, 0, tiny(batch_size=8), 1)
+    state = batch.generator.get_state()
+    losses = method.losses(batch, 0.5)
+    assert set(losses) == {"seg", "con"}
+    batch.generator.set_state(state)
+    batch.target = torch.full_like(batch.target, torch.nan)
+    assert method.losses(batch, 0.5) == losses
+    noised = method.randomise(batch)
+    torch.testing.assert_close(noised.var((1, 2, 3, 4), correction=0), torch.ones(8))
+    # The correlation with the source tells each sample's level: r = 1 / sqrt(1 + sigma²).
+    r = (noised * batch.source).mean((1, 2, 3, 4))
+    sigma = (1 / r**2 - 1).clamp_min(0).sqrt()
+    assert sigma.min() < 0.8 and sigma.max() > 1.2 and sigma.max() < 2.1

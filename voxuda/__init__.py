@@ -1,8 +1,9 @@
 """Vox-UDA: voxel-wise unsupervised domain adaptation for cryo-ET subtomogram segmentation.
 
-Data flows downwards through the modules, in this order: ``volumes``, ``molecules``, ``derivation``, ``optics``, ``simulate``,
-``data``, ``noise``, ``bilateral``, ``voxresnet``, ``adversary``, ``teacher``, ``losses``, ``methods``, ``runs``, ``training``,
-``evaluation``, ``experiments``, ``plots``, ``commands``, ``cli``. A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes
+Data flows downwards through the modules, in this order: ``volumes``, ``folders``, ``molecules``, ``derivation``, ``optics``,
+``packing``, ``simulate``, ``tilts``, ``specimen``, ``tiltseries``, ``data``, ``particles``, ``ribosomes``, ``noise``,
+``bilateral``, ``voxresnet``, ``adversary``, ``teacher``, ``losses``, ``methods``, ``runs``, ``training``, ``evaluation``,
+``tiles``, ``experiments``, ``plots``, ``commands``, ``cli``. A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes
 z, y, x; the beam runs along z, the tilt axis is y.
 """
 

@@ -118,7 +118,7 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
     networks = {kind: load_network(run, kind) for kind in ("target", "running")}
     domain = data.load(target) if target else load_target(config)[1]
     if domain.masks is None:
-        raise InputError(f"{target or config.target}: holds no masks.mrcs; scores need labels.")
+        raise InputError(f"{target or config.target}: has no masks; scores need labels.")
     results = {kind: scores(predict(network, domain.volumes) > 0.5, domain) for kind, network in networks.items()}
     chosen = results[config.batch_norm]
     report = {

@@ -30,6 +30,11 @@ def soft_lowpass(size: int, radius: float, sigma: float) -> torch.Tensor:
     return torch.exp(-(excess / sigma).square())
 
 
+def wavelength(voltage: float) -> float:
+    """Wavelength of an electron in angstrom, relativistic, from a voltage in volt."""
+    return (150.4 / (voltage * (1 + voltage / 1022000))) ** 0.5
+
+
 def ctf(
     size: int,
     voxel_size: torch.Tensor | float,
@@ -64,10 +69,10 @@ def ctf(
     """
     edge = torch.as_tensor(voxel_size, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
     underfocus = torch.as_tensor(defocus, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
-    wavelength = (150.4 / (voltage * (1 + voltage / 1022000))) ** 0.5
+    length = wavelength(voltage)
     k = radius_grid(size)
     f = k / (size * edge)
-    phase = torch.pi / 2 * (spherical_aberration * wavelength**3 * f**4 - 2 * underfocus * wavelength * f**2)
+    phase = torch.pi / 2 * (spherical_aberration * length**3 * f**4 - 2 * underfocus * length * f**2)
     return -torch.sin(phase) * torch.exp(-(2 * k / size / envelope).square())
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from safetensors.torch import load_file, save_file
 
-from voxuda import __version__, data, molecules, simulate
+from voxuda import __version__, data, molecules, simulate, tiltseries
 from voxuda.data import Domain
 from voxuda.methods import VoxUDAOptions
 from voxuda.volumes import InputError, write_atomically
@@ -23,6 +23,7 @@ from voxuda.voxresnet import VoxResNet, target_batch_norm
 
 Scale = Literal["smoke", "laptop", "paper"]
 BatchNorm = Literal["target", "running"]
+Recipe = Literal["convolution", "tilt-series"]
 
 SCALES: dict[str, dict] = {
     "smoke": dict(per_source=4, per_target=6, epochs=2, width=8, batch_size=8, source_snr=(0.3, 0.5)),
@@ -43,13 +44,16 @@ class Config:
     Parameters
     ----------
     method : str
-        source-only, supervised, dann or vox-uda.
+        source-only, supervised, dann, vox-uda or zero-shot.
     scale : str
         Sizes: smoke runs in seconds, laptop in minutes on two cores, paper has the paper's sizes.
     source : str, optional
-        Labelled folder made by ``voxuda simulate``; simulated at the size of the scale when absent.
+        Labelled folder, for example of ``voxuda simulate source``; simulated at the size of the scale when absent.
     target : str, optional
-        Folder made by ``voxuda simulate``; 60 % of each class is for training, without labels, the rest for testing.
+        Folder or star file of subtomograms; 60 % of each class is for training, without labels, the rest for testing.
+    recipe : str
+        How the target is simulated when no folder is given: "convolution" takes a second, "tilt-series" a minute at scale
+        laptop and is what a microscope does. Both have as many samples; by tilt series their classes are as the paper's.
     epochs : int, optional
         Overrides the scale.
     width : int, optional
@@ -75,6 +79,7 @@ class Config:
     scale: Scale = "smoke"
     source: str | None = None
     target: str | None = None
+    recipe: Recipe = "convolution"
     epochs: int | None = None
     width: int | None = None
     batch_size: int | None = None
@@ -189,7 +194,7 @@ def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Dom
     else:
         source = _simulated_source(sizes["per_source"], sizes["source_snr"], config.seed, progress)
     if source.masks is None:
-        raise InputError(f"{config.source}: holds no masks.mrcs; the source domain must be labelled.")
+        raise InputError(f"{config.source}: has no masks; the source domain must be labelled.")
     if source.volumes.shape[2:] != train.volumes.shape[2:]:
         raise InputError(
             f"source volumes are {tuple(source.volumes.shape[2:])} and target volumes {tuple(train.volumes.shape[2:])}; "
@@ -203,7 +208,7 @@ def load_target(config: Config, *, progress: bool = False) -> tuple[Domain, Doma
     if config.target:
         target = data.load(config.target)
     else:
-        target = _simulated_target(SCALES[config.scale]["per_target"], config.seed, progress)
+        target = _simulated_target(config.recipe, SCALES[config.scale]["per_target"], config.seed, progress)
     if len(target) < 2:
         raise InputError(f"{config.target}: holds {len(target)} volume; training and testing need at least 2.")
     return target.split(0.6, seed=0)
@@ -219,9 +224,13 @@ def _simulated_source(n_per_molecule: int, snr: tuple[float, ...], seed: int, pr
 
 
 @lru_cache(maxsize=1)
-def _simulated_target(n_per_molecule: int, seed: int, progress: bool) -> Domain:
+def _simulated_target(recipe: Recipe, n_per_molecule: int, seed: int, progress: bool) -> Domain:
     library = [molecules.load(n) for n in molecules.TARGET_MOLECULES]
-    samples = simulate.simulate_target(library, n_per_molecule=n_per_molecule, seed=2000 + seed, progress=progress)
+    if recipe == "tilt-series":
+        n = n_per_molecule * len(library)
+        samples = tiltseries.simulate_tilt_series(library, n=n, seed=2000 + seed, progress=progress)
+    else:
+        samples = simulate.simulate_target(library, n_per_molecule=n_per_molecule, seed=2000 + seed, progress=progress)
     return data.from_simulation(samples)
 
 

@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 
 from voxuda.molecules import MASK_THRESHOLD, Molecule, density
-from voxuda.optics import apply_filter, ctf, missing_wedge, radius_grid, soft_lowpass
+from voxuda.optics import apply_filter, ctf, missing_wedge, soft_lowpass
+from voxuda.packing import pack_spheres, random_rotations
 from voxuda.volumes import InputError
 
 
@@ -37,66 +38,6 @@ class Subtomograms:
     masks: torch.Tensor
     table: list[dict]
     voxel_size: float
-
-
-# --- geometry ------------------------------------------------------------------------------------------------------
-
-
-def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Uniform random rotations ``(n, 3, 3)``, from normalised Gaussian quaternions (Shoemake 1992)."""
-    q = torch.randn(n, 4, generator=generator)
-    w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, 1).reshape(n, 3, 3)
-
-
-def pack_spheres(radii: torch.Tensor, generator: torch.Generator, *, steps: int = 300) -> torch.Tensor:
-    """Pull bounding spheres together until they touch, without overlap.
-
-    Spheres start far apart at random and move towards sphere 0 in shrinking steps; after each step overlapping pairs are
-    pushed apart along their line of centres. Sphere 0 ends at the origin.
-
-    Parameters
-    ----------
-    radii : Tensor
-        ``(B, M)`` in angstrom.
-    generator : torch.Generator
-        Source of randomness.
-    steps : int
-        Number of moves.
-
-    Returns
-    -------
-    Tensor
-        ``(B, M, 3)`` centres in angstrom, order z, y, x.
-    """
-    batch, count = radii.shape
-    direction = torch.randn(batch, count, 3, generator=generator)
-    direction = direction / direction.norm(dim=-1, keepdim=True)
-    reach = radii[:, :1] + 2 * radii.sum(1, keepdim=True) * torch.rand(batch, count, generator=generator)
-    centres = direction * (reach + radii)[..., None]
-    centres[:, 0] = 0
-    contact = radii[:, :, None] + radii[:, None, :]
-    first_step = float(radii.max()) / 10
-
-    def separate(centres: torch.Tensor) -> torch.Tensor:
-        offset = centres[:, :, None] - centres[:, None]  # from j to i
-        distance = offset.norm(dim=-1) + torch.eye(count)
-        overlap = (contact - distance).clamp_min(0) * (1 - torch.eye(count))
-        return centres + 0.5 * (offset / distance[..., None] * overlap[..., None]).sum(2)
-
-    for step in range(steps):
-        pull = centres - centres[:, :1]
-        distance = pull.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-        length = torch.full_like(distance, first_step * (1 - step / steps)).minimum(distance)
-        centres = separate(centres - length * pull / distance)
-    for _ in range(steps):
-        centres = separate(centres)
-    return centres - centres[:, :1]
 
 
 def render(
@@ -149,14 +90,35 @@ def render(
     placed = positions[choice] @ rotations.transpose(2, 3) + centres[:, :, None] + offset * edge[:, None, None, None]
     placed, mass, spread = placed.flatten(1, 2), masses[choice].flatten(1), spreads[choice].flatten(1)
 
-    # Most beads of the neighbours lie outside the crop. Beyond four standard deviations they add nothing to it.
-    reach = (size // 2 + 1) * edge[:, None] + 4 * (spread.square() + edge[:, None].square() / 6).sqrt()
-    inside = (placed.abs() <= reach[..., None]).all(-1) & (mass > 0)
+    return density(*in_crop(placed, mass, spread, size, edge), size, edge)
+
+
+def in_crop(
+    positions: torch.Tensor, masses: torch.Tensor, spreads: torch.Tensor, size: int, voxel_size: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Only the beads that a crop around the origin sees: beyond four standard deviations a bead adds nothing to it.
+
+    Parameters
+    ----------
+    positions, masses, spreads : Tensor
+        ``(B, N, 3)``, ``(B, N)`` and ``(B, N)``, as :func:`voxuda.molecules.density` takes them.
+    size : int
+        Side of the crop in voxels.
+    voxel_size : Tensor
+        ``(B,)`` in angstrom.
+
+    Returns
+    -------
+    tuple of Tensor
+        The same with fewer beads, as many as the fullest crop has; beads of mass 0 fill the others up.
+    """
+    edge = voxel_size[:, None]
+    reach = (size // 2 + 1) * edge + 4 * (spreads.square() + edge.square() / 6).sqrt()
+    inside = (positions.abs() <= reach[..., None]).all(-1) & (masses > 0)
     most = int(inside.sum(1).max())
     kept = inside.int().sort(dim=1, descending=True, stable=True).indices[:, :most]
-    placed = placed.gather(1, kept[..., None].expand(-1, -1, 3))
-    mass, spread = (mass * inside).gather(1, kept), spread.gather(1, kept)
-    return density(placed, mass, spread, size, edge)
+    found = positions.gather(1, kept[..., None].expand(-1, -1, 3))
+    return found, (masses * inside).gather(1, kept), spreads.gather(1, kept)
 
 
 # --- imaging -------------------------------------------------------------------------------------------------------
@@ -238,11 +200,14 @@ def image_target(
     return apply_filter(clean + noise, wedge)
 
 
-def smooth_background(batch: int, size: int, generator: torch.Generator, *, correlation: float = 3.0) -> torch.Tensor:
-    """Cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, D, H, W)``."""
-    white = torch.randn(batch, 1, size, size, size, generator=generator)
-    k = radius_grid(size) / size
-    field = apply_filter(white, torch.exp(-2 * (torch.pi * correlation * k).square()))
+def smooth_background(
+    batch: int, shape: tuple[int, int, int], generator: torch.Generator, *, correlation: float = 3.0
+) -> torch.Tensor:
+    """Cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, *shape)``."""
+    white = torch.randn(batch, 1, *shape, generator=generator)
+    kz, ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.fftfreq(shape[1]), torch.fft.rfftfreq(shape[2])
+    k2 = kz[:, None, None] ** 2 + ky[None, :, None] ** 2 + kx[None, None, :] ** 2
+    field = apply_filter(white, torch.exp(-2 * (torch.pi * correlation) ** 2 * k2))
     return field / _variance(field).sqrt()
 
 
@@ -373,7 +338,7 @@ def simulate_target(
     for part in _in_chunks(total, progress):
         clean = render(molecules, choice[part], size=size, voxel_size=edges[part], generator=generator)
         densities.append(clean)
-        crowded = clean + background * smooth_background(len(clean), size, generator)
+        crowded = clean + background * smooth_background(len(clean), (size, size, size), generator)
         volumes.append(image_target(crowded, ratios[part], underfocus[part], edges[part], generator))
     density_all = torch.cat(densities)
     table = [

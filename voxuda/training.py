@@ -96,7 +96,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
     epochs, batch_size = config.size("epochs"), config.size("batch_size")
     source, target, _ = load_domains(config, progress=progress)
     if method.needs_target_labels and target.masks is None:
-        raise InputError(f"{config.target}: holds no masks.mrcs; method {config.method} needs target labels.")
+        raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
 
     source, target = source.to(fabric.device), target.to(fabric.device)
     method.to(fabric.device)

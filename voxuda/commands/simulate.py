@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from voxuda import data, molecules, simulate
+from voxuda import data, molecules, simulate, tiltseries
 
 
 @dataclasses.dataclass
@@ -46,10 +46,62 @@ class SimulateSource(_Simulate):
 
 
 @dataclasses.dataclass
-class SimulateTarget(_Simulate):
-    """Simulate target samples: unpredictable noise level, defocus and voxel size, background and neighbours.
+class SimulateTarget:
+    """Simulate target samples by tilt series, as a microscope would take them, with an unpredictable noise level.
 
-    Example: voxuda simulate target --molecules 4v4r 4cr2 4v94 --n-per-molecule 60 --out target
+    Each specimen is a slab of ice with up to six molecules of interest among others, a vesicle and cytosol. Its images get
+    contrast transfer, radiation damage, counted electrons and the detector's blur; a tomogram is made of them, and the
+    molecules are cut out of it. Every specimen has a dose, thickness, defocus, tilt range and alignment of its own.
+
+    The paper's target in its proportions: voxuda simulate target --n 1033 --out target
+
+    Thin ice and a high dose: voxuda simulate target --n 60 --thickness 800 1000 --dose 100 120 --out clear
+    """
+
+    out: Path
+    """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
+    n: int = 60
+    """Samples in all; about seven a second on two cores."""
+    molecules: list[str] = dataclasses.field(default_factory=lambda: list(molecules.TARGET_MOLECULES))
+    """Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default."""
+    proportions: tuple[float, ...] = tiltseries.PROPORTIONS
+    """One number a molecule; the paper's by default."""
+    dose: tuple[float, float] = (40.0, 120.0)
+    """Lowest and highest number of electrons per square angstrom, over the whole series."""
+    thickness: tuple[float, float] = (800.0, 2000.0)
+    """Thinnest and thickest ice in angstrom."""
+    defocus: tuple[float, float] = (25e3, 60e3)
+    """Lowest and highest underfocus in angstrom."""
+    seed: int = 0
+    """The same seed gives the same samples."""
+    size: int = 32
+    """Side of a sample in voxels of 13.5 angstrom."""
+    device: str = "cpu"
+    """Where images and tomograms are computed, such as cuda."""
+
+    def run(self) -> None:
+        """Simulate and save."""
+        data.check_new_folder(self.out)
+        samples = tiltseries.simulate_tilt_series(
+            [molecules.load(name) for name in self.molecules],
+            n=self.n,
+            proportions=self.proportions,
+            seed=self.seed,
+            size=self.size,
+            dose=self.dose,
+            thickness=self.thickness,
+            defocus=self.defocus,
+            device=self.device,
+            progress=True,
+        )
+        print(f"{len(samples.table)} target samples in {data.save(samples, self.out)}")
+
+
+@dataclasses.dataclass
+class SimulateQuick(_Simulate):
+    """Simulate target samples in a second, by convolution alone: white noise, background and neighbours, no tilt series.
+
+    Example: voxuda simulate quick --molecules 4v4r 4cr2 4v94 --n-per-molecule 60 --out target
     """
 
     snr: tuple[float, ...] = (0.01, 0.1)
@@ -67,11 +119,12 @@ class SimulateTarget(_Simulate):
 
 @dataclasses.dataclass
 class Simulate:
-    """Simulate subtomograms with masks: `source` by the published recipe, `target` with a domain gap."""
+    """Simulate subtomograms with masks: `source` by the published recipe, `target` by tilt series, `quick`."""
 
     command: Annotated[
         Annotated[SimulateSource, tyro.conf.subcommand("source", prefix_name=False)]
-        | Annotated[SimulateTarget, tyro.conf.subcommand("target", prefix_name=False)],
+        | Annotated[SimulateTarget, tyro.conf.subcommand("target", prefix_name=False)]
+        | Annotated[SimulateQuick, tyro.conf.subcommand("quick", prefix_name=False)],
         tyro.conf.arg(name=""),
     ]
 

@@ -5,6 +5,7 @@ from voxuda.methods.dann import DANN
 from voxuda.methods.source_only import SourceOnly
 from voxuda.methods.supervised import Supervised
 from voxuda.methods.vox_uda import VoxUDA, VoxUDAOptions
+from voxuda.methods.zero_shot import ZeroShot
 from voxuda.volumes import InputError
 
 METHODS: dict[str, type[Method]] = {
@@ -12,6 +13,7 @@ METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "dann": DANN,
     "vox-uda": VoxUDA,
+    "zero-shot": ZeroShot,
 }
 
 __all__ = ["METHODS", "Batch", "Method", "VoxUDA", "VoxUDAOptions", "build"]

@@ -1,0 +1,169 @@
+import collections
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxuda import molecules, noise, tilts, tiltseries
+from voxuda.specimen import FIELD, PIXEL_SIZE, build_specimen
+from voxuda.volumes import InputError, zscore
+
+TARGETS = [molecules.load(name) for name in molecules.TARGET_MOLECULES]
+
+SERIES = tiltseries.Series(
+    angles=tilts.tilt_angles(-60, 60),
+    dose=100.0,
+    defocus=40e3,
+    astigmatism=0.0,
+    astigmatism_angle=0.0,
+    thickness=1000.0,
+    offset=0.0,
+    misalignment=0.0,
+    weighting="ramp",
+)
+
+
+def test_interaction_constant_at_300_kilovolt():
+    assert tiltseries.interaction_constant(300.0) == pytest.approx(6.526e-4, rel=1e-3)  # rad / (V Å), as tabulated
+
+
+def test_protein_exceeds_ice_by_the_potential_of_its_atoms():
+    """Electron scattering factors at angle 0 in Å, Peng et al. 1996, and the average residue of proteins."""
+    factor = {"H": 0.529, "C": 2.509, "N": 2.211, "O": 1.983, "S": 5.161}
+    residue = {"C": 4.9384, "H": 7.7583, "N": 1.3577, "O": 1.4773, "S": 0.0417}
+    per_dalton = sum(factor[e] * n for e, n in residue.items()) / 111.1254
+    protein = 47.878 * per_dalton * tiltseries.PROTEIN_DENSITY / 1000
+    molecules_of_ice = 0.93 / 18.015 * 0.60221  # per Å³
+    ice = 47.878 * (factor["O"] + 2 * factor["H"]) * molecules_of_ice
+    assert ice == pytest.approx(4.53, abs=0.02)
+    assert protein - ice == pytest.approx(tiltseries.PROTEIN_POTENTIAL, abs=0.03)
+
+
+def test_critical_exposure_at_the_fit_of_its_paper():
+    k = torch.tensor([0.05, 0.1, 1 / 3])
+    expected = [0.24499 * x**-1.6649 + 2.8141 for x in k.tolist()]
+    torch.testing.assert_close(tiltseries.critical_exposure(k), torch.tensor(expected))
+    assert tiltseries.critical_exposure(torch.tensor(1 / 3.0)) == pytest.approx(4.3, abs=0.1)
+
+
+def test_signal_fades_with_the_order_of_recording():
+    kept = tiltseries.exposure_filter(SERIES, (32, 32))
+    assert (kept[0] == 1).all() and (kept[1:, 3, 3] < kept[:-1, 3, 3]).all()
+    k = 3 / (32 * PIXEL_SIZE)
+    spent = 100.0 * 40 / 41
+    expected = math.exp(-spent / (2 * tiltseries.critical_exposure(torch.tensor(k)).item()))
+    assert kept[40, 0, 3] == pytest.approx(expected, rel=1e-4)
+
+
+def test_contrast_transfer_is_the_textbook_formula():
+    shape = (64, 64)
+    ours = tiltseries._contrast_transfer(torch.tensor([30e3]), SERIES, shape)[0]
+    k = tiltseries._frequency(shape).double()
+    wave = 0.0196875  # Å
+    phase = math.pi * wave * 30e3 * k**2 - math.pi / 2 * 2.7e7 * wave**3 * k**4 + math.asin(0.07)
+    torch.testing.assert_close(ours.double(), torch.sin(phase), rtol=0, atol=2e-3)
+
+
+def test_counts_of_empty_ice():
+    """Mean by Beer-Lambert, variance by Poisson and the detector's transfer."""
+    empty = torch.zeros(40, FIELD, FIELD)
+    counts = tiltseries.record(empty, SERIES, torch.Generator().manual_seed(0))
+    for t in (0, 40):
+        path = 1000.0 / math.cos(math.radians(SERIES.angles[t]))
+        expected = 100.0 / 41 * PIXEL_SIZE**2 * math.exp(-path / 3950)
+        assert counts[t].mean() == pytest.approx(expected, rel=0.005)
+        ky, kx = np.fft.fftfreq(FIELD), np.fft.fftfreq(counts.shape[2])
+        # Ours is a third of the detector's resolution: at our Nyquist frequency its transfer is 0.4 to the power 1/9.
+        transfer = 0.4 ** ((ky[:, None] ** 2 + kx**2) / 0.25 / 9)
+        assert counts[t].var() == pytest.approx(expected * (transfer**2).mean(), rel=0.05)
+
+
+def test_a_point_off_the_axis_is_seen_at_another_defocus():
+    point = torch.zeros(20, FIELD, FIELD)
+    point[10, FIELD // 2, FIELD // 2] = 1.0
+    series = dataclasses.replace(SERIES, angles=torch.tensor([45.0]), offset=20e3)
+    seen = tiltseries.ideal_images(point, series)[0]
+    shape = tuple(seen.shape)
+    phase = tiltseries.interaction_constant(300.0) * PIXEL_SIZE * tiltseries.PROTEIN_POTENTIAL / tiltseries.PROTEIN_DENSITY
+    projected = torch.fft.rfft2(tilts.project(point[None], series.angles)[0, 0] * phase)
+
+    def image(defocus):
+        transfer = tiltseries._contrast_transfer(torch.tensor([defocus]), series, shape)[0]
+        return torch.fft.irfft2(-2 * transfer * projected, s=shape)
+
+    middle = slice(FIELD // 2 - 8, FIELD // 2 + 8), slice(shape[1] // 2 - 8, shape[1] // 2 + 8)
+    right, wrong = ((seen - image(d))[middle].norm() / seen[middle].norm() for d in (20e3, 60e3))
+    assert right < 0.1 < 0.5 < wrong
+
+
+def test_the_tomogram_shows_the_specimen_protein_bright_and_not_its_mirror_image():
+    generator = torch.Generator().manual_seed(0)
+    made = build_specimen([TARGETS[0]] * 3, [molecules.load("2cg9")], 1000.0, 140, generator)
+    series = dataclasses.replace(SERIES, astigmatism=500.0, astigmatism_angle=30.0, offset=1000.0)
+    images = tiltseries.record(made.density, series, generator)
+    assert images.min() >= -50 and images.mean() > 100
+    tomogram = tiltseries.reconstruct(images, series, 140)
+    centres = made.centres.round().long()
+    seen = tiltseries.cut(tomogram, centres, 36)
+    true = tiltseries.truth(made, centres, 36, PIXEL_SIZE)
+
+    def agreement(volumes):
+        return np.corrcoef(volumes.flatten(), true.flatten())[0, 1]
+
+    mirrored = max(agreement(seen.flip(axis)) for axis in (2, 3, 4))
+    assert agreement(seen) > 0.25 and agreement(seen) > mirrored + 0.1, f"{agreement(seen):.2f}, mirrored {mirrored:.2f}"
+    assert agreement(tiltseries.cut(tiltseries.reconstruct(images, series, 140, correct=False), centres, 36)) < agreement(seen)
+
+
+@given(st.integers(1, 2000), st.lists(st.integers(1, 900), min_size=1, max_size=5))
+def test_counts_of_classes_add_up_and_are_near_their_share(total, proportions):
+    counts = tiltseries.class_counts(total, proportions)
+    assert sum(counts) == total
+    assert all(abs(c - total * p / sum(proportions)) < 1 for c, p in zip(counts, proportions, strict=True))
+
+
+def test_the_papers_proportions():
+    assert tiltseries.class_counts(1033, tiltseries.PROPORTIONS) == [901, 66, 66]
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return tiltseries.simulate_tilt_series(TARGETS, n=14, proportions=(2, 1, 1), seed=5)
+
+
+def test_samples_of_the_recipe(samples):
+    assert samples.volumes.shape == (14, 1, 32, 32, 32) and torch.isfinite(samples.volumes).all()
+    assert collections.Counter(row["molecule"] for row in samples.table) == {"4v4r": 7, "4cr2": 4, "4v94": 3}
+    assert torch.equal(samples.masks, samples.densities > 300)
+    assert len({row["dose"] for row in samples.table}) > 1, "one specimen made them all"
+    # The molecule is where its mask is, in every sample taken together: brighter inside than outside.
+    bright = zscore(samples.volumes)
+    inside = (bright * samples.masks).sum((1, 2, 3, 4)) / samples.masks.sum((1, 2, 3, 4))
+    assert (inside > 0).float().mean() > 0.9 and inside.mean() > 0.5
+    assert noise.noise_level(bright) > 0.2, "nothing for the noise generation module to measure"
+
+
+def test_same_seed_same_samples(samples):
+    again = tiltseries.simulate_tilt_series(TARGETS, n=14, proportions=(2, 1, 1), seed=5)
+    assert torch.equal(samples.volumes, again.volumes) and samples.table == again.table
+    other = tiltseries.simulate_tilt_series(TARGETS[:1], n=2, proportions=(1,), seed=6, size=16)
+    assert other.volumes.shape == (2, 1, 16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(n=0), "at least 1"),
+        (dict(size=20), "multiple of 8"),
+        (dict(proportions=(1, 2)), "one positive number a molecule"),
+        (dict(dose=(100.0, 10.0)), "the lower first"),
+        (dict(thickness=(0.0, 10.0)), "positive"),
+    ],
+)
+def test_values_that_no_microscope_has(changes, message):
+    with pytest.raises(InputError, match=message):
+        tiltseries.simulate_tilt_series(TARGETS, **changes)

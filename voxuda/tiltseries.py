@@ -1,0 +1,383 @@
+"""Target samples by way of a tilt series: images at each tilt of a crowded specimen, tomogram, subtomograms.
+
+Dose, thickness, defocus, tilt range and alignment change from specimen to specimen, so nobody who holds the subtomograms
+knows their noise level. :func:`record` says what is modelled and what is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch_ctf import calculate_ctf_2d
+from tqdm import tqdm
+
+from voxuda.molecules import MASK_THRESHOLD, Molecule, density, load
+from voxuda.optics import wavelength
+from voxuda.simulate import Subtomograms, in_crop
+from voxuda.specimen import FIELD, PIXEL_SIZE, Specimen, build_specimen
+from voxuda.tilts import Scheme, Weighting, backproject, project, tilt_angles, weighting
+from voxuda.volumes import InputError, fourier_resize
+
+PROPORTIONS = (901, 66, 66)
+"""Ribosomes, 26S proteasomes and TRiC in the paper's target data."""
+
+CROWDERS = ("1qvr", "2cg9", "3d2f", "1u6g")
+"""Chaperones and other complexes of 157 to 257 kDa, which no source set of the paper holds."""
+
+RANGES = ((-60.0, 60.0), (-50.0, 70.0))
+"""Tilt ranges in degrees; the second is that of a lamella, which is inclined by itself."""
+
+VOLTAGE = 300.0  # kilovolt
+SPHERICAL_ABERRATION = 2.7  # millimetre
+AMPLITUDE_CONTRAST = 0.07
+MEAN_FREE_PATH = 3950.0  # angstrom, of inelastic scattering in ice at 300 kV, measured by Rice et al. 2018
+DETECTOR_TRANSFER = 0.4  # at the Nyquist frequency of the detector
+DETECTOR_BINNING = 3
+PROTEIN_DENSITY = 810.0  # Da/nm³
+
+PROTEIN_POTENTIAL = 3.37
+"""Volt by which solid protein exceeds vitreous ice.
+
+A mean inner potential is 47.88 V Å² times the sum of the electron scattering factors at angle 0, per volume (Peng et al.
+1996): 7.90 V for the average residue, C4.94 H7.76 N1.36 O1.48 S0.04, at 810 Da/nm³, and 4.53 V for ice at 0.93 g/cm³.
+"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """How one tilt series is recorded.
+
+    Parameters
+    ----------
+    angles : Tensor
+        ``(T,)`` degrees, in the order of recording.
+    dose : float
+        Electrons per Å² over the whole series.
+    defocus, astigmatism : float
+        Angstrom; underfocus is positive. Half the difference of the two principal defoci.
+    astigmatism_angle : float
+        Degrees.
+    thickness : float
+        Of the ice, in angstrom.
+    offset : float
+        Distance of the field from the tilt axis, in angstrom; tilting moves the field up or down by it.
+    misalignment : float
+        Standard deviation of what is left of each image's shift along each axis, in voxels.
+    weighting : str
+        Of the reconstruction.
+    """
+
+    angles: torch.Tensor
+    dose: float
+    defocus: float
+    astigmatism: float
+    astigmatism_angle: float
+    thickness: float
+    offset: float
+    misalignment: float
+    weighting: Weighting
+
+
+def draw_series(
+    generator: torch.Generator,
+    *,
+    dose: tuple[float, float] = (40.0, 120.0),
+    thickness: tuple[float, float] = (800.0, 2000.0),
+    defocus: tuple[float, float] = (25e3, 60e3),
+) -> Series:
+    """A series with everything drawn at random: dose log-uniform, thickness and defocus uniform in the ranges given."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator).item()
+
+    def one_of(choices: Sequence):
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    low, high = one_of(RANGES)
+    return Series(
+        angles=tilt_angles(low, high, 3.0, one_of(get_args(Scheme))),
+        dose=dose[0] * (dose[1] / dose[0]) ** uniform(0, 1),
+        defocus=uniform(*defocus),
+        astigmatism=uniform(0, 1000),
+        astigmatism_angle=uniform(0, 180),
+        thickness=uniform(*thickness),
+        offset=uniform(-3000, 3000),
+        misalignment=uniform(0, 0.7),
+        weighting=one_of(get_args(Weighting)),
+    )
+
+
+def critical_exposure(k: torch.Tensor) -> torch.Tensor:
+    """Electrons per Å² that leave 1/e of the signal at frequency ``k``, any shape, in 1/Å (Grant and Grigorieff 2015)."""
+    return 0.24499 * k.clamp_min(1e-4) ** -1.6649 + 2.8141
+
+
+def interaction_constant(kilovolt: float) -> float:
+    """Phase in rad that an electron gains per volt and angstrom, relativistic."""
+    rest = 510.999  # keV
+    per_volt = 2 * torch.pi / (wavelength(1e3 * kilovolt) * 1e3 * kilovolt)
+    return per_volt * (rest + kilovolt) / (2 * rest + kilovolt)
+
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+
+def _frequency(shape: tuple[int, int]) -> torch.Tensor:
+    """Length of the frequency vector in 1/Å, ``(H, U // 2 + 1)``."""
+    ky, kx = torch.fft.fftfreq(shape[0], PIXEL_SIZE), torch.fft.rfftfreq(shape[1], PIXEL_SIZE)
+    return (ky[:, None] ** 2 + kx**2).sqrt()
+
+
+def _contrast_transfer(defocus: torch.Tensor, series: Series, shape: tuple[int, int]) -> torch.Tensor:
+    """CTF ``(T, H, U // 2 + 1)`` at defoci ``(T,)`` in angstrom; positive at low frequency."""
+    return calculate_ctf_2d(
+        defocus=defocus / 1e4,
+        astigmatism=series.astigmatism / 1e4,
+        astigmatism_angle=series.astigmatism_angle,
+        voltage=VOLTAGE,
+        spherical_aberration=SPHERICAL_ABERRATION,
+        amplitude_contrast=AMPLITUDE_CONTRAST,
+        phase_shift=0.0,
+        pixel_size=PIXEL_SIZE,
+        image_shape=shape,
+        rfft=True,
+        fftshift=False,
+    )
+
+
+def exposure_filter(series: Series, shape: tuple[int, int]) -> torch.Tensor:
+    """What damage leaves of the signal in each image, ``(T, H, U // 2 + 1)``: exp(-N / 2 N_e) at the exposure before it."""
+    before = series.dose / len(series.angles) * torch.arange(len(series.angles))
+    return torch.exp(-before[:, None, None] / (2 * critical_exposure(_frequency(shape))))
+
+
+def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
+    r"""Contrast of every image before electrons are counted, about 0, protein dark.
+
+    The phase of the electron wave is :math:`\varphi = \sigma \int V`; a weak phase gives the contrast
+    :math:`-2\,\mathcal{F}^{-1}[\mathrm{CTF} \cdot \mathcal{F}\varphi]`. At tilt θ the point u of the image lies higher than
+    the axis by (offset + u) tan θ, and its defocus is less by as much: three CTFs, at the left end, the middle and the right
+    end of the image, are blended linearly in between.
+
+    Parameters
+    ----------
+    density : Tensor
+        ``(D, H, W)`` excess over ice, in Da/nm³ of protein.
+    series : Series
+        How it is recorded.
+
+    Returns
+    -------
+    Tensor
+        ``(T, H, U)``.
+    """
+    potential = density * PROTEIN_POTENTIAL / PROTEIN_DENSITY
+    phase = interaction_constant(VOLTAGE) * PIXEL_SIZE * project(potential[None], series.angles)[0]
+    shape = (phase.shape[1], phase.shape[2])
+    spectrum = torch.fft.rfft2(phase) * exposure_filter(series, shape).to(phase.device)
+    u = torch.linspace(-1, 1, shape[1])
+    slope = torch.deg2rad(series.angles).tan()
+    contrast = torch.zeros_like(phase)
+    for node in (-1, 0, 1):
+        height = (series.offset + node * PIXEL_SIZE * shape[1] / 2) * slope
+        transfer = _contrast_transfer(series.defocus - height, series, shape).to(phase.device)
+        share = (1 - (u - node).abs()).clamp_min(0).to(phase.device)
+        contrast += share * torch.fft.irfft2(-2 * transfer * spectrum, s=shape)
+    return contrast
+
+
+def record(density: torch.Tensor, series: Series, generator: torch.Generator) -> torch.Tensor:
+    """Images of a specimen as a detector counts them, protein dark.
+
+    Modelled: projection of everything in the slab, contrast transfer with astigmatism and a defocus that changes with
+    tilt and place, radiation damage, loss of electrons in ice, Poisson statistics of the dose, the detector's modulation
+    transfer, and what alignment leaves of each image's shift. Left out: more than one scattering event, the depth of field
+    within the slab, beam-induced motion, charging, and energy loss other than as lost electrons.
+
+    Parameters
+    ----------
+    density : Tensor
+        ``(D, H, W)`` excess over ice, in Da/nm³ of protein.
+    series : Series
+        How it is recorded.
+    generator : torch.Generator
+        Source of randomness, on the device of ``density``.
+
+    Returns
+    -------
+    Tensor
+        ``(T, H, U)`` electrons a pixel.
+    """
+    device = density.device
+    path = series.thickness / torch.deg2rad(series.angles).cos()
+    electrons = series.dose / len(series.angles) * PIXEL_SIZE**2 * torch.exp(-path / MEAN_FREE_PATH)
+    expected = electrons.to(device)[:, None, None] * (1 + ideal_images(density, series)).clamp_min(0)
+    counts = torch.poisson(expected, generator=generator)
+    shape = (counts.shape[1], counts.shape[2])
+    detector_nyquist = DETECTOR_BINNING / (2 * PIXEL_SIZE)
+    transfer = DETECTOR_TRANSFER ** (_frequency(shape) / detector_nyquist).square()
+    ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.rfftfreq(shape[1])
+    shift = series.misalignment * torch.randn(2, len(series.angles), 1, 1, generator=generator, device=device)
+    moved = torch.polar(transfer.to(device), -2 * torch.pi * (ky.to(device)[:, None] * shift[0] + kx.to(device) * shift[1]))
+    return torch.fft.irfft2(torch.fft.rfft2(counts) * moved, s=shape)
+
+
+# --- tomogram ------------------------------------------------------------------------------------------------------
+
+
+def reconstruct(images: torch.Tensor, series: Series, depth: int, *, correct: bool = True) -> torch.Tensor:
+    """Tomogram by weighted back-projection, protein bright.
+
+    Each image is divided by its mean, turned to protein bright, has its phases flipped where the CTF at the nominal defocus
+    is negative (the change of defocus with tilt is left uncorrected, as in common pipelines), is weighted by exposure, then
+    by the ramp or its SIRT-like sibling along u, and smeared back.
+
+    Parameters
+    ----------
+    images : Tensor
+        ``(T, H, U)`` of :func:`record`.
+    series : Series
+        How they were recorded.
+    depth : int
+        Voxels of the tomogram along z.
+    correct : bool
+        Flip phases.
+
+    Returns
+    -------
+    Tensor
+        ``(D, H, W)``, mean about 0.
+    """
+    shape = (images.shape[1], images.shape[2])
+    contrast = 1 - images / images.mean((1, 2), keepdim=True)
+    filters = exposure_filter(series, shape) * weighting(shape[1], series.weighting)
+    if correct:
+        filters = filters * _contrast_transfer(torch.full_like(series.angles, series.defocus), series, shape).sign()
+    filtered = torch.fft.irfft2(torch.fft.rfft2(contrast) * filters.to(images.device), s=shape)
+    return backproject(filtered[None], series.angles, depth, FIELD)[0] / len(series.angles)
+
+
+def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor:
+    """Cubes of side ``box`` around whole voxels ``(K, 3)``, ``(K, 1, box, box, box)``; the field repeats along y and x."""
+    steps = torch.arange(box) - box // 2
+    z, y, x = ((centres[:, axis, None] + steps).to(tomogram.device) for axis in range(3))
+    y, x = y % FIELD, x % FIELD
+    return tomogram[z[:, :, None, None], y[:, None, :, None], x[:, None, None, :]][:, None]
+
+
+def truth(specimen: Specimen, centres: torch.Tensor, size: int, voxel_size: float) -> torch.Tensor:
+    """Noise-free density of all molecules around voxels ``(K, 3)``, in Da/nm³, ``(K, 1, size, size, size)``."""
+    positions, masses, spreads = specimen.beads
+    apart = positions - PIXEL_SIZE * centres[:, None]
+    period = PIXEL_SIZE * FIELD
+    apart[..., 1:] = (apart[..., 1:] + period / 2) % period - period / 2
+    edge = torch.full((len(centres),), voxel_size)
+    every = masses.expand(len(centres), -1), spreads.expand(len(centres), -1)
+    return density(*in_crop(apart, *every, size, edge), size, edge)
+
+
+# --- the recipe ----------------------------------------------------------------------------------------------------
+
+
+def class_counts(total: int, proportions: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to ``total`` in the given proportions, by largest remainder."""
+    exact = [total * p / sum(proportions) for p in proportions]
+    counts = [int(e) for e in exact]
+    for i in sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def simulate_tilt_series(
+    molecules: Sequence[Molecule],
+    *,
+    n: int = 300,
+    proportions: Sequence[float] = PROPORTIONS,
+    seed: int = 0,
+    size: int = 32,
+    dose: tuple[float, float] = (40.0, 120.0),
+    thickness: tuple[float, float] = (800.0, 2000.0),
+    defocus: tuple[float, float] = (25e3, 60e3),
+    device: str = "cpu",
+    progress: bool = False,
+) -> Subtomograms:
+    """Target samples, all the molecules of interest of as many specimens as it takes.
+
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The molecules of interest.
+    n : int
+        Samples in all.
+    proportions : sequence of float
+        Of the molecules.
+    seed : int
+        Seed of everything.
+    size : int
+        Side of a sample; a crop 1.3 times as large is rescaled to it, which makes voxels of 13.5 angstrom.
+    dose, thickness, defocus : tuple of float
+        Ranges, see :func:`draw_series`.
+    device : str
+        Where images and tomograms are computed.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Subtomograms
+        Masks hold every molecule in the crop, crowders too, vesicles not. Picked centres are off by up to 2 voxels.
+    """
+    _check(molecules, n, proportions, size, dose, thickness, defocus)
+    generator = torch.Generator().manual_seed(seed)
+    imaging = torch.Generator(device).manual_seed(seed)
+    counts = class_counts(n, proportions)
+    queue = [m for m, count in zip(molecules, counts, strict=True) for _ in range(count)]
+    queue = [queue[i] for i in torch.randperm(n, generator=generator).tolist()]
+    crowders = [*molecules, *(load(name) for name in CROWDERS)]
+    box = round(1.3125 * size)
+    voxel_size = PIXEL_SIZE * box / size
+    depth = 2 * round((max(thickness) / PIXEL_SIZE + box) / 2)  # one for all, so that projection matrices are made once
+    volumes, densities, table = [], [], []
+    bar = tqdm(total=n, unit="sample", desc="simulating", disable=not progress)
+    while queue:
+        series = draw_series(generator, dose=dose, thickness=thickness, defocus=defocus)
+        specimen = build_specimen(queue, crowders, series.thickness, depth, generator)
+        images = record(specimen.density.to(device), series, imaging)
+        tomogram = reconstruct(images, series, depth)
+        picked = specimen.centres + 4 * torch.rand(specimen.centres.shape, generator=generator) - 2
+        picked = picked.round().long().clamp(min=torch.tensor([box // 2, -FIELD, -FIELD]))
+        picked[:, 0].clamp_(max=depth - box // 2)
+        volumes.append(fourier_resize(cut(tomogram, picked, box), (size, size, size)).cpu())
+        densities.append(truth(specimen, picked, size, voxel_size))
+        for name in specimen.names:
+            queue.pop(next(i for i, m in enumerate(queue) if m.name == name))
+            table.append(
+                {
+                    "molecule": name,
+                    "dose": round(series.dose, 1),
+                    "thickness": round(series.thickness),
+                    "defocus": round(series.defocus),
+                    "tilts": f"{series.angles.min():.0f} to {series.angles.max():.0f}",
+                    "weighting": series.weighting,
+                    "voxel_size": round(voxel_size, 3),
+                }
+            )
+        bar.update(len(specimen.names))
+    bar.close()
+    density_all = torch.cat(densities)
+    return Subtomograms(torch.cat(volumes), density_all, density_all > MASK_THRESHOLD, table, voxel_size)
+
+
+def _check(molecules, n, proportions, size, *ranges) -> None:
+    if not molecules or len(proportions) != len(molecules) or min(proportions) <= 0:
+        raise InputError(f"{len(molecules)} molecules in proportions {list(proportions)}; give one positive number a molecule.")
+    if not 1 <= n <= 1_000_000:
+        raise InputError(f"n is {n}; it must be at least 1, and at most a million.")
+    if size % 8 or not 16 <= size <= 64:
+        raise InputError(f"size is {size}; it must be a multiple of 8 from 16 to 64.")
+    for name, (low, high) in zip(("dose", "thickness", "defocus"), ranges, strict=True):
+        if not 0 < low <= high < float("inf"):
+            raise InputError(f"{name} is {low} to {high}; give a range of positive numbers, the lower first.")
