@@ -1,3 +1,4 @@
+import gzip
 import json
 import shutil
 
@@ -5,7 +6,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from voxuda import methods, training
+from voxuda import methods, tiles, training
 from voxuda.cli import main
 from voxuda.volumes import InputError, read_mrc, write_mrc
 
@@ -205,7 +206,10 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
     noise = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
     write_mrc("good.mrc", noise)
     write_mrc("flat.mrc", np.ones((16, 16, 16), np.float32))
-    write_mrc("odd.mrc", noise[1:])
+    write_mrc("odd.mrcs", np.stack([noise[1:], noise[1:]]))
+    write_mrc("tomogram.mrc", np.pad(noise, [(0, 1), (0, 0), (0, 0)]))
+    with gzip.open("tomogram.mrc.gz", "wb") as file:
+        file.write((tmp_path / "tomogram.mrc").read_bytes())
     holes = noise.copy()
     holes[3, 3, 3] = np.nan
     with mrcfile.new("nan.mrc") as mrc, np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="NaN"):
@@ -219,7 +223,11 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
     for files, message in [
         ("flat.mrc", "flat.mrc: every voxel has the same value"),
         ("long.mrc", "long.mrc: voxels of [10.0, 10.0, 20.0] angstrom are not cubes"),
-        ("odd.mrc", "odd.mrc: sides (15, 16, 16) must be multiples of 8"),
+        ("odd.mrcs", "odd.mrcs: sides (15, 16, 16) must be multiples of 8"),
+        ("good.mrc tomogram.mrc", "tomogram.mrc: a tomogram among subtomograms"),
+        ("tomogram.mrc.gz", "tomogram.mrc.gz: a compressed tomogram cannot be read piece by piece; unpack it first"),
+        ("tomogram.mrc --tile 20", "tile is 20"),
+        ("tomogram.mrc --overlap 32", "overlap is 32"),
         ("nan.mrc", "nan.mrc: 1 voxels are NaN"),
         ("cut.mrc", "cut.mrc: not a readable MRC file"),
         ("none.mrc", "none.mrc: no such file"),
@@ -230,6 +238,40 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
         assert not (tmp_path / "m").exists(), "a mask was written before all files were checked"
+
+
+def test_segment_tomograms_one_by_one(tmp_path, monkeypatch, capsys, tiny):
+    monkeypatch.chdir(tmp_path)
+    training.train(tiny(method="source-only", epochs=1), tmp_path / "r", progress=False)
+    noise = np.random.default_rng(0).normal(size=(40, 36, 33)).astype(np.float32)
+    write_mrc("a.mrc", noise, 5.0, origin=(1.0, 2.0, 3.0))
+    write_mrc("b.rec", noise[::-1], 13.5)
+    write_mrc("flat.mrc", np.ones((41, 40, 40), np.float32))
+    command = "segment r a.mrc b.rec --out m".split()
+    assert main("segment r a.mrc flat.mrc --out m".split()) == 2
+    assert "flat.mrc: every voxel has the same value" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists(), "a mask was begun before all files were checked"
+
+    layer, calls = tiles.segment_layer, iter([False, False, False, True])  # in the second layer of the second tomogram
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            tiles, "segment_layer", lambda *a: layer(*a) if not next(calls) else (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        assert main(command) == 130
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"a_mask.mrc", "b_mask.rec.part", "b_mask.rec.progress"}
+    first = (tmp_path / "m" / "a_mask.mrc").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert (
+        "2 masks in m" in printed.out and "a.mrc: voxels of 5.00 angstrom" in printed.err and "b.rec: voxels" not in printed.err
+    )
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"a_mask.mrc", "b_mask.rec"}
+    assert (tmp_path / "m" / "a_mask.mrc").stat().st_mtime_ns == first
+    mask = read_mrc("m/a_mask.mrc")
+    assert mask.data.shape == (40, 36, 33) and mask.voxel_size == pytest.approx(5.0) and mask.origin == (1.0, 2.0, 3.0)
+    assert main([*command, "--overlap", "8"]) == 2
+    assert "a_mask.mrc: the file exists, made from another tomogram, run or tiling" in capsys.readouterr().err
 
 
 def test_segment_refuses_weights_of_another_architecture(tmp_path, monkeypatch, capsys, tiny):

@@ -30,7 +30,7 @@ def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, short_smok
     rows = experiments.select("modules", ["source-only"])
     for seed in range(2):
         folder = experiments.run_folder(tmp_path, rows[0], seed)
-        experiments._run(rows[0], "smoke", seed, folder, 1)
+        experiments._run(rows[0].config("smoke", seed), folder, 1)
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("weights.safetensors")}
     result = experiments.reproduce("modules", tmp_path, seeds=2, only=["source-only"])
     assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("weights.safetensors")}
@@ -44,16 +44,16 @@ def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, short_smok
 def test_scores_on_another_target_are_not_the_runs_own(tmp_path, short_smoke, folders):
     row = experiments.select("modules", ["source-only"])[0]
     folder = experiments.run_folder(tmp_path, row, 0)
-    experiments._run(row, "smoke", 0, folder, 1)
-    assert experiments._finished(row, "smoke", 0, folder)
+    experiments._run(row.config("smoke", 0), folder, 1)
+    assert experiments._finished(row.config("smoke", 0), folder)
     evaluation.evaluate_run(folder, folders / "target")
-    assert not experiments._finished(row, "smoke", 0, folder)
+    assert not experiments._finished(row.config("smoke", 0), folder)
 
 
 def test_fewer_seeds_do_not_shorten_the_table(tmp_path, short_smoke):
     row = experiments.select("modules", ["source-only"])[0]
     for seed in range(2):
-        experiments._run(row, "smoke", seed, experiments.run_folder(tmp_path, row, seed), 1)
+        experiments._run(row.config("smoke", seed), experiments.run_folder(tmp_path, row, seed), 1)
     result = experiments.reproduce("modules", tmp_path, seeds=1, only=["source-only"])
     assert result["seeds"] == 2 and [run["seed"] for run in result["rows"][0]["runs"]] == [0, 1]
 
@@ -61,7 +61,7 @@ def test_fewer_seeds_do_not_shorten_the_table(tmp_path, short_smoke):
 def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, short_smoke):
     row = experiments.select("modules", ["source-only"])[0]
     folder = experiments.run_folder(tmp_path, row, 0)
-    experiments._run(row, "smoke", 0, folder, 1)
+    experiments._run(row.config("smoke", 0), folder, 1)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "learning_rate": 0.5}))
     with pytest.raises(InputError, match="another configuration"):

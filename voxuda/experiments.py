@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from voxuda.evaluation import evaluate_run
 from voxuda.methods import VoxUDAOptions
-from voxuda.runs import SCALES, Config, is_run_of, provenance, read_record, save_json
+from voxuda.runs import SCALES, Config, Recipe, Scale, is_run_of, provenance, read_record, save_json
 from voxuda.training import train
 from voxuda.volumes import InputError
 
@@ -33,20 +34,35 @@ class Row:
         Name of the method.
     options : dict
         Fields of :class:`VoxUDAOptions` that differ from the paper's.
+    recipe : str
+        How the target is simulated where no folder is given.
     """
 
     name: str
     label: str
     method: str = "vox-uda"
     options: dict = field(default_factory=dict)
+    recipe: Recipe = "convolution"
 
-    def config(self, scale: str, seed: int) -> Config:
-        """The configuration of this row's run of one seed."""
-        return Config(method=self.method, scale=scale, seed=seed, vox_uda=VoxUDAOptions(**self.options))  # type: ignore[arg-type]
+    def config(self, scale: Scale, seed: int, target: str | None = None) -> Config:
+        """The configuration of this row's run of one seed, on a target folder or a simulated target."""
+        options = VoxUDAOptions(**self.options)
+        return Config(method=self.method, scale=scale, target=target, recipe=self.recipe, seed=seed, vox_uda=options)
 
 
 _ALONE = dict(noise="none", adversary=0.0)
 _BALANCED = dict(pseudo="balanced", adversary=0.0)
+
+_MAIN = (
+    Row("source-only", "source-only", "source-only"),
+    Row("zero-shot", "zero-shot (noise of random level)", "zero-shot"),
+    Row("dann", "DANN", "dann"),
+    Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
+    Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
+    Row("vox-uda", "Vox-UDA (paper's settings)"),
+    Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED),
+    Row("supervised", "supervised on target", "supervised"),
+)
 
 TABLES: dict[str, tuple[Row, ...]] = {
     "modules": (
@@ -71,8 +87,14 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("share-10", "share 0.10", options=dict(_BALANCED, share=0.10)),
         Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
     ),
+    "tilt-series": tuple(dataclasses.replace(row, name=f"tilt-{row.name}", recipe="tilt-series") for row in _MAIN),
+    "real": tuple(dataclasses.replace(row, name=f"real-{row.name}") for row in _MAIN),
 }
-"""``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth."""
+"""Declared tables.
+
+``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth.
+``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
+"""
 
 
 def select(table: str, only: list[str] | None = None) -> list[Row]:
@@ -93,7 +115,14 @@ def select(table: str, only: list[str] | None = None) -> list[Row]:
 
 
 def reproduce(
-    table: str, out: str | Path, *, scale: str = "smoke", seeds: int = 1, only: list[str] | None = None, jobs: int = 1
+    table: str,
+    out: str | Path,
+    *,
+    scale: Scale = "smoke",
+    seeds: int = 1,
+    only: list[str] | None = None,
+    jobs: int = 1,
+    target: str | None = None,
 ) -> dict:
     """Run a table and write ``OUT/TABLE-SCALE.json``; finished runs are kept, interrupted ones go on.
 
@@ -111,6 +140,8 @@ def reproduce(
         Names of rows.
     jobs : int
         Runs side by side, each on its share of the processor's cores.
+    target : str, optional
+        Folder with the target samples of all runs; each seed tests on other ones of them. Simulated when absent.
 
     Returns
     -------
@@ -121,22 +152,27 @@ def reproduce(
         raise InputError(f"seeds is {seeds} and jobs is {jobs}; both must be at least 1.")
     out = Path(out)
     rows = select(table, only)
-    todo = [(row, seed) for seed in range(seeds) for row in rows if not _finished(row, scale, seed, run_folder(out, row, seed))]
+    if table == "real" and target is None:
+        raise InputError("the table real needs --target, a folder of real subtomograms such as `voxuda data ribosomes` makes.")
+    runs = [
+        (row.label, seed, row.config(scale, seed, target), run_folder(out, row, seed)) for seed in range(seeds) for row in rows
+    ]
+    todo = [run for run in runs if not _finished(run[2], run[3])]
     threads = max(1, torch.get_num_threads() // jobs)
     with (
-        tqdm(total=len(rows) * seeds, initial=len(rows) * seeds - len(todo), unit="run", desc=f"{table}, {scale}") as bar,
+        tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run", desc=f"{table}, {scale}") as bar,
         _in_processes(jobs) as pool,
     ):
-        pending = {pool.submit(_run, row, scale, seed, run_folder(out, row, seed), threads): (row, seed) for row, seed in todo}
+        pending = {pool.submit(_run, config, folder, threads): (label, seed) for label, seed, config, folder in todo}
         try:
             for done in as_completed(pending):
-                row, seed = pending[done]
-                bar.write(f"{row.label}, seed {seed}: IoU {100 * done.result():.1f} %")
+                label, seed = pending[done]
+                bar.write(f"{label}, seed {seed}: IoU {100 * done.result():.1f} %")
                 bar.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
             raise
-    result = collect(table, out, scale=scale)
+    result = collect(table, out, scale=scale, target=target)
     save_json(result, out / f"{table}-{scale}.json")
     return result
 
@@ -151,23 +187,23 @@ def run_folder(out: Path, row: Row, seed: int) -> Path:
     return out / row.name / f"seed-{seed}"
 
 
-def _finished(row: Row, scale: str, seed: int, folder: Path) -> bool:
-    """Whether a run is trained and scored on its own test samples; refuses a run that this row would not make."""
+def _finished(config: Config, folder: Path) -> bool:
+    """Whether a run is trained and scored on its own test samples; refuses a run of another configuration."""
     if not (folder / "scores.json").exists():
         return False
-    if not is_run_of(folder, row.config(scale, seed)):
-        raise InputError(f"{folder}: was made with another configuration than row {row.name}; choose another --out.")
+    if not is_run_of(folder, config):
+        raise InputError(f"{folder}: was made with another configuration than its row has now; choose another --out.")
     return json.loads((folder / "scores.json").read_text())["target"] is None
 
 
-def _run(row: Row, scale: str, seed: int, folder: Path, threads: int) -> float:
+def _run(config: Config, folder: Path, threads: int) -> float:
     """Train and score one run in a process of its own."""
     torch.set_num_threads(threads)
-    train(row.config(scale, seed), folder, resume=True, progress=False)
+    train(config, folder, resume=True, progress=False)
     return evaluate_run(folder)["iou"]
 
 
-def collect(table: str, out: str | Path, *, scale: str) -> dict:
+def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = None) -> dict:
     """Gather the scores of all finished runs of a table.
 
     Returns
@@ -182,7 +218,7 @@ def collect(table: str, out: str | Path, *, scale: str) -> dict:
     collected = []
     for row in select(table):
         found = sorted(int(p.name.removeprefix("seed-")) for p in (out / row.name).glob("seed-*"))
-        seeds = [seed for seed in found if _finished(row, scale, seed, run_folder(out, row, seed))]
+        seeds = [seed for seed in found if _finished(row.config(scale, seed, target), run_folder(out, row, seed))]
         if seeds:
             runs = [_summary(run_folder(out, row, seed), seed) for seed in seeds]
             collected.append({"name": row.name, "label": row.label, "method": row.method, "options": row.options, "runs": runs})
@@ -204,6 +240,7 @@ def _summary(folder: Path, seed: int) -> dict:
         kind: {
             "iou": s["overall"]["iou"],
             "dice": s["overall"]["dice"],
+            "samples": s["samples"],
             "pooled_iou": s["pooled"]["iou"],
             "classes": {name: values["iou"] for name, values in s["classes"].items()},
             "foreground_share": s["foreground_share"],

@@ -204,14 +204,21 @@ def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Dom
 
 
 def load_target(config: Config, *, progress: bool = False) -> tuple[Domain, Domain]:
-    """The target's two parts, for training and for testing, which no sample shares."""
-    if config.target:
-        target = data.load(config.target)
-    else:
-        target = _simulated_target(config.recipe, SCALES[config.scale]["per_target"], config.seed, progress)
+    """The target's two parts, for training and for testing, which no sample shares.
+
+    A folder holds few samples, so each seed tests on other ones; what is simulated is new for each seed anyway.
+    """
+    if not config.target:
+        return load_simulated_target(config, progress=progress).split(0.6, seed=0)
+    target = data.load(config.target)
     if len(target) < 2:
         raise InputError(f"{config.target}: holds {len(target)} volume; training and testing need at least 2.")
-    return target.split(0.6, seed=0)
+    return target.split(0.6, seed=config.seed)
+
+
+def load_simulated_target(config: Config, *, progress: bool = False) -> Domain:
+    """All samples of the simulated target, by the recipe of the configuration."""
+    return _simulated_target(config.recipe, SCALES[config.scale]["per_target"], config.seed, progress)
 
 
 # Rows of a table train on the same samples, and so does a run's evaluation: the last ones are kept.

@@ -128,7 +128,15 @@ def _variance(volumes: torch.Tensor) -> torch.Tensor:
     return volumes.var(dim=(-3, -2, -1), keepdim=True, correction=0)
 
 
-def image_source(densities: torch.Tensor, snr: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def image_source(
+    densities: torch.Tensor,
+    snr: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    defocus: float = 50e3,
+    voxel_size: float = 10.0,
+    wedge_angle: float = 30.0,
+) -> torch.Tensor:
     """Image density crops as the paper's source data were imaged (aitom's simple convolution).
 
     Low-pass; white noise of half the budget; CTF; detector-shaped noise of the other half; low-pass; missing wedge. The
@@ -143,6 +151,10 @@ def image_source(densities: torch.Tensor, snr: torch.Tensor, generator: torch.Ge
         ``(B,)`` variance ratio, for example 0.03; infinity for no noise.
     generator : torch.Generator
         Source of randomness.
+    defocus, voxel_size : float
+        Angstrom; the published data's by default.
+    wedge_angle : float
+        Degrees lost on each side of the beam.
 
     Returns
     -------
@@ -151,8 +163,8 @@ def image_source(densities: torch.Tensor, snr: torch.Tensor, generator: torch.Ge
     """
     size = densities.shape[-1]
     lowpass = soft_lowpass(size, size // 4, 2.0)
-    wedge = missing_wedge(size)
-    transfer = ctf(size, 10.0, 50e3)[0, 0]
+    wedge = missing_wedge(size, wedge_angle)
+    transfer = ctf(size, voxel_size, defocus)[0, 0]
     detector = soft_lowpass(size, 1.0, 0.2 * size)
     clean = apply_filter(densities, lowpass)
     probe = torch.randn(4, 1, size, size, size, generator=generator)

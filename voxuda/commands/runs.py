@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from voxuda import evaluation, experiments, runs, training
+from voxuda import evaluation, experiments, ladder, runs, training
 
 
 @dataclasses.dataclass
@@ -74,7 +74,9 @@ class Reproduce:
     """
 
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
-    """modules: which part closes how much of the gap; share: what the balanced variant's prior is worth."""
+    """modules: which part closes how much of the gap; share: what the balanced variant's prior is worth; tilt-series: the
+    main methods on the target by tilt series; real: the same on --target; ladder: what each difference between the domains
+    costs a network trained on the source."""
     out: Path
     """Folder of the runs and of TABLE-SCALE.json."""
     scale: runs.Scale = "smoke"
@@ -85,8 +87,16 @@ class Reproduce:
     """Just these rows."""
     jobs: int = 1
     """Runs side by side."""
+    target: Path | None = None
+    """Folder with the target samples; the table real needs one."""
 
     def run(self) -> None:
         """Run and print the table."""
-        result = experiments.reproduce(self.table, self.out, scale=self.scale, seeds=self.seeds, only=self.only, jobs=self.jobs)
+        if self.table == "ladder":
+            print(ladder.markdown(ladder.climb(self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)))
+            return
+        target = None if self.target is None else str(self.target)
+        result = experiments.reproduce(
+            self.table, self.out, scale=self.scale, seeds=self.seeds, only=self.only, jobs=self.jobs, target=target
+        )
         print(experiments.markdown(result))
