@@ -51,3 +51,11 @@ def test_frequencies_against_numpy():
     np.testing.assert_allclose(kz[:, 0, 0], np.fft.fftfreq(10) * 10)
     np.testing.assert_allclose(ky[0, :, 0], np.fft.fftfreq(10) * 10)
     np.testing.assert_allclose(kx[0, 0], np.fft.rfftfreq(10) * 10)
+
+
+def test_critical_exposure_at_the_fit_of_its_paper():
+    k = torch.tensor([0.05, 0.1, 1 / 3])
+    expected = torch.tensor([0.245 * x**-1.665 + 2.81 for x in k.tolist()])
+    torch.testing.assert_close(optics.critical_exposure(k), expected)
+    assert optics.critical_exposure(k)[2] == pytest.approx(4.3, abs=0.1)
+    assert optics.critical_exposure(torch.tensor(0.0)) > 1e6

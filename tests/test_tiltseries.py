@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxuda import molecules, noise, tilts, tiltseries
+from voxuda import molecules, noise, optics, tilts, tiltseries
 from voxuda.specimen import FIELD, PIXEL_SIZE, build_specimen
 from voxuda.volumes import InputError, zscore
 
@@ -43,19 +43,12 @@ def test_protein_exceeds_ice_by_the_potential_of_its_atoms():
     assert protein - ice == pytest.approx(tiltseries.PROTEIN_POTENTIAL, abs=0.03)
 
 
-def test_critical_exposure_at_the_fit_of_its_paper():
-    k = torch.tensor([0.05, 0.1, 1 / 3])
-    expected = [0.24499 * x**-1.6649 + 2.8141 for x in k.tolist()]
-    torch.testing.assert_close(tiltseries.critical_exposure(k), torch.tensor(expected))
-    assert tiltseries.critical_exposure(torch.tensor(1 / 3.0)) == pytest.approx(4.3, abs=0.1)
-
-
 def test_signal_fades_with_the_order_of_recording():
     kept = tiltseries.exposure_filter(SERIES, (32, 32))
     assert (kept[0] == 1).all() and (kept[1:, 3, 3] < kept[:-1, 3, 3]).all()
     k = 3 / (32 * PIXEL_SIZE)
     spent = 100.0 * 40 / 41
-    expected = math.exp(-spent / (2 * tiltseries.critical_exposure(torch.tensor(k)).item()))
+    expected = math.exp(-spent / (2 * optics.critical_exposure(torch.tensor(k)).item()))
     assert kept[40, 0, 3] == pytest.approx(expected, rel=1e-4)
 
 

@@ -85,3 +85,8 @@ def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
     kz, _, kx = frequencies(size)
     reached = kx.abs() >= kz.abs() * torch.tan(torch.deg2rad(torch.tensor(angle)))
     return (reached & (radius_grid(size) <= size / 2)).float()
+
+
+def critical_exposure(k: torch.Tensor) -> torch.Tensor:
+    """Electrons per Å² that leave 1/e of the signal's power at frequency ``k``, any shape, in 1/Å (Grant, Grigorieff 2015)."""
+    return 0.245 * k.clamp_min(1e-6) ** -1.665 + 2.81

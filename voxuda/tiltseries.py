@@ -15,7 +15,7 @@ from torch_ctf import calculate_ctf_2d
 from tqdm import tqdm
 
 from voxuda.molecules import MASK_THRESHOLD, Molecule, density, load
-from voxuda.optics import wavelength
+from voxuda.optics import critical_exposure, wavelength
 from voxuda.simulate import Subtomograms, in_crop
 from voxuda.specimen import FIELD, PIXEL_SIZE, Specimen, build_specimen
 from voxuda.tilts import Scheme, Weighting, backproject, project, tilt_angles, weighting
@@ -108,11 +108,6 @@ def draw_series(
         misalignment=uniform(0, 0.7),
         weighting=one_of(get_args(Weighting)),
     )
-
-
-def critical_exposure(k: torch.Tensor) -> torch.Tensor:
-    """Electrons per Å² that leave 1/e of the signal at frequency ``k``, any shape, in 1/Å (Grant and Grigorieff 2015)."""
-    return 0.24499 * k.clamp_min(1e-4) ** -1.6649 + 2.8141
 
 
 def interaction_constant(kilovolt: float) -> float:
