@@ -289,7 +289,7 @@ def test_a_star_file_of_one_table(tmp_path, column, size):
         (STAR + "a.mrc 3 1\n", "rlnImagePixelSize holds None"),
         (STAR + "a.mrc 1 x\n", "rlnClassNumber holds x"),
         (STAR + "p.hdf 1 1\n", "e2proc3d.py"),
-        ("data_general\n\n_rlnTomoSubTomosAre2DStacks 1\n" + STAR + "2d.mrcs 1 1\n", "reconstruct a 3D subtomogram"),
+        ("data_general\n\n_rlnTomoSubTomosAre2DStacks 1\n" + STAR + "2d.mrcs 1 1\n", "reconstruct them, see voxuda.particles"),
         ("data_particles\n\nloop_\n_rlnTomoName #1\n_rlnCoordinateX #2\nt1 3\n", "no images in a column rlnImageName"),
         ("", "no images in a column rlnImageName"),
         ("data_particles\n\nloop_\n_rlnImageName #1\n", "no images in a column rlnImageName"),

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from voxuda import data, particles, ribosomes
+from voxuda.cli import main
 from voxuda.volumes import InputError, write_mrc
 
 
@@ -161,3 +163,26 @@ def test_the_data_hold_their_transfer_squared(stacks):
     order = found[0].exposure.argsort()
     assert 0.8 < float(flat[order[:5]].mean() / flat[order[-5:]].mean()) < 1.25
     assert float(power[order[:5]][:, ring].mean() / power[order[-5:]][:, ring].mean()) > 3
+
+
+def test_fetch_from_the_command_line_and_offline_in_one_sentence(upstream, tmp_path, monkeypatch, capsys):
+    assert main(["data", "fetch", "ribosomes-12A", "--out", str(tmp_path / "stacks")]) == 0
+    assert (tmp_path / "stacks" / ribosomes.AVERAGE).is_file()
+    monkeypatch.setattr(ribosomes, "URL", (tmp_path / "nowhere").as_uri())
+    capsys.readouterr()
+    assert main(["data", "fetch", "ribosomes-12A", "--out", str(tmp_path / "again")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("voxuda: ") and "check the network" in said and said.count("\n") == 1
+    assert not (tmp_path / "again").exists()
+
+
+def test_subtomograms_and_evidence_from_the_command_line(stacks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ribosomes, "geometry_evidence", lambda particles, supplied, seed: {"rank": [1] * len(particles)})
+    evidence = tmp_path / "geometry.json"
+    command = ["data", "ribosomes", str(stacks), "--missing", "skip", "--out", str(tmp_path / "r"), "--evidence", str(evidence)]
+    assert main(command) == 0
+    assert "20 of 20 particles" in capsys.readouterr().out and "torch" in json.loads(evidence.read_text())["collected_by"]
+    assert main(["data", "check", str(tmp_path / "r")]) == 0
+    assert "protein is bright" in capsys.readouterr().out
+    assert main([*command[:-4], "--out", str(tmp_path / "r2"), "--evidence", str(evidence)]) == 2
+    assert not (tmp_path / "r2").exists()

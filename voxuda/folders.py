@@ -172,7 +172,7 @@ def _of_star(star: Path) -> list[Entry]:
     particles: dict[str, list] = next((table for table in tables if "rlnImageName" in table), {})
     names = [str(name) for name in particles.get("rlnImageName", [])]
     if any(1 in table.get("rlnTomoSubTomosAre2DStacks", []) for table in tables):
-        raise InputError(f"{star}: lists stacks of 2D images, as RELION 5 makes them; reconstruct a 3D subtomogram of each.")
+        raise InputError(f"{star}: lists stacks of 2D images, as RELION 5 makes them; reconstruct them, see voxuda.particles.")
     if not names:
         raise InputError(f"{star}: names no images in a column rlnImageName; give the star file of extracted subtomograms.")
     files = [_find(name.rpartition("@")[2], star) for name in names]

@@ -1,17 +1,17 @@
-"""`voxuda data`: check subtomograms of your own, convert them for training."""
+"""`voxuda data`: check subtomograms of your own, convert them for training, get real ribosomes."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
 
-from voxuda import data, noise
-from voxuda.volumes import zscore
+from voxuda import data, noise, ribosomes, runs
+from voxuda.volumes import check_new_file, zscore
 
 
 @dataclasses.dataclass
@@ -149,12 +149,67 @@ class DataConvert:
 
 
 @dataclasses.dataclass
+class DataFetch:
+    """Download a public data set, with checksums, into a new folder.
+
+    ribosomes-12A: 40 ribosomes of four tomograms as stacks of 37 tilt images, 4 MB, the test data of tomoDRGN.
+
+    Example: voxuda data fetch ribosomes-12A --out stacks, then voxuda data ribosomes stacks --out ribosomes
+    """
+
+    name: Annotated[tyro.conf.Positional[Literal["ribosomes-12A"]], tyro.conf.arg(metavar="NAME")]
+    """Which: ribosomes-12A."""
+    out: Path
+    """New folder."""
+
+    def run(self) -> None:
+        """Download and check."""
+        ribosomes.fetch(self.out)
+        print(f"{self.name} in {self.out}; next: voxuda data ribosomes {self.out} --out ribosomes")
+
+
+@dataclasses.dataclass
+class DataRibosomes:
+    """Make subtomograms with masks from the tilt stacks that `voxuda data fetch ribosomes-12A` gets.
+
+    Example: voxuda data ribosomes stacks --out ribosomes
+
+    Two of the four tomograms, and whether their poses are right: voxuda data ribosomes stacks --missing skip
+    --evidence geometry.json --out ribosomes
+    """
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    """Folder with the star files, the average and the stacks."""
+    out: Path
+    """New folder for volumes.mrcs, masks.mrcs and samples.csv."""
+    missing: Literal["raise", "skip"] = "raise"
+    """What to do about particles whose stack is not there."""
+    evidence: Path | None = None
+    """New JSON file for Fourier shell correlations and pose ranks; takes a minute."""
+
+    def run(self) -> None:
+        """Reconstruct, place the masks, report."""
+        data.check_new_folder(self.out)
+        if self.evidence is not None:
+            check_new_file(self.evidence, overwrite=False)
+        ribosomes.prepare(self.source, self.out, missing=self.missing)
+        print(f"samples in {self.out}; look at them with `voxuda data check {self.out}`")
+        if self.evidence is not None:
+            found = ribosomes.geometry_evidence(*ribosomes.read(self.source, missing=self.missing), seed=0)
+            runs.save_json({"collected_by": runs.provenance(), **found}, self.evidence)
+            first = sum(rank == 1 for rank in found["rank"])
+            print(f"{first} of {len(found['rank'])} particles rank their own pose first of 101: {self.evidence}")
+
+
+@dataclasses.dataclass
 class Data:
-    """Subtomograms of your own: `check` what is there, `convert` it for training."""
+    """Subtomograms of your own: `check` what is there, `convert` it for training. Real ribosomes: `fetch`, `ribosomes`."""
 
     command: Annotated[
         Annotated[DataCheck, tyro.conf.subcommand("check", prefix_name=False)]
-        | Annotated[DataConvert, tyro.conf.subcommand("convert", prefix_name=False)],
+        | Annotated[DataConvert, tyro.conf.subcommand("convert", prefix_name=False)]
+        | Annotated[DataFetch, tyro.conf.subcommand("fetch", prefix_name=False)]
+        | Annotated[DataRibosomes, tyro.conf.subcommand("ribosomes", prefix_name=False)],
         tyro.conf.arg(name=""),
     ]
 
