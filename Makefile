@@ -38,10 +38,13 @@ test: book ## lint, types, unit tests, the built pages in a browser, notebooks t
 	$(BIN)/pytest
 	VOXUDA_BOOK=1 $(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks
 
+bench: venv ## time the package beside its peers, into results/benchmarks
+	$(BIN)/pytest benchmarks -s -p no:cacheprovider
+
 lab: venv ## open JupyterLab on the right kernel
 	$(BIN)/jupyter lab notebooks
 
 clean: ## remove the built pages, keep .venv
 	rm -rf _build
 
-.PHONY: help venv book notebooks test lab clean
+.PHONY: help venv book notebooks test bench lab clean

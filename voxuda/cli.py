@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"voxuda: {about or 'out of memory'}; --debug says where.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("voxuda: interrupted; `voxuda train` goes on with --resume, `voxuda reproduce` by itself.", file=sys.stderr)
+        print("voxuda: interrupted; `train` goes on with --resume, `reproduce` and `segment` by themselves.", file=sys.stderr)
         return 130
     return 0
 

@@ -39,15 +39,45 @@ def slices(
     masks : sequence of Tensor or None
         Outlined in orange.
     """
-    width = 7.5 / len(volumes)
-    figure, axes = plt.subplots(1, len(volumes), figsize=(7.5, width + 0.3), dpi=150, squeeze=False)
-    for axis, volume, title, mask in zip(axes[0], volumes, titles, masks or [None] * len(volumes), strict=True):
-        cube = _cube(volume)
-        low, high = np.quantile(cube, [0.01, 0.99])
-        middle = len(cube) // 2
-        axis.imshow(cube[middle], cmap="gray", vmin=low, vmax=high, origin="lower")
-        if mask is not None and _cube(mask)[middle].any():
-            axis.contour(_cube(mask)[middle], [0.5], colors=MASK_COLOUR, linewidths=1.5)
+    middles = [_cube(volume)[_cube(volume).shape[0] // 2] for volume in volumes]
+    outlines = [None if mask is None else _cube(mask)[_cube(mask).shape[0] // 2] for mask in masks or [None] * len(volumes)]
+    return panels(middles, titles, outlines)
+
+
+def panels(
+    images: Sequence[np.ndarray | torch.Tensor],
+    titles: Sequence[str],
+    outlines: Sequence[np.ndarray | torch.Tensor | None] | None = None,
+    *,
+    columns: int | None = None,
+) -> Figure:
+    """Grey images in rows, each on its own scale from the 1st to the 99th percentile.
+
+    Parameters
+    ----------
+    images : sequence of array
+        Each ``(H, W)``; the first row is at the bottom.
+    titles : sequence of str
+        One a panel.
+    outlines : sequence of array or None
+        Masks ``(H, W)``, outlined in orange.
+    columns : int, optional
+        Panels in a row; all of them by default.
+    """
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    heights = [max(i.shape[0] / i.shape[1] for i in images[row * columns : (row + 1) * columns]) for row in range(rows)]
+    width = 7.5 / columns
+    size = (7.5, sum(width * height + 0.3 for height in heights))
+    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=150, squeeze=False, height_ratios=heights)
+    for axis in axes.flat[len(images) :]:
+        axis.set_axis_off()
+    for axis, image, title, outline in zip(axes.flat, images, titles, outlines or [None] * len(images), strict=False):
+        grey = np.asarray(image, dtype=float)
+        low, high = np.quantile(grey, [0.01, 0.99])
+        axis.imshow(grey, cmap="gray", vmin=low, vmax=high, origin="lower")
+        if outline is not None and np.asarray(outline).any():
+            axis.contour(np.asarray(outline, dtype=float), [0.5], colors=MASK_COLOUR, linewidths=1.5)
         axis.set(title=title, xticks=[], yticks=[])
         axis.title.set_size(9)
     figure.tight_layout()
@@ -113,12 +143,14 @@ class Turnable:
         return {"text/plain": self.alt, "text/html": page, "application/vnd.plotly.v1+json": self.figure.to_plotly_json()}
 
 
-def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str) -> Figure:
-    """Up to four curves over their index, each labelled, with a colour and a dash of its own."""
+def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str, *, x: Sequence[float] | None = None) -> Figure:
+    """Up to four curves over ``x``, or over their index, each labelled, with a colour and a dash of its own."""
     figure, axis = plt.subplots(figsize=(6, 3), dpi=150)
     for (name, curve), colour, style in zip(values.items(), COLOURS, ("-", "--", ":", "-."), strict=False):
-        axis.plot(curve, style, color=colour, marker="." if len(curve) < 50 else "", label=name)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        at = range(len(curve)) if x is None else x
+        axis.plot(at, curve, style, color=colour, marker="." if len(curve) < 50 else "", label=name)
+    if x is None:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.legend(frameon=False)
     figure.tight_layout()

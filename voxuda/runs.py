@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from voxuda import __version__, data, molecules, simulate, tiltseries
 from voxuda.data import Domain
@@ -252,7 +252,7 @@ def save_weights(path: Path, network: VoxResNet, target: torch.Tensor) -> None:
     tensors = dict(network.state_dict())
     tensors |= {f"target_bn.{k}": v for k, v in target_batch_norm(network, target).items()}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    write_atomically(lambda temporary: save_file(tensors, temporary), path)
+    write_atomically(lambda temporary: temporary.write_bytes(save(tensors)), path)
 
 
 def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:

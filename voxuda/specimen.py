@@ -55,7 +55,7 @@ def vesicle(depth: int, centre: torch.Tensor, radius: float) -> torch.Tensor:
 
     def layer(middle: float, width: float, value: float) -> torch.Tensor:
         variance = width**2 + PIXEL_SIZE**2 / 6  # as the kernel that spreads beads over voxels
-        return value * width / variance**0.5 * torch.exp(-((height - middle) ** 2) / (2 * variance))
+        return value * width / variance**0.5 * torch.exp((-((height - middle) ** 2) / (2 * variance)).clamp_min(-25))
 
     return layer(-19, 5, 700) + layer(19, 5, 700) + layer(0, 10, 400)
 

@@ -1,0 +1,47 @@
+"""The target by tilt series: samples a second, and its two heavy steps beside torch-fourier-slice on one cube."""
+
+import torch
+import torch_fourier_slice
+from scipy.spatial.transform import Rotation
+
+from voxuda import molecules, tilts, tiltseries
+
+ANGLES = tilts.tilt_angles(-60, 60)
+SIDE = 96
+VOLUME = torch.rand(SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+MATRICES = torch.from_numpy(Rotation.from_euler("y", ANGLES.numpy()[:, None], degrees=True).as_matrix()).float()
+
+
+def test_samples(against):
+    targets = [molecules.load(name) for name in molecules.TARGET_MOLECULES]
+    against("tilt-series-samples", "samples", 24, lambda: tiltseries.simulate_tilt_series(targets, n=24), rounds=3)
+
+
+def test_projection(against):
+    against(
+        "tilt-series-projection",
+        "projections of 96³ voxels",
+        len(ANGLES),
+        lambda: tilts.project(VOLUME[None], ANGLES),
+        lambda: torch_fourier_slice.project_3d_to_2d(VOLUME, MATRICES, zyx_matrices=False),
+        "torch-fourier-slice project_3d_to_2d, of the cube alone, no copies beside it",
+    )
+
+
+def test_back_projection(against):
+    images = tilts.project(VOLUME[None], ANGLES)
+    square = images[0, :, :, images.shape[3] // 2 - SIDE // 2 :][:, :, :SIDE].contiguous()
+    weights = tilts.weighting(images.shape[3])
+
+    def ours():
+        spectrum = torch.fft.rfft(images) * weights
+        return tilts.backproject(torch.fft.irfft(spectrum, n=images.shape[3]), ANGLES, SIDE, SIDE)
+
+    against(
+        "tilt-series-back-projection",
+        "back-projections into 96³ voxels",
+        len(ANGLES),
+        ours,
+        lambda: torch_fourier_slice.backproject_2d_to_3d(square, MATRICES, zyx_matrices=False),
+        "torch-fourier-slice backproject_2d_to_3d",
+    )
