@@ -161,7 +161,7 @@ def reproduce(
     threads = max(1, torch.get_num_threads() // jobs)
     with (
         tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run", desc=f"{table}, {scale}") as bar,
-        _in_processes(jobs) as pool,
+        in_processes(jobs) as pool,
     ):
         pending = {pool.submit(_run, config, folder, threads): (label, seed) for label, seed, config, folder in todo}
         try:
@@ -177,7 +177,8 @@ def reproduce(
     return result
 
 
-def _in_processes(jobs: int) -> Executor:
+def in_processes(jobs: int) -> Executor:
+    """Worker processes for runs side by side."""
     # Spawned, since a fork of a process that has used OpenMP hangs.
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from tqdm import tqdm
 from voxuda import data, experiments, molecules
 from voxuda.data import Domain
 from voxuda.evaluation import predict, scores
-from voxuda.runs import SCALES, Config, Scale, load_network, load_simulated_target, provenance, read_record, save_json
-from voxuda.simulate import Subtomograms, image_source, render, smooth_background
-from voxuda.training import stream
+from voxuda.runs import SCALES, Config, Scale, load_network, provenance, read_record, save_json
+from voxuda.simulate import Subtomograms, image_source, render, simulate_target, smooth_background
+from voxuda.tiltseries import simulate_tilt_series
+from voxuda.training import stream, train
 from voxuda.voxresnet import target_batch_norm
 
 SOURCE = tuple(molecules.STAND_INS.get(name, name) for name in molecules.PAPER_SOURCE_SETS["table1"])
@@ -133,70 +135,109 @@ def score(run: Path, domain: Domain) -> dict:
     found = {"running": scores(predict(network, test.volumes) > 0.5, test)}
     network.load_state_dict(target_batch_norm(network, unlabelled), strict=False)
     found["target"] = scores(predict(network, test.volumes) > 0.5, test)
-    kept = {kind: {key: s["overall"][key] for key in ("iou", "dice")} for kind, s in found.items()}
-    return {"n": len(test), "foreground": found["target"]["foreground_share"]["truth"], **kept}
+    return {kind: {key: s["overall"][key] for key in ("iou", "dice")} for kind, s in found.items()}
 
 
 def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int = 1) -> dict:
-    """Train source-only networks, score them on every rung, and write ``OUT/ladder-SCALE.json``.
+    """Train source-only networks and one at home on every rung, score both there, and write ``OUT/ladder-SCALE.json``.
+
+    A rung may be hard for any network, so each has a reference: one trained on as many labelled samples of the rung itself.
+    What the difference between the domains costs is how far the source-only network falls short of it.
 
     Parameters
     ----------
     out : path
-        Folder of the runs; those of :func:`voxuda.experiments.reproduce` are taken as they are.
+        Folder of the runs; those of :func:`voxuda.experiments.reproduce` are taken as they are, finished ones kept.
     scale : str
         Sizes, see ``SCALES``.
     seeds : int
-        Networks, each with samples of its own.
+        Networks of each kind, each with samples of its own.
     jobs : int
         Runs side by side while training.
 
     Returns
     -------
     dict
-        ``rungs``, one a rung with ``name``, ``label`` and ``runs``, one a seed with ``target`` and ``running`` IoU and Dice;
-        ``scale``, ``sizes``, ``trained_by`` and ``collected_by``.
+        ``rungs``, one a rung with ``name``, ``label`` and ``runs``, one a seed with IoU and Dice of the ``source_only`` network
+        and of the one at ``home``, for both kinds of batch norm statistics; ``scale``, ``sizes``, ``differences``,
+        ``trained_by`` and ``collected_by``.
     """
     out = Path(out)
     experiments.reproduce("modules", out, scale=scale, seeds=seeds, only=["source-only"], jobs=jobs)
     row = experiments.select("modules", ["source-only"])[0]
-    sizes = SCALES[scale]
-    steps = [*((rung.name, rung.label) for rung in RUNGS), *TARGETS.items()]
+    steps = {**{rung.name: rung.label for rung in RUNGS}, **TARGETS}
+    runs = [(name, seed, out / f"rung-{name}" / f"seed-{seed}") for name in list(steps)[1:] for seed in range(seeds)]
+    todo = [run for run in runs if not (run[2] / "weights.safetensors").exists()]
+    threads = max(1, torch.get_num_threads() // jobs)
+    with (
+        tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run", desc=f"at home, {scale}") as bar,
+        experiments.in_processes(jobs) as pool,
+    ):
+        pending = [pool.submit(_train_at_home, name, scale, seed, folder, threads) for name, seed, folder in todo]
+        try:
+            for done in as_completed(pending):
+                done.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
+            raise
     rungs = []
-    for name, label in tqdm(steps, unit="rung", desc=f"ladder, {scale}"):
+    for name, label in tqdm(steps.items(), unit="rung", desc=f"ladder, {scale}"):
         found = []
         for seed in range(seeds):
-            found.append({"seed": seed, **score(experiments.run_folder(out, row, seed), _samples(name, scale, seed))})
+            domain = _samples(name, scale, seed)
+            away = experiments.run_folder(out, row, seed)
+            home = away if name == "source" else out / f"rung-{name}" / f"seed-{seed}"
+            shares = {"n": len(domain) // 2, "foreground": float(domain.masks.float().mean())}  # type: ignore[union-attr]
+            found.append({"seed": seed, **shares, "source_only": score(away, domain), "home": score(home, domain)})
         rungs.append({"name": name, "label": label, "runs": found})
     trained = read_record(experiments.run_folder(out, row, 0))["provenance"]
     result = {
-        "table": "ladder", "scale": scale, "sizes": sizes, "seeds": seeds, "trained_by": trained, "collected_by": provenance(),
-        "differences": {rung.name: dataclasses.asdict(rung) for rung in RUNGS}, "rungs": rungs,
+        "table": "ladder", "scale": scale, "sizes": SCALES[scale], "seeds": seeds, "trained_by": trained,
+        "collected_by": provenance(), "differences": {r.name: dataclasses.asdict(r) for r in RUNGS}, "rungs": rungs,
     }  # fmt: skip
     result = json.loads(json.dumps(result))
     save_json(result, out / f"ladder-{scale}.json")
     return result
 
 
+def _train_at_home(name: str, scale: Scale, seed: int, folder: Path, threads: int) -> None:
+    """Train a network on labelled samples of a rung, as many as the source has, in a process of its own."""
+    torch.set_num_threads(threads)
+    samples = folder.parent / f"samples-{seed}"
+    config = Config(method="source-only", scale=scale, source=str(samples), seed=seed)
+    if not samples.exists():
+        sizes = SCALES[scale]
+        n = len(SOURCE) * sizes["per_source"] * len(sizes["source_snr"])
+        made = _simulate(name, n, sizes["source_snr"], stream(seed, 4))
+        data.save(made, samples)
+    train(config, folder, resume=True, progress=False)
+
+
+def _simulate(name: str, n: int, snr: tuple[float, ...], seed: int) -> Subtomograms:
+    """About ``n`` samples of a rung or of one of the ``TARGETS``."""
+    library = [molecules.load(m) for m in molecules.TARGET_MOLECULES]
+    if name == "tilt-series":
+        return simulate_tilt_series(library, n=n, seed=seed)
+    if name == "convolution":
+        return simulate_target(library, n_per_molecule=n // len(library), seed=seed)
+    return simulate_rung(next(r for r in RUNGS if r.name == name), n // len(library), snr, seed)
+
+
 def _samples(name: str, scale: Scale, seed: int) -> Domain:
-    """What a rung's network of ``seed`` is scored on, shuffled."""
+    """What the networks of ``seed`` are scored on, shuffled; none of them was trained on it."""
     sizes = SCALES[scale]
-    if name in TARGETS:
-        domain = load_simulated_target(Config(scale=scale, seed=seed, recipe=name))  # type: ignore[arg-type]
-    else:
-        rung = next(r for r in RUNGS if r.name == name)
-        samples = simulate_rung(rung, sizes["per_target"], sizes["source_snr"], stream(seed, 3))
-        domain = data.from_simulation(samples)
+    n = len(molecules.TARGET_MOLECULES) * sizes["per_target"]
+    domain = data.from_simulation(_simulate(name, n, sizes["source_snr"], stream(seed, 3)))
     return domain.subset(torch.randperm(len(domain), generator=torch.Generator().manual_seed(seed)))
 
 
 def markdown(result: dict) -> str:
-    """The ladder as Markdown: mean IoU over seeds, lowest and highest, in percent."""
-    lines = ["| | IoU, batch norm of the samples | IoU, running batch norm |", "| --- | --- | --- |"]
+    """The ladder as Markdown: mean IoU over seeds, lowest and highest, in percent, batch norm statistics of the samples."""
+    lines = ["| | source-only | trained at home | short by |", "| --- | --- | --- | --- |"]
     for rung in result["rungs"]:
-        cells = []
-        for kind in ("target", "running"):
-            values = [100 * run[kind]["iou"] for run in rung["runs"]]
-            cells.append(f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
+        away, home = ([100 * run[who]["target"]["iou"] for run in rung["runs"]] for who in ("source_only", "home"))
+        columns = (away, home, [h - a for a, h in zip(away, home, strict=True)])
+        cells = [f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" for values in columns]
         lines.append(f"| {rung['label']} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -209,16 +209,12 @@ def load_target(config: Config, *, progress: bool = False) -> tuple[Domain, Doma
     A folder holds few samples, so each seed tests on other ones; what is simulated is new for each seed anyway.
     """
     if not config.target:
-        return load_simulated_target(config, progress=progress).split(0.6, seed=0)
+        simulated = _simulated_target(config.recipe, SCALES[config.scale]["per_target"], config.seed, progress)
+        return simulated.split(0.6, seed=0)
     target = data.load(config.target)
     if len(target) < 2:
         raise InputError(f"{config.target}: holds {len(target)} volume; training and testing need at least 2.")
     return target.split(0.6, seed=config.seed)
-
-
-def load_simulated_target(config: Config, *, progress: bool = False) -> Domain:
-    """All samples of the simulated target, by the recipe of the configuration."""
-    return _simulated_target(config.recipe, SCALES[config.scale]["per_target"], config.seed, progress)
 
 
 # Rows of a table train on the same samples, and so does a run's evaluation: the last ones are kept.
