@@ -53,6 +53,8 @@ def test_resume_takes_the_options_of_the_run(tmp_path, tiny, monkeypatch):
 def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main("simulate source --molecules 3gl1 --n-per-molecule 1 --snr 0.3 --size 16 --seed 1 --out s".split()) == 0
+    assert main("simulate target --n 2 --size 16 --molecules 4v94 --seed 3 --out tilts".split()) == 0
+    assert (tmp_path / "tilts" / "samples.csv").read_text().splitlines()[0].startswith("index,molecule,specimen,dose,")
     assert main("simulate quick --molecules 4v94 --n-per-molecule 5 --size 16 --out deep/t".split()) == 0
     assert {p.name for p in (tmp_path / "s").iterdir()} == {"volumes.mrcs", "masks.mrcs", "densities.mrcs", "samples.csv"}
     assert (tmp_path / "s" / "samples.csv").read_text().splitlines()[0] == "index,molecule,snr,defocus,voxel_size"
@@ -162,6 +164,15 @@ def test_help_teaches_by_example(command, capsys):
         ("simulate source --molecules 1bxn --out full/file/deep", "is a file"),
         ("simulate source --molecules 1bxn --n-per-molecule 1 --out /proc/voxuda", "/proc/voxuda: cannot be written"),
         ("simulate source --molecules 1bxn --snr 0 --out s", "positive variance ratio"),
+        ("simulate target --molecules 4v94 1bxn --proportions 1 --out s", "one positive number a molecule"),
+        ("simulate target --n 0 --out s", "n is 0"),
+        ("simulate target --dose 100 10 --out s", "the lower first"),
+        ("simulate target --molecules nope --out s", "nope: no embedded molecule"),
+        ("simulate target --out full", "full: the folder is not empty"),
+        ("reproduce ladder --only dann --out s", "leave --only and --target away"),
+        ("reproduce real --out s", "needs --target"),
+        ("reproduce tilt-series --target full --out s", "leave --target away"),
+        ("reproduce nope --out s", "and ladder"),
         ("simulate quick --molecules 4v94 --n-per-molecule 0 --out s", "must be at least 1"),
         ("train --method nope --out r", "nope: no such method"),
         ("train --target none --out r", "none: no such folder"),

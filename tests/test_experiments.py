@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from voxuda import evaluation, experiments
+from voxuda import data, evaluation, experiments, molecules, simulate
 from voxuda.volumes import InputError
 
 
@@ -75,3 +75,15 @@ def test_bad_names():
         experiments.select("modules", ["nope"])
     with pytest.raises(InputError, match="at least 1"):
         experiments.reproduce("modules", "x", seeds=0)
+
+
+def test_a_table_on_a_folder_says_which(tmp_path, short_smoke):
+    samples = simulate.simulate_target([molecules.load("4v94")], n_per_molecule=4)
+    data.save(samples, tmp_path / "mine")
+    row = experiments.select("real", ["real-zero-shot"])[0]
+    config = row.config("smoke", 0, str(tmp_path / "mine"))
+    assert config.batch_norm == "running" and config.target == str(tmp_path / "mine")
+    experiments._run(config, experiments.run_folder(tmp_path, row, 0), 1)
+    result = experiments.reproduce("real", tmp_path, only=["real-zero-shot"], target=str(tmp_path / "mine"))
+    assert result["target"] == "mine" and result["rows"][0]["runs"][0]["n"] == 2
+    assert len(result["rows"][0]["runs"][0]["target"]["samples"]) == 2

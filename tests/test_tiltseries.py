@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxuda import molecules, noise, optics, tilts, tiltseries
+from voxuda import data, molecules, noise, optics, tilts, tiltseries
 from voxuda.specimen import FIELD, PIXEL_SIZE, build_specimen
-from voxuda.volumes import InputError, zscore
+from voxuda.volumes import InputError, fourier_resize, zscore
 
 TARGETS = [molecules.load(name) for name in molecules.TARGET_MOLECULES]
 
@@ -75,22 +75,56 @@ def test_counts_of_empty_ice():
         assert counts[t].var() == pytest.approx(expected * (transfer**2).mean(), rel=0.05)
 
 
-def test_a_point_off_the_axis_is_seen_at_another_defocus():
+def point_image(series, x, defocus=None):
+    """Image of one voxel at ``x``, and what it would be with one defocus everywhere."""
     point = torch.zeros(20, FIELD, FIELD)
-    point[10, FIELD // 2, FIELD // 2] = 1.0
-    series = dataclasses.replace(SERIES, angles=torch.tensor([45.0]), offset=20e3)
+    point[10, FIELD // 2, x] = 1.0
     seen = tiltseries.ideal_images(point, series)[0]
-    shape = tuple(seen.shape)
     phase = tiltseries.interaction_constant(300.0) * PIXEL_SIZE * tiltseries.PROTEIN_POTENTIAL / tiltseries.PROTEIN_DENSITY
     projected = torch.fft.rfft2(tilts.project(point[None], series.angles)[0, 0] * phase)
 
-    def image(defocus):
-        transfer = tiltseries._contrast_transfer(torch.tensor([defocus]), series, shape)[0]
-        return torch.fft.irfft2(-2 * transfer * projected, s=shape)
+    def error(defocus):
+        transfer = tiltseries._contrast_transfer(torch.tensor([defocus]), series, tuple(seen.shape))[0]
+        flat = torch.fft.irfft2(-2 * transfer * projected, s=seen.shape)
+        u = round((x - FIELD // 2) * math.cos(math.radians(series.angles[0]))) + seen.shape[1] // 2
+        window = slice(FIELD // 2 - 8, FIELD // 2 + 8), slice(u - 8, u + 8)
+        return float((seen - flat)[window].norm() / seen[window].norm())
 
-    middle = slice(FIELD // 2 - 8, FIELD // 2 + 8), slice(shape[1] // 2 - 8, shape[1] // 2 + 8)
-    right, wrong = ((seen - image(d))[middle].norm() / seen[middle].norm() for d in (20e3, 60e3))
-    assert right < 0.1 < 0.5 < wrong
+    return error
+
+
+def test_a_field_off_the_axis_is_seen_at_another_defocus():
+    """A field 20,000 Å from the axis rises by sin 45° of it."""
+    series = dataclasses.replace(SERIES, angles=torch.tensor([45.0]), offset=20e3)
+    error = point_image(series, FIELD // 2)
+    right, wrong = error(40e3 - 20e3 * math.sin(math.pi / 4)), error(40e3 + 20e3 * math.sin(math.pi / 4))
+    assert right < 0.05 < 0.3 < wrong and error(20e3) > 0.1
+
+
+@pytest.mark.parametrize("angle", [60.0, -60.0])
+def test_defocus_changes_across_the_image(angle):
+    """A point at x rises by x sin θ."""
+    series = dataclasses.replace(SERIES, angles=torch.tensor([angle]), defocus=20e3)
+    rise = (84 - FIELD // 2) * PIXEL_SIZE * math.sin(math.radians(angle))
+    error = point_image(series, 84)
+    assert error(20e3 - rise) < 0.02 < 0.05 < error(20e3 + rise)
+
+
+def test_misaligned_images_are_shifted_by_the_deviation_asked_for():
+    """The same specimen and electrons, still and shifted: phase correlation finds where the images went."""
+    made = build_specimen([TARGETS[0]], [molecules.load("2cg9")], 1000.0, 140, torch.Generator().manual_seed(0))
+    series = dataclasses.replace(SERIES, dose=1000.0, misalignment=3.0)
+    still, moved = (
+        tiltseries.record(made.density, s, torch.Generator().manual_seed(1))
+        for s in (dataclasses.replace(series, misalignment=0.0), series)
+    )
+    cross = torch.fft.irfft2(torch.fft.rfft2(moved).conj() * torch.fft.rfft2(still), s=still.shape[1:])
+    peak = cross.flatten(1).argmax(1)
+    height, width = still.shape[1:]
+    shifts = torch.stack(
+        [(peak // width + height // 2) % height - height // 2, (peak % width + width // 2) % width - width // 2]
+    )
+    assert shifts.float().square().mean().sqrt() == pytest.approx(3.0, rel=0.25)
 
 
 def test_the_tomogram_shows_the_specimen_protein_bright_and_not_its_mirror_image():
@@ -132,7 +166,7 @@ def test_samples_of_the_recipe(samples):
     assert samples.volumes.shape == (14, 1, 32, 32, 32) and torch.isfinite(samples.volumes).all()
     assert collections.Counter(row["molecule"] for row in samples.table) == {"4v4r": 7, "4cr2": 4, "4v94": 3}
     assert torch.equal(samples.masks, samples.densities > 300)
-    assert len({row["dose"] for row in samples.table}) > 1, "one specimen made them all"
+    assert len({row["dose"] for row in samples.table}) == len({row["specimen"] for row in samples.table}) >= 3
     # The molecule is where its mask is, in every sample taken together: brighter inside than outside.
     bright = zscore(samples.volumes)
     inside = (bright * samples.masks).sum((1, 2, 3, 4)) / samples.masks.sum((1, 2, 3, 4))
@@ -140,11 +174,33 @@ def test_samples_of_the_recipe(samples):
     assert noise.noise_level(bright) > 0.2, "nothing for the noise generation module to measure"
 
 
+def test_no_specimen_is_in_both_parts_of_a_split(samples):
+    """Crops of one specimen overlap, so training on one would be training on part of the other."""
+    domain = data.from_simulation(samples)
+    train, test = domain.split(0.6, seed=0)
+    assert set(train.groups).isdisjoint(test.groups) and len(train) + len(test) == len(samples.table)
+    assert set(train.groups) | set(test.groups) == {str(row["specimen"]) for row in samples.table}
+
+
+def test_specimens_survive_the_disk(samples, tmp_path):
+    assert data.load(data.save(samples, tmp_path / "target")).groups == data.from_simulation(samples).groups
+
+
 def test_same_seed_same_samples(samples):
     again = tiltseries.simulate_tilt_series(TARGETS, n=14, proportions=(2, 1, 1), seed=5)
     assert torch.equal(samples.volumes, again.volumes) and samples.table == again.table
-    other = tiltseries.simulate_tilt_series(TARGETS[:1], n=2, proportions=(1,), seed=6, size=16)
+    other = tiltseries.simulate_tilt_series(TARGETS[:1], n=2, seed=6, size=16)
     assert other.volumes.shape == (2, 1, 16, 16, 16)
+
+
+@pytest.mark.parametrize("size", [16, 24, 32, 40, 48, 56, 64])
+def test_the_middle_voxel_stays_in_the_middle_when_rescaled(size):
+    box = 2 * round(tiltseries.BOX / 32 * size / 2)
+    axis = torch.arange(box) - box // 2
+    blob = torch.exp(-(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2) / 18.0)
+    small = fourier_resize(blob[None, None], (size, size, size))[0, 0]
+    centre = (small.sum((1, 2)) * torch.arange(size)).sum() / small.sum()
+    assert centre == pytest.approx(size // 2, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +209,11 @@ def test_same_seed_same_samples(samples):
         (dict(n=0), "at least 1"),
         (dict(size=20), "multiple of 8"),
         (dict(proportions=(1, 2)), "one positive number a molecule"),
+        (dict(proportions=(1, 1, float("inf"))), "one positive number a molecule"),
         (dict(dose=(100.0, 10.0)), "the lower first"),
-        (dict(thickness=(0.0, 10.0)), "positive"),
+        (dict(dose=(1e-6, 10.0)), "dose is 1e-06"),
+        (dict(thickness=(0.0, 10.0)), "between 600 and 5000"),
+        (dict(defocus=(float("nan"), 1e4)), "defocus is nan"),
     ],
 )
 def test_values_that_no_microscope_has(changes, message):

@@ -28,11 +28,14 @@ class Domain:
         ``(N, 1, D, H, W)`` bool.
     classes : list of str
         Class of each sample, for scores by class.
+    groups : list of str, optional
+        Samples of one group, cut from one specimen, stay together in a split.
     """
 
     volumes: torch.Tensor
     masks: torch.Tensor | None
     classes: list[str]
+    groups: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.volumes)
@@ -40,16 +43,23 @@ class Domain:
     def subset(self, index: torch.Tensor) -> Domain:
         """The samples at ``index``, a ``(K,)`` tensor of integers."""
         masks = None if self.masks is None else self.masks[index]
-        return Domain(self.volumes[index], masks, [self.classes[i] for i in index.tolist()])
+        groups = None if self.groups is None else [self.groups[i] for i in index.tolist()]
+        return Domain(self.volumes[index], masks, [self.classes[i] for i in index.tolist()], groups)
 
     def to(self, device: torch.device) -> Domain:
         """The same samples on another device."""
-        return Domain(self.volumes.to(device), None if self.masks is None else self.masks.to(device), self.classes)
+        masks = None if self.masks is None else self.masks.to(device)
+        return Domain(self.volumes.to(device), masks, self.classes, self.groups)
 
     def split(self, share: float, seed: int) -> tuple[Domain, Domain]:
-        """Two parts, the first with ``share`` of every class, drawn by ``seed``."""
+        """Two parts, the first with ``share`` of every class, or of the groups if there are some, drawn by ``seed``."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator).tolist()
+        if self.groups is not None:
+            drawn = list(dict.fromkeys(self.groups[i] for i in order))
+            taken = set(drawn[: min(max(1, round(share * len(drawn))), max(1, len(drawn) - 1))])
+            parts = [[i for i, group in enumerate(self.groups) if (group in taken) == first] for first in (True, False)]
+            return self.subset(torch.tensor(parts[0])), self.subset(torch.tensor(parts[1], dtype=torch.long))
         sizes = {name: self.classes.count(name) for name in set(self.classes)}
         groups: dict[str, list[int]] = {}
         for i in order:  # classes of one sample are split together, so that neither part takes all
@@ -63,7 +73,8 @@ class Domain:
 
 def from_simulation(samples: Subtomograms) -> Domain:
     """A domain of simulated samples, normalised, classes named by molecule."""
-    return Domain(zscore(samples.volumes), samples.masks, [row["molecule"] for row in samples.table])
+    groups = [str(row["specimen"]) for row in samples.table] if "specimen" in samples.table[0] else None
+    return Domain(zscore(samples.volumes), samples.masks, [row["molecule"] for row in samples.table], groups)
 
 
 def save(samples: Subtomograms, out: str | Path) -> Path:
@@ -215,7 +226,9 @@ class SubtomogramFolder:
     def domain(self, *, progress: bool = False) -> Domain:
         """All samples, each with mean 0 and variance 1, for training and scoring."""
         volumes, masks = self.stack(progress=progress)
-        return Domain(zscore(volumes), masks, [entry.name for entry in self.entries])
+        groups = [entry.group for entry in self.entries if entry.group]
+        names = [entry.name for entry in self.entries]
+        return Domain(zscore(volumes), masks, names, groups if len(groups) == len(names) else None)
 
     def save(self, out: str | Path, *, progress: bool = False) -> Path:
         """Write the samples as ``volumes.mrcs``, ``masks.mrcs`` and ``samples.csv`` into a new folder, all or none.

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from voxuda.evaluation import evaluate_run
 from voxuda.methods import VoxUDAOptions
-from voxuda.runs import SCALES, Config, Recipe, Scale, is_run_of, provenance, read_record, save_json
+from voxuda.runs import SCALES, BatchNorm, Config, Recipe, Scale, is_run_of, provenance, read_record, save_json
 from voxuda.training import train
 from voxuda.volumes import InputError
 
@@ -47,7 +47,10 @@ class Row:
     def config(self, scale: Scale, seed: int, target: str | None = None) -> Config:
         """The configuration of this row's run of one seed, on a target folder or a simulated target."""
         options = VoxUDAOptions(**self.options)
-        return Config(method=self.method, scale=scale, target=target, recipe=self.recipe, seed=seed, vox_uda=options)
+        statistics_of: BatchNorm = "running" if self.method == "zero-shot" else "target"  # it has no target to measure
+        return Config(
+            self.method, scale, target=target, recipe=self.recipe, batch_norm=statistics_of, seed=seed, vox_uda=options
+        )
 
 
 _ALONE = dict(noise="none", adversary=0.0)
@@ -106,7 +109,7 @@ def select(table: str, only: list[str] | None = None) -> list[Row]:
         Unknown table or row.
     """
     if table not in TABLES:
-        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
+        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)} and ladder.")
     rows = TABLES[table]
     unknown = set(only or []) - {row.name for row in rows}
     if unknown:
@@ -152,6 +155,8 @@ def reproduce(
         raise InputError(f"seeds is {seeds} and jobs is {jobs}; both must be at least 1.")
     out = Path(out)
     rows = select(table, only)
+    if table == "tilt-series" and target is not None:
+        raise InputError("the table tilt-series simulates its target; leave --target away, or choose the table real.")
     if table == "real" and target is None:
         raise InputError("the table real needs --target, a folder of real subtomograms such as `voxuda data ribosomes` makes.")
     runs = [
@@ -210,10 +215,10 @@ def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = N
     Returns
     -------
     dict
-        ``table``, ``scale``, ``sizes``, ``seeds`` (the most that a row has), ``collected_by`` (code and hardware of this call)
-        and ``rows``; a row has its ``name``, ``label``, ``method``, ``options`` and ``runs``. A run, one a seed, has ``n`` test
-        samples, the ``seconds`` and the ``provenance`` of its training, and for both kinds of batch norm statistics IoU, Dice,
-        pooled IoU, IoU by class and foreground share.
+        ``table``, ``scale``, ``target`` (name of its folder), ``sizes``, ``seeds`` (the most that a row has), ``collected_by``
+        (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options`` and ``runs``.
+        A run, one a seed, has ``n`` test samples, the ``seconds`` and the ``provenance`` of its training, and for both kinds of
+        batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class and foreground share.
     """
     out = Path(out)
     collected = []
@@ -226,6 +231,7 @@ def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = N
     return {
         "table": table,
         "scale": scale,
+        "target": None if target is None else Path(target).name,
         "sizes": SCALES[scale],
         "seeds": max((len(row["runs"]) for row in collected), default=0),
         "collected_by": provenance(),

@@ -47,6 +47,8 @@ class Entry:
         ``(D, H, W)`` in voxels.
     voxel_size : float
         Edge of a voxel in angstrom; 0 when nothing says.
+    group : str, optional
+        The specimen it was cut from, when a table says.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Entry:
     mask: Path | None
     shape: tuple[int, int, int]
     voxel_size: float
+    group: str | None = None
 
     @property
     def label(self) -> str:
@@ -122,10 +125,10 @@ def _of_own_folder(folder: Path) -> list[Entry]:
         rows = csv.DictReader(file)
         if "molecule" not in (rows.fieldnames or ()):
             raise InputError(f"{table}: has no column molecule; name the class of each sample there.")
-        classes = [row["molecule"] for row in rows]
-    if len(classes) != len(entries):
-        raise InputError(f"{table}: {len(classes)} rows for {len(entries)} volumes; give one row each.")
-    return [dataclasses.replace(entry, name=name) for entry, name in zip(entries, classes, strict=True)]
+        said = [(row["molecule"], row.get("specimen")) for row in rows]
+    if len(said) != len(entries):
+        raise InputError(f"{table}: {len(said)} rows for {len(entries)} volumes; give one row each.")
+    return [dataclasses.replace(entry, name=name, group=group) for entry, (name, group) in zip(entries, said, strict=True)]
 
 
 def _of_files(folder: Path) -> list[Entry]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from voxuda import data, experiments, molecules
 from voxuda.data import Domain
 from voxuda.evaluation import predict, scores
+from voxuda.optics import apply_filter, missing_wedge
 from voxuda.runs import SCALES, Config, Scale, load_network, provenance, read_record, save_json
 from voxuda.simulate import Subtomograms, image_source, render, simulate_target, smooth_background
 from voxuda.tiltseries import simulate_tilt_series
@@ -35,9 +36,11 @@ class Rung:
     names : tuple of str
         The molecules.
     snr_factor : float
-        Signal-to-noise ratio over the source's.
+        Signal-to-noise ratio over the source's. The ratio is that of each crop's variance, as in the source recipe: where a
+        difference changes the variance of the crop, noise changes with it.
     white : bool
-        Noise of the same variance in every sample, but white up to the Nyquist frequency instead of low-passed.
+        Noise of the same variance in every sample, but spread evenly up to the Nyquist frequency instead of low-passed: less
+        of it lies where the molecules are.
     defocus, voxel_size : float
         Angstrom.
     neighbours : int
@@ -118,7 +121,8 @@ def simulate_rung(rung: Rung, n_per_molecule: int, snr: tuple[float, ...], seed:
         if rung.white:
             noiseless = image_source(crowded, torch.full_like(ratio, torch.inf), generator, **optics)
             deviation = (imaged - noiseless).std(dim=(1, 2, 3, 4), keepdim=True)
-            imaged = noiseless + deviation * torch.randn(imaged.shape, generator=generator)
+            grain = apply_filter(torch.randn(imaged.shape, generator=generator), missing_wedge(32, rung.wedge_angle))
+            imaged = noiseless + deviation * grain / grain.std(dim=(1, 2, 3, 4), keepdim=True)
         parts.append((imaged, clean, [{"molecule": rung.names[i]} for i in choice[:, 0].tolist()]))
     densities = torch.cat([clean for _, clean, _ in parts])
     volumes = torch.cat([imaged for imaged, _, _ in parts])

@@ -68,6 +68,7 @@ def build_specimen(
     generator: torch.Generator,
     *,
     cytosol: float = 60.0,
+    device: torch.device | str = "cpu",
 ) -> Specimen:
     """A vesicle, the first of the wanted molecules, crowders in the gaps, cytosol in between.
 
@@ -84,7 +85,9 @@ def build_specimen(
     generator : torch.Generator
         Source of randomness.
     cytosol : float
-        Standard deviation of the solution between the molecules, in Da/nm³.
+        Standard deviation of the solution between the molecules, in Da/nm³; its mean counts as ice.
+    device : device
+        Where densities are computed.
 
     Returns
     -------
@@ -96,12 +99,12 @@ def build_specimen(
     def in_voxels(molecule: Molecule) -> float:
         return molecule.radius / PIXEL_SIZE
 
-    # At most a handful of the wanted, so that many specimens are needed; others until bounding spheres fill a sixth.
+    # At most a handful of the wanted, so that many specimens are needed; others until bounding spheres fill a third.
     wanted = wanted[:PER_SPECIMEN]
     pick = torch.randint(len(crowders), (300,), generator=generator).tolist()
     others = [crowders[i] for i in pick]
     filled = torch.tensor([4 / 3 * torch.pi * in_voxels(m) ** 3 for m in [*wanted, *others]]).cumsum(0)
-    others = others[: max(0, int((filled < layers * FIELD**2 / 6).sum()) - len(wanted))]
+    others = others[: max(0, int((filled < layers * FIELD**2 / 3).sum()) - len(wanted))]
 
     bubble = 15 + 10 * torch.rand((), generator=generator).item()
     wall = 4.0
@@ -114,14 +117,16 @@ def build_specimen(
     inside = (torch.arange(depth) - depth / 2).abs() < layers / 2
     noise = smooth_background(1, (depth, FIELD, FIELD), generator)[0, 0]
     content += cytosol * noise * inside[:, None, None]
+    content = content.to(device)
 
     molecules = [*wanted, *others]
     rotations = random_rotations(len(molecules), generator)
     found = [i for i, spot in enumerate(spots) if spot is not None]
-    positions = [PIXEL_SIZE * spots[i] + molecules[i].positions @ rotations[i].T for i in found]  # type: ignore[operator]
+    turned = (molecules[i].positions @ rotations[i].T for i in found)
+    positions = [(PIXEL_SIZE * spots[i] + beads).to(device) for i, beads in zip(found, turned, strict=True)]  # type: ignore[operator]
     for i, placed in zip(found, positions, strict=True):
         _add(content, placed, molecules[i])
-    masses, spreads = (torch.cat([getattr(molecules[i], name) for i in found]) for name in ("masses", "spreads"))
+    masses, spreads = (torch.cat([getattr(molecules[i], name) for i in found]).to(device) for name in ("masses", "spreads"))
     targets = [i for i in found if i < len(wanted)]
     centres = torch.stack([spots[i] for i in targets])  # type: ignore[misc]
     return Specimen(content, centres, [wanted[i].name for i in targets], (torch.cat(positions), masses, spreads))
@@ -132,7 +137,8 @@ def _add(content: torch.Tensor, positions: torch.Tensor, molecule: Molecule) -> 
     low = (positions.amin(0) / PIXEL_SIZE).floor().int() - 2
     side = int(((positions.amax(0) / PIXEL_SIZE).ceil().int() + 3 - low).max())
     local = positions - PIXEL_SIZE * (low + side // 2)
-    part = density(local[None], molecule.masses[None], molecule.spreads[None], side, PIXEL_SIZE)[0, 0]
-    z, y, x = (torch.arange(side) + start for start in low.tolist())
+    masses, spreads = molecule.masses.to(content.device), molecule.spreads.to(content.device)
+    part = density(local[None], masses[None], spreads[None], side, PIXEL_SIZE)[0, 0]
+    z, y, x = (torch.arange(side, device=content.device) + start for start in low.tolist())
     kept = (z >= 0) & (z < len(content))
     content[z[kept, None, None], (y % FIELD)[:, None], x % FIELD] += part[kept]

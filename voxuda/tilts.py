@@ -25,7 +25,7 @@ def tilt_angles(low: float, high: float, step: float = 3.0, scheme: Scheme = "do
     Parameters
     ----------
     low, high : float
-        Ends of the range in degrees.
+        Degrees; no tilt lies outside, and the series is symmetric about the middle.
     step : float
         Increment in degrees.
     scheme : str
@@ -86,7 +86,9 @@ def _splat(angles: tuple[float, ...], depth: int, width: int, *, copies: bool) -
 
 
 @lru_cache(maxsize=8)
-def _matrix(angles: tuple[float, ...], depth: int, width: int, step: Literal["project", "backproject"]) -> torch.Tensor:
+def _matrix(
+    angles: tuple[float, ...], depth: int, width: int, step: Literal["project", "backproject"], device: torch.device
+) -> torch.Tensor:
     if step == "project":
         matrix = _splat(angles, depth, width, copies=True)
     else:
@@ -94,7 +96,7 @@ def _matrix(angles: tuple[float, ...], depth: int, width: int, step: Literal["pr
     rows, columns, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
     with warnings.catch_warnings():  # that sparse tensors are in beta
         warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(rows, columns, values, matrix.shape)
+        return torch.sparse_csr_tensor(rows, columns, values, matrix.shape).to(device)
 
 
 def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
@@ -113,7 +115,7 @@ def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         ``(B, T, H, U)`` with ``U`` of :func:`detector_width`; voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
     """
     batch, depth, height, width = slabs.shape
-    matrix = _matrix(tuple(angles.tolist()), depth, width, "project").to(slabs.device)
+    matrix = _matrix(tuple(angles.tolist()), depth, width, "project", slabs.device)
     columns = slabs.permute(1, 3, 0, 2).reshape(depth * width, batch * height)
     return (matrix @ columns).reshape(len(angles), -1, batch, height).permute(2, 0, 3, 1)
 
@@ -139,7 +141,7 @@ def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: i
     needed = detector_width(depth, width, angles)
     if pixels != needed:
         raise InputError(f"images are {pixels} pixels wide; a slab {depth} deep and {width} wide needs {needed}.")
-    matrix = _matrix(tuple(angles.tolist()), depth, width, "backproject").to(images.device)
+    matrix = _matrix(tuple(angles.tolist()), depth, width, "backproject", images.device)
     columns = images.permute(1, 3, 0, 2).reshape(tilts * pixels, batch * height)
     return (matrix @ columns).reshape(depth, width, batch, height).permute(2, 0, 3, 1)
 

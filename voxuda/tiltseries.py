@@ -6,6 +6,7 @@ knows their noise level. :func:`record` says what is modelled and what is left o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -24,11 +25,14 @@ from voxuda.volumes import InputError, fourier_resize
 PROPORTIONS = (901, 66, 66)
 """Ribosomes, 26S proteasomes and TRiC in the paper's target data."""
 
+BOX = 42
+"""Side of a crop in voxels of the tomogram, which is rescaled to 32."""
+
 CROWDERS = ("1qvr", "2cg9", "3d2f", "1u6g")
 """Chaperones and other complexes of 157 to 257 kDa, which no source set of the paper holds."""
 
 RANGES = ((-60.0, 60.0), (-50.0, 70.0))
-"""Tilt ranges in degrees; the second is that of a lamella, which is inclined by itself."""
+"""Tilt ranges in degrees; the second lies off the middle, as where something shades one side."""
 
 VOLTAGE = 300.0  # kilovolt
 SPHERICAL_ABERRATION = 2.7  # millimetre
@@ -63,7 +67,7 @@ class Series:
     thickness : float
         Of the ice, in angstrom.
     offset : float
-        Distance of the field from the tilt axis, in angstrom; tilting moves the field up or down by it.
+        Distance of the field from the tilt axis along x, in angstrom; tilting by θ lifts the field by its sin θ.
     misalignment : float
         Standard deviation of what is left of each image's shift along each axis, in voxels.
     weighting : str
@@ -143,6 +147,11 @@ def _contrast_transfer(defocus: torch.Tensor, series: Series, shape: tuple[int, 
     )
 
 
+def local_defocus(series: Series) -> torch.Tensor:
+    """Defocus in the middle of the field at each tilt, ``(T,)`` in angstrom: less where tilting lifts it towards the source."""
+    return series.defocus - series.offset * torch.deg2rad(series.angles).sin()
+
+
 def exposure_filter(series: Series, shape: tuple[int, int]) -> torch.Tensor:
     """What damage leaves of the signal in each image, ``(T, H, U // 2 + 1)``: exp(-N / 2 N_e) at the exposure before it."""
     before = series.dose / len(series.angles) * torch.arange(len(series.angles))
@@ -153,9 +162,9 @@ def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
     r"""Contrast of every image before electrons are counted, about 0, protein dark.
 
     The phase of the electron wave is :math:`\varphi = \sigma \int V`; a weak phase gives the contrast
-    :math:`-2\,\mathcal{F}^{-1}[\mathrm{CTF} \cdot \mathcal{F}\varphi]`. At tilt θ the point u of the image lies higher than
-    the axis by (offset + u) tan θ, and its defocus is less by as much: three CTFs, at the left end, the middle and the right
-    end of the image, are blended linearly in between.
+    :math:`-2\,\mathcal{F}^{-1}[\mathrm{CTF} \cdot \mathcal{F}\varphi]`. At tilt θ the middle of the field lies higher
+    than the axis by offset · sin θ, the point u of the image by u tan θ more, and defocus is less by as much: three CTFs, at
+    the left end, the middle and the right end of the image, are blended linearly in between.
 
     Parameters
     ----------
@@ -174,11 +183,11 @@ def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
     shape = (phase.shape[1], phase.shape[2])
     spectrum = torch.fft.rfft2(phase) * exposure_filter(series, shape).to(phase.device)
     u = torch.linspace(-1, 1, shape[1])
-    slope = torch.deg2rad(series.angles).tan()
+    tilt = torch.deg2rad(series.angles)
     contrast = torch.zeros_like(phase)
     for node in (-1, 0, 1):
-        height = (series.offset + node * PIXEL_SIZE * shape[1] / 2) * slope
-        transfer = _contrast_transfer(series.defocus - height, series, shape).to(phase.device)
+        height = node * PIXEL_SIZE * shape[1] / 2 * tilt.tan()
+        transfer = _contrast_transfer(local_defocus(series) - height, series, shape).to(phase.device)
         share = (1 - (u - node).abs()).clamp_min(0).to(phase.device)
         contrast += share * torch.fft.irfft2(-2 * transfer * spectrum, s=shape)
     return contrast
@@ -190,7 +199,8 @@ def record(density: torch.Tensor, series: Series, generator: torch.Generator) ->
     Modelled: projection of everything in the slab, contrast transfer with astigmatism and a defocus that changes with
     tilt and place, radiation damage, loss of electrons in ice, Poisson statistics of the dose, the detector's modulation
     transfer, and what alignment leaves of each image's shift. Left out: more than one scattering event, the depth of field
-    within the slab, beam-induced motion, charging, and energy loss other than as lost electrons.
+    within the slab, beam-induced motion, charging, energy loss other than as lost electrons, and that RNA, which displaces
+    less ice than protein of the same mass, scatters more.
 
     Parameters
     ----------
@@ -226,9 +236,9 @@ def record(density: torch.Tensor, series: Series, generator: torch.Generator) ->
 def reconstruct(images: torch.Tensor, series: Series, depth: int, *, correct: bool = True) -> torch.Tensor:
     """Tomogram by weighted back-projection, protein bright.
 
-    Each image is divided by its mean, turned to protein bright, has its phases flipped where the CTF at the nominal defocus
-    is negative (the change of defocus with tilt is left uncorrected, as in common pipelines), is weighted by exposure, then
-    by the ramp or its SIRT-like sibling along u, and smeared back.
+    Each image is divided by its mean, turned to protein bright, has its phases flipped where the CTF of the middle of the field
+    is negative, is weighted by exposure, then by the ramp or its SIRT-like sibling along u, and smeared back. The defocus is
+    taken as known for each image, but as one for the whole image.
 
     Parameters
     ----------
@@ -250,7 +260,7 @@ def reconstruct(images: torch.Tensor, series: Series, depth: int, *, correct: bo
     contrast = 1 - images / images.mean((1, 2), keepdim=True)
     filters = exposure_filter(series, shape) * weighting(shape[1], series.weighting)
     if correct:
-        filters = filters * _contrast_transfer(torch.full_like(series.angles, series.defocus), series, shape).sign()
+        filters = filters * _contrast_transfer(local_defocus(series), series, shape).sign()
     filtered = torch.fft.irfft2(torch.fft.rfft2(contrast) * filters.to(images.device), s=shape)
     return backproject(filtered[None], series.angles, depth, FIELD)[0] / len(series.angles)
 
@@ -266,10 +276,10 @@ def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor
 def truth(specimen: Specimen, centres: torch.Tensor, size: int, voxel_size: float) -> torch.Tensor:
     """Noise-free density of all molecules around voxels ``(K, 3)``, in Da/nm³, ``(K, 1, size, size, size)``."""
     positions, masses, spreads = specimen.beads
-    apart = positions - PIXEL_SIZE * centres[:, None]
+    apart = positions - PIXEL_SIZE * centres[:, None].to(positions.device)
     period = PIXEL_SIZE * FIELD
     apart[..., 1:] = (apart[..., 1:] + period / 2) % period - period / 2
-    edge = torch.full((len(centres),), voxel_size)
+    edge = torch.full((len(centres),), voxel_size, device=positions.device)
     every = masses.expand(len(centres), -1), spreads.expand(len(centres), -1)
     return density(*in_crop(apart, *every, size, edge), size, edge)
 
@@ -290,16 +300,19 @@ def simulate_tilt_series(
     molecules: Sequence[Molecule],
     *,
     n: int = 300,
-    proportions: Sequence[float] = PROPORTIONS,
+    proportions: Sequence[float] | None = None,
     seed: int = 0,
     size: int = 32,
     dose: tuple[float, float] = (40.0, 120.0),
     thickness: tuple[float, float] = (800.0, 2000.0),
     defocus: tuple[float, float] = (25e3, 60e3),
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Subtomograms:
-    """Target samples, all the molecules of interest of as many specimens as it takes.
+    """Target samples, up to six from each of as many specimens as it takes.
+
+    One specimen at a time, whose images are a batch. Samples of one specimen share ice, dose and, where they are neighbours,
+    voxels: the table's ``specimen`` keeps them together when a domain is split.
 
     Parameters
     ----------
@@ -307,10 +320,10 @@ def simulate_tilt_series(
         The molecules of interest.
     n : int
         Samples in all.
-    proportions : sequence of float
-        Of the molecules.
+    proportions : sequence of float, optional
+        Of the molecules; for three molecules ``PROPORTIONS``, else equal.
     seed : int
-        Seed of everything.
+        Seed of everything: the same gives the same samples on the same machine with as many threads.
     size : int
         Side of a sample; a crop 1.3 times as large is rescaled to it, which makes voxels of 13.5 angstrom.
     dose, thickness, defocus : tuple of float
@@ -325,54 +338,68 @@ def simulate_tilt_series(
     Subtomograms
         Masks hold every molecule in the crop, crowders too, vesicles not. Picked centres are off by up to 2 voxels.
     """
+    if proportions is None:
+        proportions = PROPORTIONS if len(molecules) == len(PROPORTIONS) else [1] * len(molecules)
     _check(molecules, n, proportions, size, dose, thickness, defocus)
     generator = torch.Generator().manual_seed(seed)
-    imaging = torch.Generator(device).manual_seed(seed)
+    imaging = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
     counts = class_counts(n, proportions)
     queue = [m for m, count in zip(molecules, counts, strict=True) for _ in range(count)]
     queue = [queue[i] for i in torch.randperm(n, generator=generator).tolist()]
     crowders = [*molecules, *(load(name) for name in CROWDERS)]
-    box = round(1.3125 * size)
+    box = 2 * round(BOX / 32 * size / 2)  # even, so that the middle voxel stays in the middle when rescaled
     voxel_size = PIXEL_SIZE * box / size
-    depth = 2 * round((max(thickness) / PIXEL_SIZE + box) / 2)  # one for all, so that projection matrices are made once
+    depth = 2 * round((max(thickness) / PIXEL_SIZE + box) / 2) + 2  # one for all, so that projection matrices are made once
     volumes, densities, table = [], [], []
     bar = tqdm(total=n, unit="sample", desc="simulating", disable=not progress)
+    number = 0
     while queue:
         series = draw_series(generator, dose=dose, thickness=thickness, defocus=defocus)
-        specimen = build_specimen(queue, crowders, series.thickness, depth, generator)
-        images = record(specimen.density.to(device), series, imaging)
+        specimen = build_specimen(queue, crowders, series.thickness, depth, generator, device=device)
+        images = record(specimen.density, series, imaging)
         tomogram = reconstruct(images, series, depth)
-        picked = specimen.centres + 4 * torch.rand(specimen.centres.shape, generator=generator) - 2
-        picked = picked.round().long().clamp(min=torch.tensor([box // 2, -FIELD, -FIELD]))
-        picked[:, 0].clamp_(max=depth - box // 2)
+        picked = (specimen.centres + 4 * torch.rand(specimen.centres.shape, generator=generator) - 2).round().long()
+        picked[:, 0].clamp_(box // 2, depth - box // 2)
         volumes.append(fourier_resize(cut(tomogram, picked, box), (size, size, size)).cpu())
-        densities.append(truth(specimen, picked, size, voxel_size))
+        densities.append(truth(specimen, picked, size, voxel_size).cpu())
         for name in specimen.names:
             queue.pop(next(i for i, m in enumerate(queue) if m.name == name))
-            table.append(
-                {
-                    "molecule": name,
-                    "dose": round(series.dose, 1),
-                    "thickness": round(series.thickness),
-                    "defocus": round(series.defocus),
-                    "tilts": f"{series.angles.min():.0f} to {series.angles.max():.0f}",
-                    "weighting": series.weighting,
-                    "voxel_size": round(voxel_size, 3),
-                }
-            )
+            table.append({"molecule": name, "specimen": number, **_about(series), "voxel_size": round(voxel_size, 3)})
+        number += 1
         bar.update(len(specimen.names))
     bar.close()
     density_all = torch.cat(densities)
     return Subtomograms(torch.cat(volumes), density_all, density_all > MASK_THRESHOLD, table, voxel_size)
 
 
-def _check(molecules, n, proportions, size, *ranges) -> None:
-    if not molecules or len(proportions) != len(molecules) or min(proportions) <= 0:
+def _about(series: Series) -> dict:
+    """What a table says of a series."""
+    return {
+        "dose": round(series.dose, 1),
+        "thickness": round(series.thickness),
+        "defocus": round(series.defocus),
+        "tilts": f"{series.angles.min():.0f} to {series.angles.max():.0f}",
+        "scheme": "bidirectional" if series.angles[2] > series.angles[1] else "dose-symmetric",
+        "misalignment": round(series.misalignment, 2),
+        "weighting": series.weighting,
+    }
+
+
+def _check(
+    molecules: Sequence[Molecule], n: int, proportions: Sequence[float], size: int, *ranges: tuple[float, float]
+) -> None:
+    if not molecules or len(proportions) != len(molecules) or not all(0 < p < math.inf for p in proportions):
         raise InputError(f"{len(molecules)} molecules in proportions {list(proportions)}; give one positive number a molecule.")
+    for molecule in molecules:
+        if 2 * molecule.radius > FIELD * PIXEL_SIZE:
+            raise InputError(
+                f"{molecule.name}: {2 * molecule.radius:.0f} angstrom across; the field is {FIELD * PIXEL_SIZE:.0f}."
+            )
     if not 1 <= n <= 1_000_000:
         raise InputError(f"n is {n}; it must be at least 1, and at most a million.")
     if size % 8 or not 16 <= size <= 64:
         raise InputError(f"size is {size}; it must be a multiple of 8 from 16 to 64.")
-    for name, (low, high) in zip(("dose", "thickness", "defocus"), ranges, strict=True):
-        if not 0 < low <= high < float("inf"):
-            raise InputError(f"{name} is {low} to {high}; give a range of positive numbers, the lower first.")
+    limits = {"dose": (1.0, 1000.0), "thickness": (600.0, 5000.0), "defocus": (1e3, 2e5)}
+    for (name, (least, most)), (low, high) in zip(limits.items(), ranges, strict=True):
+        if not least <= low <= high <= most:
+            raise InputError(f"{name} is {low:g} to {high:g}; give the lower first, both between {least:g} and {most:g}.")

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from voxuda import evaluation, experiments, ladder, runs, training
+from voxuda.volumes import InputError
 
 
 @dataclasses.dataclass
@@ -93,6 +94,8 @@ class Reproduce:
     def run(self) -> None:
         """Run and print the table."""
         if self.table == "ladder":
+            if self.only or self.target is not None:
+                raise InputError("the ladder has its own rows and samples; leave --only and --target away.")
             print(ladder.markdown(ladder.climb(self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)))
             return
         target = None if self.target is None else str(self.target)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from voxuda import data, molecules, simulate, tiltseries
+from voxuda import data, molecules, runs, simulate, tiltseries, training
 
 
 @dataclasses.dataclass
@@ -61,11 +61,11 @@ class SimulateTarget:
     out: Path
     """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
     n: int = 60
-    """Samples in all; about seven a second on two cores."""
+    """Samples in all; some a second on two cores."""
     molecules: list[str] = dataclasses.field(default_factory=lambda: list(molecules.TARGET_MOLECULES))
     """Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default."""
-    proportions: tuple[float, ...] = tiltseries.PROPORTIONS
-    """One number a molecule; the paper's by default."""
+    proportions: tuple[float, ...] | None = None
+    """One number a molecule; 901 66 66 for three molecules, as in the paper, else equal."""
     dose: tuple[float, float] = (40.0, 120.0)
     """Lowest and highest number of electrons per square angstrom, over the whole series."""
     thickness: tuple[float, float] = (800.0, 2000.0)
@@ -76,12 +76,13 @@ class SimulateTarget:
     """The same seed gives the same samples."""
     size: int = 32
     """Side of a sample in voxels of 13.5 angstrom."""
-    device: str = "cpu"
-    """Where images and tomograms are computed, such as cuda."""
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where densities, images and tomograms are computed."""
 
     def run(self) -> None:
         """Simulate and save."""
         data.check_new_folder(self.out)
+        device = training.make_fabric(runs.Config(device=self.device)).device
         samples = tiltseries.simulate_tilt_series(
             [molecules.load(name) for name in self.molecules],
             n=self.n,
@@ -91,7 +92,7 @@ class SimulateTarget:
             dose=self.dose,
             thickness=self.thickness,
             defocus=self.defocus,
-            device=self.device,
+            device=device,
             progress=True,
         )
         print(f"{len(samples.table)} target samples in {data.save(samples, self.out)}")

@@ -15,7 +15,8 @@ class ZeroShot(Method):
 
     Every source sample gets white Gaussian noise of a level of its own, uniform in ``NOISE_RANGE``, and is brought back to
     variance 1; both versions are segmented, and the consistency loss ties their features. Nothing of the target is used, so
-    the score that counts is the one with running batch norm statistics; what statistics of the target would add is the other.
+    the score that counts is the one with running batch norm statistics (``--batch-norm running``); what statistics of the
+    target would add is the other.
     """
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:

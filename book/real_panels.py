@@ -1,0 +1,62 @@
+"""Middle slices of real test particles with the masks that finished runs give them, as JSON for the chapter on them.
+
+Usage: python book/real_panels.py RUNS RIBOSOMES, where RUNS is the --out of `voxuda reproduce real` and RIBOSOMES the folder
+of its --target. Writes results/real-panels.json; the chapter then needs neither.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from voxuda import data, evaluation, runs
+from voxuda.optics import apply_filter, soft_lowpass
+
+ROOT = Path(__file__).resolve().parent.parent
+SHOWN = ("source-only", "zero-shot", "vox-uda", "ours", "supervised")
+PARTICLES = 3
+
+
+def rows(image: torch.Tensor) -> list[list[int]]:
+    """An image ``(H, W)`` as bytes, from its 1st to its 99th percentile."""
+    low, high = image.flatten().float().quantile(torch.tensor([0.01, 0.99]))
+    return (255 * ((image - low) / (high - low)).clamp(0, 1)).round().int().tolist()
+
+
+def outline(mask: torch.Tensor) -> list[str]:
+    """A mask ``(H, W)`` as lines of 0 and 1."""
+    return ["".join("01"[int(v)] for v in line) for line in mask]
+
+
+def main(folder: Path, ribosomes: Path) -> None:
+    """Write the file."""
+    everything = data.load(ribosomes)
+    _, test = runs.load_target(runs.read_config(folder / "real-source-only" / "seed-0"))
+    # 40 Å of 12 Å voxels: what an eye needs; the networks see the volumes as they are.
+    smooth = apply_filter(test.volumes, soft_lowpass(32, 32 * 12 / 40, 1.5))
+    found = {}
+    for name in SHOWN:
+        network = runs.load_network(folder / f"real-{name}" / "seed-0")
+        found[name] = evaluation.predict(network, test.volumes) > 0.5
+    particles = [
+        {
+            "volume": rows(test.volumes[i, 0, 16]),
+            "smooth": rows(smooth[i, 0, 16]),
+            "truth": outline(test.masks[i, 0, 16]),
+            "found": {name: outline(masks[i, 16]) for name, masks in found.items()},
+        }
+        for i in range(PARTICLES)
+    ]
+    axis = torch.arange(32) - 16
+    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt()
+    voxels = int(everything.masks.sum() / len(everything))
+    ball = radius <= radius.flatten().sort().values[voxels]
+    iou, _ = evaluation.iou_and_dice(ball.expand(len(everything), 32, 32, 32), everything.masks[:, 0])
+    runs.save_json(
+        {"collected_by": runs.provenance(), "ball": [round(float(v), 4) for v in iou], "particles": particles},
+        ROOT / "results" / "real-panels.json",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
