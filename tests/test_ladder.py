@@ -34,7 +34,7 @@ def test_rungs_of_the_same_molecules_show_the_same_ones():
 
 def high_frequencies(volumes):
     spectrum = torch.fft.rfftn(volumes, dim=(-3, -2, -1)).abs().square().mean((0, 1))
-    return float(spectrum[12:20].sum() / spectrum.sum())
+    return float(spectrum[:, 12:20].sum() / spectrum.sum())
 
 
 def test_white_noise_has_the_variance_of_the_low_passed_one_and_another_spectrum():

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxuda import data, molecules, noise, optics, tilts, tiltseries
+from voxuda import data, microscope, molecules, noise, optics, tilts, tiltseries
 from voxuda.specimen import FIELD, PIXEL_SIZE, build_specimen
 from voxuda.volumes import InputError, fourier_resize, zscore
 
 TARGETS = [molecules.load(name) for name in molecules.TARGET_MOLECULES]
 
-SERIES = tiltseries.Series(
+SERIES = microscope.Series(
     angles=tilts.tilt_angles(-60, 60),
     dose=100.0,
     defocus=40e3,
@@ -28,7 +28,7 @@ SERIES = tiltseries.Series(
 
 
 def test_interaction_constant_at_300_kilovolt():
-    assert tiltseries.interaction_constant(300.0) == pytest.approx(6.526e-4, rel=1e-3)  # rad / (V Å), as tabulated
+    assert microscope.interaction_constant(300.0) == pytest.approx(6.526e-4, rel=1e-3)  # rad / (V Å), as tabulated
 
 
 def test_protein_exceeds_ice_by_the_potential_of_its_atoms():
@@ -36,15 +36,15 @@ def test_protein_exceeds_ice_by_the_potential_of_its_atoms():
     factor = {"H": 0.529, "C": 2.509, "N": 2.211, "O": 1.983, "S": 5.161}
     residue = {"C": 4.9384, "H": 7.7583, "N": 1.3577, "O": 1.4773, "S": 0.0417}
     per_dalton = sum(factor[e] * n for e, n in residue.items()) / 111.1254
-    protein = 47.878 * per_dalton * tiltseries.PROTEIN_DENSITY / 1000
+    protein = 47.878 * per_dalton * microscope.PROTEIN_DENSITY / 1000
     molecules_of_ice = 0.93 / 18.015 * 0.60221  # per Å³
     ice = 47.878 * (factor["O"] + 2 * factor["H"]) * molecules_of_ice
     assert ice == pytest.approx(4.53, abs=0.02)
-    assert protein - ice == pytest.approx(tiltseries.PROTEIN_POTENTIAL, abs=0.03)
+    assert protein - ice == pytest.approx(microscope.PROTEIN_POTENTIAL, abs=0.03)
 
 
 def test_signal_fades_with_the_order_of_recording():
-    kept = tiltseries.exposure_filter(SERIES, (32, 32))
+    kept = microscope.exposure_filter(SERIES, (32, 32))
     assert (kept[0] == 1).all() and (kept[1:, 3, 3] < kept[:-1, 3, 3]).all()
     k = 3 / (32 * PIXEL_SIZE)
     spent = 100.0 * 40 / 41
@@ -54,8 +54,8 @@ def test_signal_fades_with_the_order_of_recording():
 
 def test_contrast_transfer_is_the_textbook_formula():
     shape = (64, 64)
-    ours = tiltseries._contrast_transfer(torch.tensor([30e3]), SERIES, shape)[0]
-    k = tiltseries._frequency(shape).double()
+    ours = microscope._contrast_transfer(torch.tensor([30e3]), SERIES, shape)[0]
+    k = microscope._frequency(shape).double()
     wave = 0.0196875  # Å
     phase = math.pi * wave * 30e3 * k**2 - math.pi / 2 * 2.7e7 * wave**3 * k**4 + math.asin(0.07)
     torch.testing.assert_close(ours.double(), torch.sin(phase), rtol=0, atol=2e-3)
@@ -64,7 +64,7 @@ def test_contrast_transfer_is_the_textbook_formula():
 def test_counts_of_empty_ice():
     """Mean by Beer-Lambert, variance by Poisson and the detector's transfer."""
     empty = torch.zeros(40, FIELD, FIELD)
-    counts = tiltseries.record(empty, SERIES, torch.Generator().manual_seed(0))
+    counts = microscope.record(empty, SERIES, torch.Generator().manual_seed(0))
     for t in (0, 40):
         path = 1000.0 / math.cos(math.radians(SERIES.angles[t]))
         expected = 100.0 / 41 * PIXEL_SIZE**2 * math.exp(-path / 3950)
@@ -79,12 +79,12 @@ def point_image(series, x, defocus=None):
     """Image of one voxel at ``x``, and what it would be with one defocus everywhere."""
     point = torch.zeros(20, FIELD, FIELD)
     point[10, FIELD // 2, x] = 1.0
-    seen = tiltseries.ideal_images(point, series)[0]
-    phase = tiltseries.interaction_constant(300.0) * PIXEL_SIZE * tiltseries.PROTEIN_POTENTIAL / tiltseries.PROTEIN_DENSITY
+    seen = microscope.ideal_images(point, series)[0]
+    phase = microscope.interaction_constant(300.0) * PIXEL_SIZE * microscope.PROTEIN_POTENTIAL / microscope.PROTEIN_DENSITY
     projected = torch.fft.rfft2(tilts.project(point[None], series.angles)[0, 0] * phase)
 
     def error(defocus):
-        transfer = tiltseries._contrast_transfer(torch.tensor([defocus]), series, tuple(seen.shape))[0]
+        transfer = microscope._contrast_transfer(torch.tensor([defocus]), series, tuple(seen.shape))[0]
         flat = torch.fft.irfft2(-2 * transfer * projected, s=seen.shape)
         u = round((x - FIELD // 2) * math.cos(math.radians(series.angles[0]))) + seen.shape[1] // 2
         window = slice(FIELD // 2 - 8, FIELD // 2 + 8), slice(u - 8, u + 8)
@@ -115,7 +115,7 @@ def test_misaligned_images_are_shifted_by_the_deviation_asked_for():
     made = build_specimen([TARGETS[0]], [molecules.load("2cg9")], 1000.0, 140, torch.Generator().manual_seed(0))
     series = dataclasses.replace(SERIES, dose=1000.0, misalignment=3.0)
     still, moved = (
-        tiltseries.record(made.density, s, torch.Generator().manual_seed(1))
+        microscope.record(made.density, s, torch.Generator().manual_seed(1))
         for s in (dataclasses.replace(series, misalignment=0.0), series)
     )
     cross = torch.fft.irfft2(torch.fft.rfft2(moved).conj() * torch.fft.rfft2(still), s=still.shape[1:])
@@ -131,9 +131,9 @@ def test_the_tomogram_shows_the_specimen_protein_bright_and_not_its_mirror_image
     generator = torch.Generator().manual_seed(0)
     made = build_specimen([TARGETS[0]] * 3, [molecules.load("2cg9")], 1000.0, 140, generator)
     series = dataclasses.replace(SERIES, astigmatism=500.0, astigmatism_angle=30.0, offset=1000.0)
-    images = tiltseries.record(made.density, series, generator)
+    images = microscope.record(made.density, series, generator)
     assert images.min() >= -50 and images.mean() > 100
-    tomogram = tiltseries.reconstruct(images, series, 140)
+    tomogram = microscope.reconstruct(images, series, 140)
     centres = made.centres.round().long()
     seen = tiltseries.cut(tomogram, centres, 36)
     true = tiltseries.truth(made, centres, 36, PIXEL_SIZE)
@@ -143,7 +143,7 @@ def test_the_tomogram_shows_the_specimen_protein_bright_and_not_its_mirror_image
 
     mirrored = max(agreement(seen.flip(axis)) for axis in (2, 3, 4))
     assert agreement(seen) > 0.25 and agreement(seen) > mirrored + 0.1, f"{agreement(seen):.2f}, mirrored {mirrored:.2f}"
-    assert agreement(tiltseries.cut(tiltseries.reconstruct(images, series, 140, correct=False), centres, 36)) < agreement(seen)
+    assert agreement(tiltseries.cut(microscope.reconstruct(images, series, 140, correct=False), centres, 36)) < agreement(seen)
 
 
 @given(st.integers(1, 2000), st.lists(st.integers(1, 900), min_size=1, max_size=5))
