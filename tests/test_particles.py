@@ -11,7 +11,7 @@ import starfile
 import torch
 from scipy.spatial.transform import Rotation
 
-from voxuda import particles
+from voxuda import maps, particles
 from voxuda.volumes import InputError, write_mrc
 
 SIZE, EDGE = 24, 12.0
@@ -113,14 +113,14 @@ def test_reconstruction_has_the_truth_and_its_hand(project, premultiplied):
     average = particles.average(found, wiener=0.01)
     truth = blobs(BEADS)
     fine = slice(2, 9)
-    assert particles.fourier_shell_correlation(average, truth)[fine].min() > 0.95
-    assert particles.fourier_shell_correlation(average, mirror(truth))[fine].max() < 0.6
+    assert maps.fourier_shell_correlation(average, truth)[fine].min() > 0.95
+    assert maps.fourier_shell_correlation(average, mirror(truth))[fine].max() < 0.6
     for particle in found:
         specimen = blobs(BEADS @ particle.rotation.numpy().T.astype(float))
         for frame, wanted in (("specimen", specimen), ("reference", truth)):
             volume = particles.reconstruct(particle, frame, wiener=0.01)
-            right = particles.fourier_shell_correlation(volume, wanted)[fine]
-            wrong = particles.fourier_shell_correlation(volume, mirror(wanted))[fine]
+            right = maps.fourier_shell_correlation(volume, wanted)[fine]
+            wrong = maps.fourier_shell_correlation(volume, mirror(wanted))[fine]
             assert right.min() > 0.75  # a third of the frequencies lie in the missing wedge
             assert (right - wrong).min() > 0.2
         assert float(particles.reconstruct(particle).max()) > 0, "protein is bright"
@@ -131,8 +131,8 @@ def test_hand_reads_the_mirror_image(project):
     average = particles.average(particles.read_particles(star, hand=-1))
     as_read = particles.average(particles.read_particles(star))
     # The file's own geometry gives the mirrored beads; hand = -1 mirrors them back.
-    assert particles.fourier_shell_correlation(as_read, blobs(BEADS * [1, 1, -1]))[2:9].min() > 0.95
-    assert particles.fourier_shell_correlation(average, blobs(BEADS))[2:9].min() > 0.95
+    assert maps.fourier_shell_correlation(as_read, blobs(BEADS * [1, 1, -1]))[2:9].min() > 0.95
+    assert maps.fourier_shell_correlation(average, blobs(BEADS))[2:9].min() > 0.95
 
 
 def test_tilt_axis_is_y_in_the_specimen_frame(project):
@@ -153,17 +153,17 @@ def test_frames_that_are_not_visible_do_not_count(project):
 
 def test_place_turns_a_map(project):
     turn = particles.euler_matrix(30, 40, 50)
-    placed = particles.place(blobs(BEADS), turn)
-    assert particles.fourier_shell_correlation(placed, blobs(BEADS @ turn.numpy().T.astype(float)))[:8].min() > 0.98
-    torch.testing.assert_close(particles.place(placed, torch.eye(3)), placed)
+    placed = maps.place(blobs(BEADS), turn)
+    assert maps.fourier_shell_correlation(placed, blobs(BEADS @ turn.numpy().T.astype(float)))[:8].min() > 0.98
+    torch.testing.assert_close(maps.place(placed, torch.eye(3)), placed)
 
 
 def test_fourier_shell_correlation_closed_forms(generator):
     one, other = torch.randn(2, SIZE, SIZE, SIZE, generator=generator)
-    torch.testing.assert_close(particles.fourier_shell_correlation(one, 3 * one), torch.ones(SIZE // 2 - 1))
-    torch.testing.assert_close(particles.fourier_shell_correlation(one, -one), -torch.ones(SIZE // 2 - 1))
-    assert particles.fourier_shell_correlation(one, other)[4:].abs().max() < 0.1
-    both = particles.fourier_shell_correlation(one + other, one)[4:]
+    torch.testing.assert_close(maps.fourier_shell_correlation(one, 3 * one), torch.ones(SIZE // 2 - 1))
+    torch.testing.assert_close(maps.fourier_shell_correlation(one, -one), -torch.ones(SIZE // 2 - 1))
+    assert maps.fourier_shell_correlation(one, other)[4:].abs().max() < 0.1
+    both = maps.fourier_shell_correlation(one + other, one)[4:]
     assert (both - 0.5**0.5).abs().max() < 0.1
 
 
@@ -218,4 +218,20 @@ def test_bad_files_are_refused(project, tmp_path):
         particles.read_particles(star)
     star.write_bytes(b"\x00\xff not a star file")
     with pytest.raises(InputError, match="star"):
+        particles.read_particles(star)
+
+
+def test_angles_of_the_subtomogram_come_before_those_of_the_particle(project):
+    """RELION: particle to subtomogram to tomogram."""
+    plain = particles.read_particles(project())[0].rotation
+    outer = {"rlnTomoSubtomogramRot": 90.0, "rlnTomoSubtomogramTilt": 45.0, "rlnTomoSubtomogramPsi": 10.0}
+    turned = particles.read_particles(project(**outer))[0].rotation
+    torch.testing.assert_close(turned, particles.euler_matrix(*outer.values()) @ plain)
+
+
+def test_phase_plates_are_refused(project):
+    star = project()
+    tilts = star.with_name("p_tomograms.star")
+    starfile.write({"T": starfile.read(tilts).assign(rlnPhaseShift=90.0)}, tilts, overwrite=True)
+    with pytest.raises(InputError, match="phase plate"):
         particles.read_particles(star)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxuda import data, particles, ribosomes
+from voxuda import data, evidence, maps, packing, particles, ribosomes
 from voxuda.cli import main
 from voxuda.volumes import InputError, write_mrc
 
@@ -120,8 +120,13 @@ def test_prepare_writes_what_load_reads(stacks, tmp_path):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["index", "molecule", "tomogram", "particle", "voxel_size"]
     assert {row["tomogram"] for row in rows} == {"Unt_050.tomostar", "Unt_083.tomostar"}
-    inside = (domain.volumes * domain.masks).sum((1, 2, 3, 4)) / sizes
+    found, supplied = ribosomes.read(stacks, missing="skip")
+    smooth, level = ribosomes.outline(supplied, 12.0)
+    turns = packing.random_rotations(len(found), torch.Generator().manual_seed(0))
+    elsewhere = torch.stack([maps.place(smooth, turn) > level for turn in turns])[:, None]
+    inside, beside = ((domain.volumes * m).sum((1, 2, 3, 4)) / m.sum((1, 2, 3, 4)) for m in (domain.masks, elsewhere))
     assert (inside > 0.1).all(), "protein is bright, where the mask is"
+    assert (inside - beside).mean() > 0.05, "a mask in a random pose fits as well"
 
 
 def test_prepare_refuses_what_does_not_fit(stacks, tmp_path):
@@ -139,17 +144,17 @@ def test_prepare_refuses_what_does_not_fit(stacks, tmp_path):
 
 def test_real_poses_and_hand_are_right(stacks):
     found, supplied = ribosomes.read(stacks, missing="skip")
-    evidence = ribosomes.geometry_evidence(found, supplied, seed=0, draws=1)
-    frequency = torch.tensor(evidence["frequency"])
-    fsc = {name: torch.tensor(curve) for name, curve in evidence["fsc"].items()}
+    proof = evidence.geometry_evidence(found, supplied, seed=0, draws=1)
+    frequency = torch.tensor(proof["frequency"])
+    fsc = {name: torch.tensor(curve) for name, curve in proof["fsc"].items()}
     fine = (frequency > 1 / 60) & (frequency < 1 / 37)
     assert fsc["true"][fine].min() > 0.45
     assert fsc["mirrored"][fine].max() < 0.15 and fsc["random"][fine].abs().max() < 0.15
     assert fsc["halves"][fine].mean() > 0.1
-    ranks = torch.tensor(evidence["rank"])
+    ranks = torch.tensor(proof["rank"])
     assert (ranks == 1).sum() >= 10 and ranks.max() <= 30  # by chance a fifth of one particle would be first
-    assert (torch.tensor(evidence["rank_supplied"]) == 1).sum() >= 14
-    assert torch.tensor(evidence["rank_mirrored"]).float().median() > 10
+    assert (torch.tensor(proof["rank_supplied"]) == 1).sum() >= 14
+    assert torch.tensor(proof["rank_mirrored"]).float().median() > 10
 
 
 def test_the_data_hold_their_transfer_squared(stacks):
@@ -177,12 +182,20 @@ def test_fetch_from_the_command_line_and_offline_in_one_sentence(upstream, tmp_p
 
 
 def test_subtomograms_and_evidence_from_the_command_line(stacks, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ribosomes, "geometry_evidence", lambda particles, supplied, seed: {"rank": [1] * len(particles)})
-    evidence = tmp_path / "geometry.json"
-    command = ["data", "ribosomes", str(stacks), "--missing", "skip", "--out", str(tmp_path / "r"), "--evidence", str(evidence)]
+    monkeypatch.setattr(evidence, "hand_evidence", lambda average, voxel_size, seed: {})
+    monkeypatch.setattr(evidence, "geometry_evidence", lambda particles, supplied, seed: {"rank": [1] * len(particles)})
+    file = tmp_path / "geometry.json"
+    command = ["data", "ribosomes", str(stacks), "--missing", "skip", "--out", str(tmp_path / "r"), "--evidence", str(file)]
     assert main(command) == 0
-    assert "20 of 20 particles" in capsys.readouterr().out and "torch" in json.loads(evidence.read_text())["collected_by"]
+    assert "20 of 20 particles" in capsys.readouterr().out and "torch" in json.loads(file.read_text())["collected_by"]
     assert main(["data", "check", str(tmp_path / "r")]) == 0
     assert "protein is bright" in capsys.readouterr().out
-    assert main([*command[:-4], "--out", str(tmp_path / "r2"), "--evidence", str(evidence)]) == 2
+    assert main([*command[:-4], "--out", str(tmp_path / "r2"), "--evidence", str(file)]) == 2
     assert not (tmp_path / "r2").exists()
+
+
+def test_the_supplied_average_is_a_ribosome_and_its_mirror_image_is_none(stacks):
+    _, supplied = ribosomes.read(stacks, missing="skip")
+    hand = evidence.hand_evidence(supplied, 12.0, seed=0, poses=1500)
+    fine = slice(7, 12)  # 55 to 32 Å
+    assert min(hand["supplied"][fine]) > 0.4 > 0.3 > max(hand["mirrored"][8:12])

@@ -1,10 +1,10 @@
 """Vox-UDA: voxel-wise unsupervised domain adaptation for cryo-ET subtomogram segmentation.
 
 Data flows downwards through the modules, in this order: ``volumes``, ``folders``, ``molecules``, ``derivation``, ``optics``,
-``packing``, ``simulate``, ``tilts``, ``specimen``, ``microscope``, ``tiltseries``, ``data``, ``particles``, ``ribosomes``,
-``noise``, ``bilateral``, ``voxresnet``, ``adversary``, ``teacher``, ``losses``, ``methods``, ``runs``, ``training``,
-``evaluation``, ``tiles``, ``experiments``, ``ladder``, ``plots``, ``commands``, ``cli``. A batch of volumes is
-``(B, 1, D, H, W)`` float32 with axes z, y, x; the beam runs along z, the tilt axis is y.
+``packing``, ``simulate``, ``tilts``, ``specimen``, ``microscope``, ``tiltseries``, ``data``, ``maps``, ``particles``,
+``evidence``, ``ribosomes``, ``noise``, ``bilateral``, ``voxresnet``, ``adversary``, ``teacher``, ``losses``, ``methods``,
+``runs``, ``training``, ``evaluation``, ``tiles``, ``experiments``, ``ladder``, ``plots``, ``commands``, ``cli``. A batch of
+volumes is ``(B, 1, D, H, W)`` float32 with axes z, y, x; the beam runs along z, the tilt axis is y.
 """
 
 __version__ = "0.1.0"

@@ -4,7 +4,8 @@ Geometry, in x, y, z columns of voxels about the centre ``N // 2``; volumes are 
 
 * a tilt's ``rlnTomoProjX/Y/Z`` are the rows of :math:`P`, which takes the specimen to the image; the image keeps x and y;
 * a particle's Euler angles give :math:`A`, which takes the reference to the specimen (RELION's ``ParticleSet``, "maps
-  coordinates from particle space to tomogram space"), so a reference is seen in a tilt through :math:`PA`.
+  coordinates from particle space to tomogram space"), times those of its subtomogram from the left, where there are some;
+  so a reference is seen in a tilt through :math:`PA`.
 
 Projections cannot tell a specimen from its mirror image: with :math:`F=\mathrm{diag}(1,1,-1)`, :math:`(P, A)` and
 :math:`(FPF, FAF)` explain the same images, one by a structure, one by its mirror image. The sign given to the tilt angles
@@ -42,6 +43,7 @@ PARTICLE_COLUMNS = "TomoName TomoParticleName AngleRot AngleTilt AnglePsi Optics
 OriginZAngst TomoVisibleFrames".split()
 OPTICS_COLUMNS = "OpticsGroup Voltage SphericalAberration AmplitudeContrast ImagePixelSize CtfDataAreCtfPremultiplied".split()
 TILT_COLUMNS = "TomoProjX TomoProjY TomoProjZ DefocusU DefocusV DefocusAngle CtfScalefactor MicrographPreExposure".split()
+OPTIONAL_COLUMNS = "TomoSubtomogramRot TomoSubtomogramTilt TomoSubtomogramPsi PhaseShift".split()
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def read_particles(
         if row["OpticsGroup"] not in optics:
             raise InputError(f"{star}: optics group {row['OpticsGroup']} is not described; add it to data_optics.")
         path = star.parent / row["ImageName"]
-        path = path if path.is_file() else star.parent / path.name
+        beside = star.parent / path.name
+        path = beside if beside.is_file() and not path.is_file() else path
         if path.is_file() or missing == "raise":
             particles.append(_particle(star, path, row, optics[row["OpticsGroup"]], tilts[name]))
     if not particles:
@@ -187,10 +190,13 @@ def _rows(path: Path, blocks: dict[str, Any], block: str, columns: list[str]) ->
     """The rows of a loop, refused unless all columns are there and all numbers finite."""
     content = blocks.get(block)
     if content is None or isinstance(content, dict):
-        raise InputError(f"{path}: holds no table data_{block}; give the star files of one export together.")
+        raise InputError(
+            f"{path}: holds no table data_{block}; give the star files of one WarpTools export, with its matrices."
+        )
     absent = [f"rln{name}" for name in columns if f"rln{name}" not in content]
     if absent:
         raise InputError(f"{path}: data_{block} has no column {', '.join(absent)}; export it for 2D stacks in RELION 5.")
+    columns = [*columns, *(name for name in OPTIONAL_COLUMNS if f"rln{name}" in content)]
     table = content[[f"rln{name}" for name in columns]]
     if table.isna().to_numpy().any() or np.isinf(table.select_dtypes("number").to_numpy(dtype=float)).any():
         raise InputError(f"{path}: data_{block} holds an empty or infinite value; give a number in every row.")
@@ -203,6 +209,8 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
         raise InputError(f"{path}: a stack {tuple(images.shape)} for {len(tilts)} tilts; give one square image a tilt.")
     if any(row[f"Origin{axis}Angst"] for axis in "XYZ"):
         raise InputError(f"{star}: {row['TomoParticleName']} has a shift; extract it again at its refined position.")
+    if any(tilt.get("PhaseShift", 0) for tilt in tilts):
+        raise InputError(f"{star}: {row['TomoName']} was taken with a phase plate; only images without one can be read.")
     try:
         matrices = [[ast.literal_eval(str(tilt[f"TomoProj{axis}"]))[:3] for axis in "XYZ"] for tilt in tilts]
         projections = torch.tensor(matrices, dtype=torch.float32)
@@ -219,7 +227,8 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
         tomogram=str(row["TomoName"]),
         images=images,
         projections=projections,
-        rotation=euler_matrix(row["AngleRot"], row["AngleTilt"], row["AnglePsi"]),
+        rotation=euler_matrix(*(row.get(f"TomoSubtomogram{angle}", 0.0) for angle in ("Rot", "Tilt", "Psi")))
+        @ euler_matrix(*(row[f"Angle{angle}"] for angle in ("Rot", "Tilt", "Psi"))),
         visible=visible,
         defocus=defocus,
         scale=torch.tensor([tilt["CtfScalefactor"] for tilt in tilts]).float(),
@@ -347,54 +356,3 @@ def average(particles: Sequence[Particle], *, wiener: float = 0.3) -> torch.Tens
     sums = [insert(p, p.projections @ p.rotation) for p in particles]
     total, weight = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
     return solve(total, weight, wiener)
-
-
-def place(volume: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """Turn a map about its centre voxel ``N // 2``: ``out(x) = volume(Rᵀ x)``, linear interpolation, 0 outside.
-
-    Parameters
-    ----------
-    volume : Tensor
-        ``(N, N, N)`` in the reference frame, axes z, y, x.
-    rotation : Tensor
-        ``(3, 3)`` on x, y, z, for example :attr:`Particle.rotation`.
-
-    Returns
-    -------
-    Tensor
-        ``(N, N, N)`` in the specimen frame.
-    """
-    axis = torch.arange(len(volume)) - len(volume) // 2
-    zyx = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).float()
-    return sample(volume[None], zyx.flip(-1) @ rotation)[0]
-
-
-def sample(channels: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
-    """Values ``(C, I, J, K)`` of ``(C, N, N, N)`` at x, y, z ``(I, J, K, 3)`` in voxels about ``N // 2``, interpolated."""
-    n = channels.shape[-1]
-    grid = (xyz + n // 2) / (n - 1) * 2 - 1
-    return torch.nn.functional.grid_sample(channels[None].float(), grid[None], align_corners=True)[0]
-
-
-def fourier_shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    r"""Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` over each shell.
-
-    Parameters
-    ----------
-    first, second : Tensor
-        ``(N, N, N)``.
-
-    Returns
-    -------
-    Tensor
-        ``(N // 2 - 1,)``, for the shells 1 to ``N // 2 - 1`` in cycles per box.
-    """
-    size = len(first)
-    k = torch.fft.fftfreq(size) * size
-    shell = (k[:, None, None].square() + k[:, None].square() + k.square()).sqrt().round().long()
-    a, b = torch.fft.fftn(first.double()), torch.fft.fftn(second.double())
-
-    def total(product: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(size, dtype=torch.float64).index_add_(0, shell.flatten(), product.flatten())[1 : size // 2]
-
-    return (total((a * b.conj()).real) / (total(a.abs().square()) * total(b.abs().square())).sqrt()).float()

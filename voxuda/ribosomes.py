@@ -1,12 +1,12 @@
-"""Real 70S ribosomes at 12 Å: fetch the tilt stacks, make 32³ subtomograms with masks, show that their poses are right.
+"""Real 70S ribosomes at 12 Å: fetch the tilt stacks, make 32³ subtomograms with masks.
 
 The particles are the WarpTools test data of tomoDRGN (bpowell122/tomodrgn): 40 ribosomes of four tomograms, extracted as
 stacks of 37 tilts. What the files leave open was settled so:
 
 * hand: read as RELION defines the matrices, the particles average to the mirror image of a ribosome, so they are read with
   ``hand=-1``. tomoDRGN's own tests back-project these files with ``--flip``, which mirrors z; the average supplied with
-  the data is that of ``hand=-1``; and PDB 4V4R agrees with the supplied average and not with its mirror image (Fourier
-  shell correlation at 38 Å, each in its best pose, 0.57 and 0.05);
+  the data is that of ``hand=-1``; and PDB 4V4R agrees with the supplied average and not with its mirror image, each in its
+  best pose (:func:`voxuda.evidence.hand_evidence`);
 * exposure: divided by :math:`t^2`, the power of early and late tilts is one and the same, so the stacks are multiplied by
   their CTF, cosine and exposure weight already, as WarpTools' code says.
 """
@@ -18,30 +18,16 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from voxuda.data import new_folder
+from voxuda.maps import place
 from voxuda.molecules import MASK_THRESHOLD, density, load
 from voxuda.optics import apply_filter, soft_lowpass
-from voxuda.packing import random_rotations
-from voxuda.particles import (
-    PADDING,
-    Particle,
-    average,
-    fourier_shell_correlation,
-    insert,
-    place,
-    read_particles,
-    reconstruct,
-    sample,
-    solve,
-    transfer,
-)
+from voxuda.particles import Particle, read_particles, reconstruct
 from voxuda.volumes import InputError, check_volume, read_mrc, write_mrc
 
 URL = "https://github.com/bpowell122/tomodrgn"
@@ -116,7 +102,7 @@ def fetch(out: str | Path) -> Path:
             _git(clone, "checkout", "--quiet", COMMIT, "--", *(f"{FOLDER}/{name}" for name in (*CHECKSUMS, STEM)))
         except subprocess.SubprocessError as error:
             raise InputError(
-                f"{URL}: commit {COMMIT[:7]} could not be downloaded; check the network, or give `prepare` a local copy."
+                f"{URL}: commit {COMMIT[:7]} could not be downloaded; check the network and the space on the disk."
             ) from error
         for name in (*CHECKSUMS, STEM):
             os.replace(clone / FOLDER / name, work / name)
@@ -170,8 +156,7 @@ def outline(reference: torch.Tensor, voxel_size: float) -> tuple[torch.Tensor, f
     """A smoothed average of ribosomes and the level above which it is the molecule: as many voxels as a simulated mask has.
 
     A reconstruction has an arbitrary scale, so no density in Da/nm³ can be its threshold; equal volume makes its mask the
-    equal of the simulated ones. Details finer than :data:`OUTLINE_RESOLUTION` go first, since noise makes holes and islands:
-    against 4V4R above :data:`MASK_THRESHOLD`, in the best pose, the overlap of the masks is 0.80 so and 0.74 without.
+    equal of the simulated ones. Details finer than :data:`OUTLINE_RESOLUTION` go first, since noise makes holes and islands.
 
     Parameters
     ----------
@@ -245,110 +230,3 @@ def read(folder: str | Path, *, missing: Literal["raise", "skip"] = "raise") -> 
             f"{folder / AVERAGE}: {tuple(reference.shape)} does not fit the images; give the average of one export."
         )
     return particles, reference
-
-
-def pose_scores(particle: Particle, volume: torch.Tensor, rotations: torch.Tensor, *, resolution: float = 60.0) -> torch.Tensor:
-    r"""How well a map in each of several poses explains a particle's images, from details finer than ``resolution``.
-
-    The matched filter for white noise, :math:`\mathrm{Re}\sum I^* S\,/\sqrt{\sum t^2|S|^2}` over the visible images :math:`I`,
-    already multiplied by their transfer :math:`t`, and the map's slices :math:`S`: the amplitude of the map drops out.
-
-    Parameters
-    ----------
-    particle : Particle
-        With ``(T, N, N)`` images.
-    volume : Tensor
-        ``(N, N, N)`` in the reference frame.
-    rotations : Tensor
-        ``(K, 3, 3)``, reference to specimen.
-    resolution : float
-        Angstrom; a featureless blob has no say beyond 60.
-
-    Returns
-    -------
-    Tensor
-        ``(K,)``, higher is better.
-    """
-    size = len(volume)
-    axis = torch.fft.fftfreq(size) * size
-    ky, kx = torch.meshgrid(axis, torch.fft.rfftfreq(size) * size, indexing="ij")
-    radius = torch.hypot(kx, ky)
-    band = (radius * resolution > size * particle.voxel_size) & (radius < 0.45 * size) & ((kx > 0) | (ky > 0))
-    t = transfer(particle, size)[particle.visible][:, band]
-    images = torch.fft.rfft2(torch.fft.ifftshift(particle.images[particle.visible], dim=(-2, -1)))[:, band]
-    images = images if particle.premultiplied else images * t
-
-    edge = (PADDING - 1) * size // 2
-    padded = torch.nn.functional.pad(volume, [edge] * 6)
-    spectrum = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(padded)))
-    points = torch.stack([kx[band], ky[band], torch.zeros_like(kx[band])], -1) @ particle.projections[particle.visible]
-    real, imaginary = sample(torch.stack([spectrum.real, spectrum.imag]), PADDING * points @ rotations[:, None])
-    slices = torch.complex(real, imaginary)
-    return (images.conj() * slices).real.sum((1, 2)) / (t * slices.abs()).square().sum((1, 2)).sqrt()
-
-
-def geometry_evidence(
-    particles: Sequence[Particle], supplied: torch.Tensor, seed: int, *, draws: int = 5, poses: int = 100
-) -> dict[str, Any]:
-    """Whether the poses and the hand are right, in numbers that a page can plot.
-
-    Parameters
-    ----------
-    particles : sequence of Particle
-        At least three, as :func:`read` gives them.
-    supplied : Tensor
-        ``(N, N, N)`` average that came with them, in the reference frame.
-    seed : int
-        Of the random poses.
-    draws : int
-        Averages with random poses.
-    poses : int
-        Random poses that a particle's own is ranked among.
-
-    Returns
-    -------
-    dict
-        ``frequency`` in 1/Å of each shell; ``fsc`` with the supplied average inside a soft sphere, of the average
-        (``true``), its mirror image (``mirrored``), and averages with random poses (``random``, a mean), and that of the two
-        halves of the particles with each other (``halves``, which share no noise); of each particle, named in ``particle``, the
-        rank of its own pose, 1 to ``poses + 1``, by an average of the others (``rank``, which holds none of its noise), by the
-        supplied one (``rank_supplied``) and by the mirror image of that (``rank_mirrored``, what the other hand would give).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    size = len(supplied)
-    axis = torch.arange(size) - size // 2
-    radius = (axis[:, None, None].square() + axis[:, None].square() + axis.square()).sqrt()
-    sphere = torch.sigmoid((0.4 * size - radius) / (0.02 * size))
-
-    def agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return fourier_shell_correlation(first * sphere, second * sphere)
-
-    def volume(sums: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        total, weight = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
-        return solve(total, weight)
-
-    own = [insert(p, p.projections @ p.rotation) for p in particles]
-    blind = []
-    for _ in range(draws):
-        turns = random_rotations(len(particles), generator)
-        blind.append(average([replace(p, rotation=turn) for p, turn in zip(particles, turns, strict=True)]))
-    fsc = {
-        "true": agreement(volume(own), supplied),
-        "mirrored": agreement(volume(own).flip(0).roll(1, 0), supplied),
-        "random": torch.stack([agreement(each, supplied) for each in blind]).mean(0),
-        "halves": agreement(volume(own[::2]), volume(own[1::2])),
-    }
-    mirrored = supplied.flip(0).roll(1, 0)
-    ranks: dict[str, list[int]] = {"rank": [], "rank_supplied": [], "rank_mirrored": []}
-    for i, particle in enumerate(particles):
-        rotations = torch.cat([particle.rotation[None], random_rotations(poses, generator)])
-        references = volume(own[:i] + own[i + 1 :]), supplied, mirrored
-        for name, reference in zip(ranks, references, strict=True):
-            scores = pose_scores(particle, reference * sphere, rotations)
-            ranks[name].append(int((scores[1:] >= scores[0]).sum()) + 1)
-    return {
-        "frequency": [shell / (size * particles[0].voxel_size) for shell in range(1, size // 2)],
-        "fsc": {name: curve.tolist() for name, curve in fsc.items()},
-        "particle": [particle.name for particle in particles],
-        **ranks,
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from voxuda import data, noise, ribosomes, runs
+from voxuda import data, evidence, noise, ribosomes, runs
 from voxuda.volumes import check_new_file, zscore
 
 
@@ -55,9 +56,11 @@ class DataCheck:
             print(f"warning: {text}")
         name = self.source.absolute().stem
         if turn:
-            print(f"next: voxuda data convert {self.source} --invert --out {name}-bright")
+            command = ["data", "convert", str(self.source), "--invert", "--out", f"{name}-bright"]
         else:
-            print(f"next: voxuda train --method vox-uda --target {self.source} --scale laptop --out runs/{name}")
+            target, out = str(self.source), f"runs/{name}"
+            command = ["train", "--method", "vox-uda", "--target", target, "--scale", "laptop", "--out", out]
+        print(f"next: voxuda {shlex.join(command)}")
 
 
 def _boxes(folder: data.SubtomogramFolder, side: int) -> tuple[dict[str, str], list[str]]:
@@ -145,7 +148,7 @@ class DataConvert:
         data.check_new_folder(self.out)
         folder = data.SubtomogramFolder(self.source, size=self.size, voxel_size=self.voxel_size, invert=self.invert)
         folder.save(self.out, progress=True)
-        print(f"{len(folder)} samples in {self.out}; look at them with `voxuda data check {self.out}`")
+        print(f"{len(folder)} samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 
 
 @dataclasses.dataclass
@@ -193,10 +196,13 @@ class DataRibosomes:
         if self.evidence is not None:
             check_new_file(self.evidence, overwrite=False)
         ribosomes.prepare(self.source, self.out, missing=self.missing)
+        print("read in the hand of a ribosome, which is the mirror image of what the files' matrices say by the documentation")
         print(f"samples in {self.out}; look at them with `voxuda data check {self.out}`")
         if self.evidence is not None:
-            found = ribosomes.geometry_evidence(*ribosomes.read(self.source, missing=self.missing), seed=0)
-            runs.save_json({"collected_by": runs.provenance(), **found}, self.evidence)
+            particles, average = ribosomes.read(self.source, missing=self.missing)
+            found = evidence.geometry_evidence(particles, average, seed=0)
+            hand = evidence.hand_evidence(average, particles[0].voxel_size, seed=0)
+            runs.save_json({"collected_by": runs.provenance(), **found, "hand": hand}, self.evidence)
             first = sum(rank == 1 for rank in found["rank"])
             print(f"{first} of {len(found['rank'])} particles rank their own pose first of 101: {self.evidence}")
 
