@@ -62,10 +62,11 @@ def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
     assert main(train.split()) == 0
     assert main([*train.split(), "--resume"]) == 0
     stack = read_mrc("deep/t/volumes.mrcs").data
-    write_mrc("one.mrc", stack[0], 13.5, origin=(1.0, 2.0, 3.0))
+    write_mrc("one.mrc", stack[0], 13.5, origin=(1.0, 2.0, 3.0), start=(4, -5, 6))
     assert main("segment r one.mrc deep/t/volumes.mrcs --out m".split()) == 0
     one, many = read_mrc("m/one_mask.mrc"), read_mrc("m/volumes_mask.mrcs")
     assert one.data.shape == (16, 16, 16) and one.voxel_size == pytest.approx(13.5) and one.origin == (1.0, 2.0, 3.0)
+    assert one.start == (4, -5, 6)
     assert many.data.shape == (5, 16, 16, 16) and set(np.unique(many.data)) <= {0.0, 1.0}
     np.testing.assert_array_equal(one.data, many.data[0])
     assert main(["molecules", "list"]) == 0
@@ -229,6 +230,12 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
     with mrcfile.new("long.mrc") as mrc:
         mrc.set_data(noise)
         mrc.voxel_size = (10.0, 10.0, 20.0)
+    for name, shape in {"tilts.mrcs": (41, 96, 96), "cube.mrcs": (32, 32, 32)}.items():
+        with mrcfile.new(name) as mrc:
+            mrc.set_data(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+            mrc.set_image_stack()
+    (tmp_path / "p.star").write_text("data_\n")
+    (tmp_path / "p.hdf").touch()
     (tmp_path / "again").mkdir()
     shutil.copy("good.mrc", "again/good.mrc")
     for files, message in [
@@ -242,10 +249,18 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
         ("nan.mrc", "nan.mrc: 1 voxels are NaN"),
         ("cut.mrc", "cut.mrc: not a readable MRC file"),
         ("none.mrc", "none.mrc: no such file"),
+        (".", ".: is a folder; give the path of an MRC file in it"),
+        ("p.star", "p.star: is a star file; convert it with `voxuda data convert`"),
+        ("p.hdf", "p.hdf: EMAN2's format; export it as MRC"),
+        ("tilts.mrcs", "tilts.mrcs: shape (41, 96, 96) is a stack of 2D images"),
+        ("cube.mrcs", "cube.mrcs: shape (32, 32, 32) is a stack of 2D images"),
+        ("good.mrc --out cut.mrc", "cut.mrc is a file; give a folder for the output"),
+        ("tomogram.mrc --out cut.mrc", "cut.mrc is a file; give a folder for the output"),
+        ("tomogram.mrc --out cut.mrc/deep", "cut.mrc is a file; give a folder for the output"),
         ("good.mrc flat.mrc", "flat.mrc: every voxel"),
         ("good.mrc again/good.mrc", "good_mask.mrc would be written twice"),
     ]:
-        assert main(["segment", "r", *files.split(), "--out", "m"]) == 2
+        assert main(["segment", "r", "--out", "m", *files.split()]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
         assert not (tmp_path / "m").exists(), "a mask was written before all files were checked"

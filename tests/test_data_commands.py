@@ -1,3 +1,5 @@
+import shlex
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,34 @@ def test_check_does_not_guess_without_masks(tmp_path, capsys):
     write_mrc(tmp_path / "a_mask.mrc", np.ones((32, 32, 32), bool))
     run("check", tmp_path)
     assert table(capsys)[0]["polarity"].startswith("not known: no mask has both")
+
+
+def test_commands_to_copy_hold_for_paths_with_spaces(target, tmp_path, capsys):
+    spaced = tmp_path / "my data"
+    run("convert", target, "--out", spaced)
+    assert f"`voxuda data check '{spaced}'`" in capsys.readouterr().out
+    run("check", spaced)
+    words = shlex.split(table(capsys)[2])
+    assert words[words.index("--target") + 1] == str(spaced) and words[-1] == "runs/my data"
+    run("convert", spaced, "--invert", "--out", tmp_path / "dark one")
+    run("check", tmp_path / "dark one")
+    assert shlex.split(table(capsys)[2])[-4:] == [str(tmp_path / "dark one"), "--invert", "--out", "dark one-bright"]
+
+
+@pytest.mark.parametrize("masks", ["labels", "seg"])
+def test_masks_taken_for_a_class_are_refused(tmp_path, masks):
+    for folder in ("volumes", masks):
+        (tmp_path / folder).mkdir()
+    for i in range(2):
+        volume = np.random.default_rng(i).normal(size=(32, 32, 32))
+        write_mrc(tmp_path / "volumes" / f"{i}.mrc", volume)
+        write_mrc(tmp_path / masks / f"{i}.mrc", volume > 1)
+    for command in (["check", tmp_path], ["convert", tmp_path, "--out", tmp_path / "out"]):
+        with pytest.raises(InputError, match=rf"{masks}/0\.mrc: holds two values only and looks like a mask; call the folder"):
+            run(*command)
+    (tmp_path / masks).rename(tmp_path / "Masks")
+    domain = data.load(tmp_path)
+    assert domain.masks is not None and domain.classes == ["unknown"] * 2
 
 
 def test_bad_input_is_refused_and_nothing_is_written(tmp_path):

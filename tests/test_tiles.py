@@ -134,10 +134,11 @@ def test_tiles_agree_with_the_whole_away_from_its_faces(tmp_path, as_they_are):
 @pytest.mark.parametrize("dtype", ["int8", "int16", "float32", "uint16", "float16"])
 def test_every_mode_and_the_header(tmp_path, as_they_are, dtype):
     volume = (np.arange(40 * 35 * 33).reshape(40, 35, 33) % 2).astype(dtype)
-    path = write_mrc(tmp_path / "t.mrc", volume, 13.5, origin=(-7.0, 2.0, 3.0))
+    path = write_mrc(tmp_path / "t.mrc", volume, 13.5, origin=(-7.0, 2.0, 3.0), start=(-4, 5, 6))
     out = segment_tomogram(Pointwise(), path, tmp_path / "deep" / "m.mrc")
     mask = read_mrc(out)
     assert mask.voxel_size == pytest.approx(13.5) and mask.origin == (-7.0, 2.0, 3.0)
+    assert mask.start == (-4, 5, 6)
     np.testing.assert_array_equal(mask.data, volume)
     assert mrcfile.validate(out)
     header = mrcfile.open(out, header_only=True).header
@@ -209,7 +210,7 @@ def test_a_mask_of_something_else_is_refused(tmp_path, monkeypatch):
         segment_tomogram(Pointwise(3), path, out)
     with pytest.raises(InputError, match="begun with other overlap;"):
         segment_tomogram(Pointwise(), path, out, overlap=8)
-    with pytest.raises(InputError, match="begun with other tomogram, changed;"):
+    with pytest.raises(InputError, match="begun with other tomogram;"):
         segment_tomogram(Pointwise(), other, out)
     assert (tmp_path / "m.mrc.part").read_bytes() == before
     (tmp_path / "m.mrc.progress").write_bytes(b"nonsense")
@@ -219,6 +220,35 @@ def test_a_mask_of_something_else_is_refused(tmp_path, monkeypatch):
     segment_tomogram(Pointwise(), path, out)
     with pytest.raises(InputError, match=r"m\.mrc: the file exists, made from another"):
         segment_tomogram(Pointwise(3), path, out)
+
+
+def test_a_tomogram_is_known_by_what_it_holds(tmp_path, monkeypatch):
+    path = write_mrc(tmp_path / "t.mrc", noise((90, 40, 40)))
+    out, network = tmp_path / "m.mrc", Pointwise()
+    interrupted(network, monkeypatch, path, out, 2)
+    (tmp_path / "elsewhere").mkdir()
+    moved = path.rename(tmp_path / "elsewhere" / "other_name.mrc")
+    os.utime(moved, (1, 1))
+    network.seen = 0
+    segment_tomogram(network, moved, out)
+    assert network.seen == 12, "the finished layers were made again"
+    moved.rename(path)
+    segment_tomogram(network, path, out)
+    assert network.seen == 12, "a finished mask was made again"
+    with open(path, "r+b") as file:  # another last section under the same header
+        file.seek(-4, os.SEEK_END)
+        file.write(np.float32(0.123).tobytes())
+    with pytest.raises(InputError, match="made from another tomogram"):
+        segment_tomogram(network, path, out)
+
+
+def test_tilt_images_are_no_tomogram(tmp_path):
+    path = tmp_path / "tilts.mrcs"
+    with mrcfile.new(path) as mrc:
+        mrc.set_data(noise((41, 96, 96)))
+        mrc.set_image_stack()
+    with pytest.raises(InputError, match=r"tilts\.mrcs: shape \(41, 96, 96\) is a stack of 2D images"):
+        segment_tomogram(Pointwise(), path, tmp_path / "m.mrc")
 
 
 @pytest.mark.parametrize(

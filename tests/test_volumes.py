@@ -7,7 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxuda.volumes import InputError, check_volume, fourier_resize, read_mrc, unit_range, write_atomically, write_mrc, zscore
+from voxuda.volumes import (
+    InputError,
+    check_new_file,
+    check_volume,
+    fourier_resize,
+    read_mrc,
+    unit_range,
+    write_atomically,
+    write_mrc,
+    zscore,
+)
 
 
 @pytest.mark.parametrize(("dtype", "mode"), [("int8", 0), ("int16", 1), ("float32", 2), ("uint16", 6), ("float16", 12)])
@@ -54,9 +64,56 @@ def test_not_an_mrc_file(tmp_path, content):
         read_mrc(path)
 
 
+def write_images(path, shape=(32, 32, 32)):
+    """A stack of images as microscopes and RELION write it: space group 0."""
+    with mrcfile.new(path) as mrc:
+        mrc.set_data(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+        mrc.set_image_stack()
+    return path
+
+
+def test_images_are_told_from_volumes_by_name_and_space_group(tmp_path):
+    cube = np.ones((8, 8, 8), np.float32)
+    for name in ("v.mrc", "v.mrcs"):
+        path = write_mrc(tmp_path / name, cube)
+        assert int(mrcfile.open(path, header_only=True).header.ispg) == 1
+        read_mrc(path).check_is_volume()
+    assert int(mrcfile.open(write_mrc(tmp_path / "s.mrcs", cube[None]), header_only=True).header.ispg) == 401
+    read_mrc(tmp_path / "s.mrcs").check_is_volume()
+    read_mrc(write_images(tmp_path / "old_imod.mrc")).check_is_volume()
+    for name in ("images.mrcs", "IMAGES.MRCS"):
+        with pytest.raises(InputError, match=rf"{name}: shape \(32, 32, 32\) is a stack of 2D images"):
+            read_mrc(write_images(tmp_path / name), memory_map=True).check_is_volume()
+
+
+def test_the_place_of_the_first_voxel_is_kept(tmp_path):
+    path = write_mrc(tmp_path / "v.mrc", np.ones((4, 4, 4)), 2.0, origin=(1.0, 2.0, 3.0), start=(-5, 6, 7))
+    header = mrcfile.open(path, header_only=True).header
+    assert (header.nxstart, header.nystart, header.nzstart) == (-5, 6, 7)
+    assert read_mrc(path).start == (-5, 6, 7) and read_mrc(path).origin == (1.0, 2.0, 3.0)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before(tmp_path, monkeypatch):
+    check_new_file(tmp_path / "new.mrc", overwrite=False)
+    check_new_file(tmp_path / "made" / "later" / "new.mrc", overwrite=False)
+    with pytest.raises(InputError, match=r"new\.mrc: cannot be written, for there is no folder .*later; make it first"):
+        check_new_file(tmp_path / "made" / "later" / "new.mrc", overwrite=False, makes_folder=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="the file exists"):
+        check_new_file(tmp_path / "file", overwrite=False)
+    check_new_file(tmp_path / "file", overwrite=True)
+    with pytest.raises(InputError, match="file: cannot be made the folder of new, for it is a file"):
+        check_new_file(tmp_path / "file" / "new", overwrite=True)
+    monkeypatch.setattr("os.access", lambda *_: False)  # whoever runs the tests may be allowed everything
+    with pytest.raises(InputError, match=r"new: cannot be written into .*; choose a writable folder"):
+        check_new_file(tmp_path / "new", overwrite=True)
+
+
 def test_missing_file_wrong_shape_and_nan(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_mrc(tmp_path / "none.mrc")
+    with pytest.raises(InputError, match="is a folder; give the path of an MRC file in it"):
+        read_mrc(tmp_path)
     flat = tmp_path / "flat.mrc"
     with mrcfile.new(flat) as mrc:
         mrc.set_data(np.ones((4, 4), np.float32))

@@ -93,7 +93,7 @@ def _write(out: str | Path, stacks: dict[str, torch.Tensor], voxel_size: float, 
     with new_folder(out) as work:
         for name, stack in stacks.items():
             write_mrc(work / f"{name}.mrcs", stack[:, 0], voxel_size)
-        with open(work / "samples.csv", "w", newline="") as file:
+        with open(work / "samples.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=["index", *table[0]])
             writer.writeheader()
             writer.writerows({"index": i, **row} for i, row in enumerate(table))
@@ -112,6 +112,7 @@ class SubtomogramFolder:
       be equal, in voxels and in angstrom, or the molecules would come out at different scales.
     - With ``voxel_size`` the cube is resampled to the number of voxels whose edge comes nearest to it, and cropped around the
       centre to ``size``. A box too small for that is refused, since padding would invent voxels.
+    - The centre of n voxels is voxel n // 2, for odd and even n. What is there before resampling and cropping is there after.
     - A voxel belongs to a mask where it is above 0.5. The mask is resampled as numbers 0 and 1 and cut at 0.5 again.
 
     Parameters
@@ -129,7 +130,7 @@ class SubtomogramFolder:
     ------
     InputError
         See :func:`voxuda.folders.list_entries`; or the boxes break a rule above. Headers are read at once, so these come
-        early; a volume with NaN or without any signal is refused when it is read.
+        early; a volume with NaN, without any signal or with two values, as a mask has, is refused when it is read.
     """
 
     def __init__(
@@ -190,6 +191,8 @@ class SubtomogramFolder:
         entry = self.entries[i]
         box = _read(entry.path, entry.index)
         check_volume(box, entry.label)
+        if ((box == box.min()) | (box == box.max())).all():
+            raise InputError(f"{entry.label}: holds two values only and looks like a mask; call the folder of masks `masks`.")
         volume = self._resize(-box if self.invert else box, entry)
         if entry.mask is None:
             return volume, None
@@ -202,7 +205,8 @@ class SubtomogramFolder:
         cube = _centre(box, min(entry.shape))
         side = self._resampled(entry)
         if side != len(cube):
-            cube = fourier_resize(cube, (side, side, side))
+            # Resizing keeps voxel 0 in its place, so the centre is rolled there and back.
+            cube = torch.fft.fftshift(fourier_resize(torch.fft.ifftshift(cube), (side, side, side)))
         return _centre(cube, side if self.size is None else self.size)
 
     def stack(self, *, progress: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -211,7 +215,7 @@ class SubtomogramFolder:
         Raises
         ------
         InputError
-            A volume is constant or holds NaN or infinity, or all masks are empty.
+            A volume has fewer than three values or holds NaN or infinity, or all masks are empty.
         """
         volumes: list[torch.Tensor] = []
         masks: list[torch.Tensor] = []

@@ -1,4 +1,4 @@
-"""Folders on disk: which subtomograms lie in one, and a new one that appears whole or not at all."""
+"""Folders on disk: which subtomograms lie in one, and a new one whose files appear together."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import shutil
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +23,14 @@ PART = ".part"
 MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec")
 
 EXPORT = {
-    ".hdf": "EMAN2's format; export it as MRC with `e2proc3d.py NAME.hdf NAME.mrc --unstacking`.",
-    ".em": "the EM format; export it as MRC, in Dynamo with `dwrite(dread('NAME.em'), 'NAME.mrc')`.",
-    ".gz": "compressed; unpack it with gunzip.",
+    ".hdf": "EMAN2's format; export it as MRC with `e2proc3d.py NAME.hdf NAME.mrc --unstacking`",
+    ".em": "the EM format; export it as MRC, in Dynamo with `dwrite(dread('NAME.em'), 'NAME.mrc')`",
+    ".gz": "compressed; unpack it with gunzip",
 }
 """What to do with a file that is not read, by suffix."""
+
+LAST = "volumes.mrcs"
+"""The file that makes a folder readable, and so the last to appear in it."""
 
 
 @dataclass(frozen=True)
@@ -69,26 +73,31 @@ def list_entries(source: str | Path) -> list[Entry]:
     """All subtomograms of a folder or a RELION star file, from the headers alone.
 
     Three layouts: a folder written by this package (``volumes.mrcs``, with or without ``masks.mrcs`` and ``samples.csv``);
-    a folder of MRC files, or of sub-folders of them that name the classes; a star file with the column ``rlnImageName``.
+    a folder of MRC files, or of sub-folders of them that name the classes, all of which may lie in one folder ``volumes``;
+    a star file with the column ``rlnImageName``.
+
     The mask of ``NAME.mrc`` is ``masks/NAME.mrc`` or ``NAME_mask.mrc`` beside it, or stands at the same place below a folder
-    ``masks`` at the top.
+    ``masks`` at the top, or is ``masks/NAME.mrc`` at the top if no other volume is called so. ``masks`` and ``volumes`` may be
+    in capitals, and a mask may have another of the suffixes ``MRC_SUFFIXES`` than its volume.
 
     Raises
     ------
     InputError
-        Nothing is there, a file is unreadable or missing, a volume is not 3D, a mask has another shape, a mask has no volume,
-        or only some volumes have masks.
+        Nothing is there, a file is unreadable or missing or would be left out, a volume is not 3D, a mask has another shape,
+        a mask has no volume or two, only some volumes have masks, or the folder was left by an interrupted write.
     """
     source = Path(source)
-    if source.suffix in EXPORT:
-        raise InputError(f"{source}: {EXPORT[source.suffix]}")
-    if source.suffix == ".star":
+    if source.suffix.lower() in EXPORT:
+        raise InputError(f"{source}: {EXPORT[source.suffix.lower()]}.")
+    if source.suffix.lower() == ".star":
         entries = _of_star(source)
     elif source.is_file():
         raise InputError(f"{source}: is a file; give the folder it lies in, or a star file.")
     elif not source.is_dir():
         raise InputError(f"{source}: no such folder; make one with `voxuda simulate`, or give a folder of MRC files.")
-    elif (source / "volumes.mrcs").is_file():
+    elif (source / PART).exists():
+        raise InputError(f"{source}: holds {PART}, left by an interrupted write; delete the folder and make it again.")
+    elif (source / LAST).is_file():
         entries = _of_own_folder(source)
     else:
         entries = _of_files(source)
@@ -101,10 +110,11 @@ def list_entries(source: str | Path) -> list[Entry]:
 def _expand(path: Path, name: str, mask: Path | None, place: int | None = None, voxel_size: float = 0.0) -> list[Entry]:
     """The entries of one file: all it holds, or the one at ``place``; a ``voxel_size`` that is given outranks the header's."""
     volume = read_mrc(path, memory_map=True)
+    volume.check_is_volume()
     shape = volume.data.shape
     if mask is not None and (of_mask := read_mrc(mask, memory_map=True).data.shape) != shape:
         raise InputError(f"{mask}: masks {of_mask} for volumes {shape}; give one mask a volume.")
-    if len(shape) == 3 and len(set(shape)) > 1 and (place is not None or path.suffix == ".mrcs"):
+    if len(shape) == 3 and len(set(shape)) > 1 and (place is not None or path.suffix.lower() == ".mrcs"):
         raise InputError(f"{path}: shape {shape} is a stack of 2D images; give 3D subtomograms, a single one as .mrc.")
     count = shape[0] if len(shape) == 4 else 1
     if place is not None and not 0 <= place < count:
@@ -118,49 +128,102 @@ def _expand(path: Path, name: str, mask: Path | None, place: int | None = None, 
 
 def _of_own_folder(folder: Path) -> list[Entry]:
     masks, table = folder / "masks.mrcs", folder / "samples.csv"
-    entries = _expand(folder / "volumes.mrcs", "unknown", masks if masks.is_file() else None)
+    entries = _expand(folder / LAST, "unknown", masks if masks.is_file() else None)
     if not table.is_file():
         return entries
-    with open(table, newline="") as file:
-        rows = csv.DictReader(file)
-        if "molecule" not in (rows.fieldnames or ()):
-            raise InputError(f"{table}: has no column molecule; name the class of each sample there.")
-        said = [(row["molecule"], row.get("specimen")) for row in rows]
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a mark
+            rows = csv.DictReader(file)
+            if "molecule" not in (rows.fieldnames or ()):
+                raise InputError(f"{table}: has no column molecule; name the class of each sample there.")
+            said = [(row["molecule"], row.get("specimen")) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: not a readable table; save it as comma-separated text in UTF-8.") from error
     if len(said) != len(entries):
         raise InputError(f"{table}: {len(said)} rows for {len(entries)} volumes; give one row each.")
+    nameless = [i for i, (name, _) in enumerate(said, start=1) if not (name or "").strip()]
+    if nameless:
+        raise InputError(f"{table}: row {nameless[0]} names no molecule; name the class of each sample there.")
     return [dataclasses.replace(entry, name=name, group=group) for entry, (name, group) in zip(entries, said, strict=True)]
 
 
+def _refuse_orphans(folder: Path) -> None:
+    """Refuse a folder of this package without its volumes."""
+    orphans = [name for name in ("masks.mrcs", "samples.csv") if (folder / name).is_file()]
+    if not orphans:
+        return
+    others = [p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".mrcs" and p.stem not in ("masks", "densities")]
+    stacks = [p for p in others if p.is_file() and read_mrc(p, memory_map=True).data.ndim == 4]
+    remedy = f"name the stack {stacks[0].name} so, if it is that one" if len(stacks) == 1 else "put it back"
+    raise InputError(f"{folder}: holds no {LAST}, to which {' and '.join(orphans)} there belong; {remedy}.")
+
+
+def _files(folder: Path, patterns: list[str]) -> dict[Path, tuple[str, ...]]:
+    """The files of a folder that match one of ``patterns``, hidden ones left out, by the parts of their path from there."""
+    found = {path: path.relative_to(folder).parts for pattern in patterns for path in sorted(folder.glob(pattern))}
+    return {p: parts for p, parts in found.items() if not any(part.startswith(".") for part in parts) and not p.is_dir()}
+
+
+def _is_mask(parts: tuple[str, ...]) -> bool:
+    return "masks" in [part.lower() for part in parts[:-1]] or Path(parts[-1]).stem.lower().endswith("_mask")
+
+
+def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]], dict[Path, tuple[str, ...]]]:
+    """Volumes and masks among MRC files, each with the folders that name its class: not ``masks``, nor ``volumes`` if alone."""
+    bare = {p: tuple(part for part in parts[:-1] if part.lower() != "masks") for p, parts in mrc.items()}
+    masks = {path for path, parts in mrc.items() if _is_mask(parts)}
+    if all(bare[path] and bare[path][0].lower() == "volumes" for path in mrc if path not in masks):
+        bare = {p: parts[1:] if parts and parts[0].lower() == "volumes" else parts for p, parts in bare.items()}
+    volumes = {path: parts for path, parts in bare.items() if path not in masks}
+    return volumes, {path: bare[path] for path in bare if path in masks}
+
+
 def _of_files(folder: Path) -> list[Entry]:
-    if (folder / "masks.mrcs").is_file() or (folder / "samples.csv").is_file():
-        raise InputError(f"{folder}: holds no volumes.mrcs, to which its other files belong; put it back.")
-    depths = [{p: p.relative_to(folder).parts for p in sorted(folder.glob(g))} for g in ("*", "*/*", "*/*/*")]
-    files = {p: parts for d in depths for p, parts in d.items() if not any(part.startswith(".") for part in parts)}
-    mrc = {p: parts for p, parts in files.items() if p.suffix in MRC_SUFFIXES}
-    masks = {p for p, parts in mrc.items() if "masks" in parts[:-1] or p.stem.endswith("_mask")}
-    volumes = {p: parts for p, parts in mrc.items() if p not in masks and len(parts) < 3}
+    _refuse_orphans(folder)
+    files = _files(folder, ["/".join("*" * depth) for depth in range(1, 7)])  # two more than any layout has
+    unread = [p for p in files if p.suffix.lower() in EXPORT and (p.suffix.lower() != ".gz" or _is_mrc(p.with_suffix("")))]
+    if unread:
+        first = "" if len(unread) == 1 else f"the first of {len(unread)} files that cannot be read: "
+        raise InputError(f"{unread[0]}: {first}{EXPORT[unread[0].suffix.lower()]}.")
+    volumes, masks = _split({path: parts for path, parts in files.items() if _is_mrc(path)})
     if not volumes:
-        for path in files:
-            if path.suffix in EXPORT:
-                raise InputError(f"{path}: {EXPORT[path.suffix]}")
         raise InputError(
-            f"{folder}: holds no volumes.mrcs, and no MRC files ({', '.join(MRC_SUFFIXES)}) in it or its sub-folders; "
+            f"{folder}: holds no {LAST}, and no MRC files ({', '.join(MRC_SUFFIXES)}) in it or its sub-folders; "
             "make volumes with `voxuda simulate`, or give a folder of them."
         )
+    deep = [path for path, parts in volumes.items() if len(parts) > 1]
+    if deep:
+        where = f"lies too deep, the first of {len(deep)} such MRC files" if len(deep) > 1 else "lies too deep"
+        raise InputError(f"{deep[0]}: {where}; put each into the folder you name, or into a sub-folder for its class.")
     if len({len(parts) for parts in volumes.values()}) > 1:
         raise InputError(f"{folder}: has MRC files both in it and in sub-folders; put each into the sub-folder of its class.")
-    entries = []
-    for path, parts in volumes.items():
-        entries += _expand(path, parts[0] if len(parts) == 2 else "unknown", _mask_of(path, folder))
-    stray = sorted(masks - {entry.mask for entry in entries})
+    mask_of = _pair(volumes, masks)
+    stray = sorted(masks.keys() - mask_of.values())
     if stray:
         raise InputError(f"{stray[0]}: is the mask of no volume; give it the name of its volume or take it away.")
-    return entries
+    entries = [_expand(path, parts[0] if parts else "unknown", mask_of.get(path)) for path, parts in volumes.items()]
+    return [entry for of_file in entries for entry in of_file]
 
 
-def _mask_of(path: Path, top: Path) -> Path | None:
-    beside = (path.parent / "masks" / path.name, path.with_name(f"{path.stem}_mask{path.suffix}"))
-    return next((p for p in (*beside, top / "masks" / path.relative_to(top)) if p.is_file()), None)
+def _is_mrc(path: Path) -> bool:
+    return path.suffix.lower() in MRC_SUFFIXES
+
+
+def _pair(volumes: dict[Path, tuple[str, ...]], masks: dict[Path, tuple[str, ...]]) -> dict[Path, Path]:
+    """The masks of those volumes that have one: of the same folders and stem, or else of that stem in no folder."""
+    named: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for path, parts in masks.items():
+        named[*parts, path.stem[:-5] if path.stem.lower().endswith("_mask") else path.stem].append(path)
+    found: dict[Path, Path] = {}
+    for path, parts in volumes.items():
+        candidates = named.get((*parts, path.stem)) or named.get((path.stem,), [])
+        if candidates:
+            found[path] = min(candidates, key=lambda mask: mask.suffix != path.suffix)
+    for mask, times in Counter(found.values()).items():
+        if times > 1:
+            first, second, *_ = (path for path in found if found[path] == mask)
+            raise InputError(f"{mask}: could be the mask of {first} and of {second}; give each its own, in its sub-folder.")
+    return found
 
 
 def _of_star(star: Path) -> list[Entry]:
@@ -183,23 +246,40 @@ def _of_star(star: Path) -> list[Entry]:
     if missing:
         raise InputError(
             f"{star}: names {len(missing)} volumes that do not exist, first {missing[0]}; "
-            "paths count from the folder of the star file or one above it."
+            "paths count from the folder of the star file or any folder above it, the nearest first."
         )
     sizes = _voxel_sizes(star, particles, tables)
     classes = particles.get("rlnClassNumber", [])
-    entries = []
+    mask_of = _masks_beside({file for file in files if file is not None})
+    entries: list[Entry] = []
+    row_of: dict[tuple[Path, int | None], int] = {}
     for i, (name, file) in enumerate(zip(names, files, strict=True)):
         assert file is not None
-        if file.suffix in EXPORT:
-            raise InputError(f"{file}: {EXPORT[file.suffix]}")
-        place = int(_number(star, "rlnImageName", name.partition("@")[0])) - 1 if "@" in name else None
+        if file.suffix.lower() in EXPORT:
+            raise InputError(f"{file}: {EXPORT[file.suffix.lower()]}.")
+        number = name.partition("@")[0]
+        if "@" in name and not number.isdecimal():
+            raise InputError(f"{star}: rlnImageName holds {name}; what stands before the @ must be a whole number.")
+        place = int(number) - 1 if "@" in name else None
         kind = f"class {_number(star, 'rlnClassNumber', classes[i]):.0f}" if classes else "unknown"
-        entries += _expand(file, kind, _mask_of(file, file.parent), place, sizes[i])
+        for entry in _expand(file, kind, mask_of.get(file), place, sizes[i]):
+            row = row_of.setdefault((file.resolve(), entry.index), i)
+            if row != i:  # one of the two might be trained on and the other tested on
+                raise InputError(f"{star}: row {i + 1} names {name}, which row {row + 1} names already; name each volume once.")
+            entries.append(entry)
     return entries
 
 
+def _masks_beside(files: set[Path]) -> dict[Path, Path]:
+    masks: dict[Path, tuple[str, ...]] = {}
+    for folder in {file.parent for file in files}:
+        found = _files(folder, ["*", "[Mm][Aa][Ss][Kk][Ss]/*"])
+        masks |= {path: folder.parts for path, parts in found.items() if _is_mrc(path) and _is_mask(parts)}
+    return _pair({file: file.parent.parts for file in files}, masks)
+
+
 def _find(name: str, star: Path) -> Path | None:
-    """RELION's paths count from its project folder, which stands somewhere above the star file."""
+    """The file of that name nearest to the star file: RELION's paths count from its project folder, somewhere above it."""
     return next((folder / name for folder in star.absolute().parents if (folder / name).is_file()), None)
 
 
@@ -224,18 +304,16 @@ def _number(star: Path, column: str, value: object) -> float:
     return number
 
 
-def check_new_folder(path: str | Path) -> Path:
-    """Check, without making anything, that ``path`` may become a new output folder: absent or empty, its parent writable.
+def check_folder(path: str | Path) -> Path:
+    """Check, without making anything, that files can be written into ``path``: a folder, or absent below one.
 
     Raises
     ------
     InputError
-        It is a file, holds something, or cannot be written.
+        It is a file, or cannot be written.
     """
     path = Path(path)
     try:
-        if path.is_dir() and any(item.name != PART for item in path.iterdir()):
-            raise InputError(f"{path}: the folder is not empty; choose another or empty it.")
         nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     except OSError as error:
         raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error
@@ -246,9 +324,30 @@ def check_new_folder(path: str | Path) -> Path:
     return path
 
 
+def check_new_folder(path: str | Path) -> Path:
+    """Check, without making anything, that ``path`` may become a new output folder: absent or empty, its parent writable.
+
+    Raises
+    ------
+    InputError
+        It is a file, holds something, or cannot be written.
+    """
+    path = check_folder(path)
+    try:
+        if path.is_dir() and any(item.name != PART for item in path.iterdir()):
+            raise InputError(f"{path}: the folder is not empty; choose another or empty it.")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error
+    return path
+
+
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to write into, whose files appear in ``path`` together at the end, or not at all.
+    """A folder to write into, whose files appear in ``path`` together at the end.
+
+    They are written into a folder ``.part`` in it and renamed in alphabetical order, but ``volumes.mrcs`` last. After an error
+    or Ctrl-C, at whatever point, ``path`` is as it was before. A process that is killed leaves ``.part``; as long as that is
+    there :func:`list_entries` refuses the folder, even if some files were renamed already.
 
     Raises
     ------
@@ -258,17 +357,24 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     path = check_new_folder(path)
     existed = path.exists()
     work = path / PART
+    moved: list[Path] = []
     done = False
     try:
         shutil.rmtree(work, ignore_errors=True)  # left by a process that was killed
         work.mkdir(parents=True)
         yield work
-        for item in work.iterdir():
-            os.replace(item, path / item.name)
+        for item in sorted(work.iterdir(), key=lambda p: (p.name == LAST, p.name)):
+            moved.append(path / item.name)
+            os.replace(item, moved[-1])
         done = True
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); free some space or choose another.") from error
     finally:
+        for item in [] if done else moved:
+            if item.is_dir():
+                shutil.rmtree(item, ignore_errors=True)
+            else:
+                item.unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)
         if not done and not existed:
             shutil.rmtree(path, ignore_errors=True)

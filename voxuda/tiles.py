@@ -22,6 +22,9 @@ from voxuda.volumes import InputError, Volume, read_mrc, write_atomically
 HEADER = 1024
 """Bytes before the first voxel of an MRC file without an extended header."""
 
+SECTIONS = 16
+"""How many sections of a tomogram are looked at to know it again."""
+
 COMPRESSED = (".gz", ".bz2")
 """Endings of files that cannot be read piece by piece."""
 
@@ -84,9 +87,10 @@ def survey(path: str | Path, tile: int) -> tuple[Volume, float]:
     InputError
         See :func:`voxuda.volumes.read_mrc`; or the file is compressed, a stack, holds NaN or infinity, or is constant.
     """
-    if Path(path).suffix in COMPRESSED:
+    if Path(path).suffix.lower() in COMPRESSED:
         raise InputError(f"{path}: a compressed tomogram cannot be read piece by piece; unpack it first.")
     volume = read_mrc(path, memory_map=True)
+    volume.check_is_volume()
     if volume.data.ndim != 3:
         raise InputError(f"{path}: shape {volume.data.shape} is a stack; give one tomogram (D, H, W).")
     low, high, spread = torch.inf, -torch.inf, []
@@ -132,16 +136,20 @@ def mirrored(volume: torch.Tensor, tile: int) -> torch.Tensor:
 
 
 def made_by(network: nn.Module, path: str | Path, tile: int, overlap: int) -> dict:
-    """What decides a mask: the tomogram's path, size and time of change, the weights' SHA-256, the tiling."""
-    path = Path(path).absolute()
+    """What decides a mask: SHA-256 of the tomogram and of the weights, and the tiling.
+
+    Of the tomogram the size, the header and 16 sections from first to last are taken, so that a copy, or one moved elsewhere,
+    is the same tomogram. One changed in other sections alone, under the same header, is not told apart.
+    """
     weights = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         weights.update(name.encode() + tensor.cpu().numpy().tobytes())
-    state = path.stat()
-    return {
-        "tomogram": str(path), "bytes": state.st_size, "changed": state.st_mtime_ns,
-        "weights": weights.hexdigest(), "tile": tile, "overlap": overlap,
-    }  # fmt: skip
+    data = read_mrc(path, memory_map=True).data
+    with open(path, "rb") as file:
+        tomogram = hashlib.sha256(f"{os.fstat(file.fileno()).st_size} ".encode() + file.read(HEADER))
+    for z in sorted({round(z) for z in np.linspace(0, len(data) - 1, SECTIONS)}):
+        tomogram.update(data[z].tobytes())
+    return {"tomogram": tomogram.hexdigest(), "weights": weights.hexdigest(), "tile": tile, "overlap": overlap}
 
 
 def label(made: dict) -> str:
@@ -217,6 +225,7 @@ class Partial:
                 if volume.voxel_size:
                     mrc.voxel_size = volume.voxel_size
                 mrc.header.origin = volume.origin
+                mrc.header.nxstart, mrc.header.nystart, mrc.header.nzstart = volume.start
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -312,7 +321,7 @@ def segment_tomogram(
     path_in : path
         MRC file ``(D, H, W)`` of any sides and unit, protein bright; sides shorter than a tile are mirrored at their far face.
     path_out : path
-        Where the mask ``(D, H, W)`` is written: int8, 1 for protein, with the voxel size and origin of ``path_in``.
+        Where the mask ``(D, H, W)`` is written: int8, 1 for protein, voxel size, origin and first indices as in ``path_in``.
     tile : int
         Side of a tile in voxels, a multiple of 8; best that of the training samples.
     overlap : int

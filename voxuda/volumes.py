@@ -31,12 +31,31 @@ class Volume:
         Position of the first voxel, x, y, z in angstrom, as in the header.
     path : Path
         The file it came from.
+    start : tuple of int
+        Index of the first voxel, x, y, z, as in the header (``nxstart`` and so on).
+    is_image_stack : bool
+        Whether ``(D, H, W)`` are D images: a 3D ``.mrcs`` whose header says space group 0. Under another name 0 says nothing,
+        since much software writes it for volumes.
     """
 
     data: np.ndarray
     voxel_size: float
     origin: tuple[float, float, float]
     path: Path
+    start: tuple[int, int, int] = (0, 0, 0)
+    is_image_stack: bool = False
+
+    def check_is_volume(self) -> None:
+        """Refuse a stack of images.
+
+        Raises
+        ------
+        InputError
+            It is one, see ``is_image_stack``.
+        """
+        if self.is_image_stack:
+            what = f"shape {self.data.shape} is a stack of 2D images, by its space group 0"
+            raise InputError(f"{self.path}: {what}; give 3D volumes, a single one as .mrc.")
 
 
 def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
@@ -64,9 +83,11 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     """
     path = Path(path)
     try:
-        exists = path.is_file()
+        exists, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
         raise InputError(f"{path}: cannot be reached ({error.strerror}); give a file that may be read.") from error
+    if is_folder:
+        raise InputError(f"{path}: is a folder; give the path of an MRC file in it.")
     if not exists:
         raise InputError(f"{path}: no such file; give the path of an MRC volume.")
     try:
@@ -80,6 +101,8 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         data = mrc.data
         edges = [float(mrc.voxel_size[axis]) for axis in "xyz"]
         x, y, z = (float(mrc.header.origin[axis]) for axis in "xyz")
+        first = (int(mrc.header.nxstart), int(mrc.header.nystart), int(mrc.header.nzstart))
+        images = mrc.is_image_stack() and path.name.lower().endswith((".mrcs", ".mrcs.gz", ".mrcs.bz2"))
         if max(edges) - min(edges) > 1e-3 * max(edges):
             raise InputError(f"{path}: voxels of {edges} angstrom are not cubes; resample the volume to equal edges.")
         if np.iscomplexobj(data):
@@ -93,19 +116,40 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     if not memory_map and not np.isfinite(data).all():
         count = int((~np.isfinite(data)).sum())
         raise InputError(f"{path}: {count} voxels are NaN or infinite; replace them, for example by the mean.")
-    return Volume(data, edges[0], (x, y, z), path)
+    return Volume(data, edges[0], (x, y, z), path, first, images)
 
 
-def check_new_file(path: str | Path, *, overwrite: bool) -> None:
-    """Refuse a file that exists, unless it may be replaced; call it before long work, so that none is lost.
+def check_new_file(path: str | Path, *, overwrite: bool, makes_folder: bool = True) -> None:
+    """Refuse a file that cannot be written or must not be replaced; call it before long work, so that none is lost.
+
+    Parameters
+    ----------
+    path : path
+        Where the file will be written.
+    overwrite : bool
+        Whether a file there may be replaced.
+    makes_folder : bool
+        Whether the caller will make a folder that is missing; otherwise that is refused, too.
 
     Raises
     ------
     InputError
-        The file exists and ``overwrite`` is off.
+        The file exists and ``overwrite`` is off, or its folder is missing or cannot be written.
     """
-    if Path(path).exists() and not overwrite:
-        raise InputError(f"{path}: the file exists; choose another name or pass --overwrite.")
+    path = Path(path)
+    try:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: the file exists; choose another name or pass --overwrite.")
+        folder = path.absolute().parent
+        nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error
+    if not nearest.is_dir():
+        raise InputError(f"{nearest}: cannot be made the folder of {path.name}, for it is a file; choose a writable folder.")
+    if not makes_folder and nearest != folder:
+        raise InputError(f"{path}: cannot be written, for there is no folder {path.parent}; make it first.")
+    if not os.access(nearest, os.W_OK):
+        raise InputError(f"{path}: cannot be written into {nearest}; choose a writable folder.")
 
 
 def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
@@ -136,6 +180,7 @@ def write_mrc(
     voxel_size: float = 0.0,
     *,
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    start: tuple[int, int, int] = (0, 0, 0),
     overwrite: bool = False,
 ) -> Path:
     """Write a volume ``(D, H, W)`` or a volume stack ``(N, D, H, W)``; the file appears whole or not at all.
@@ -151,6 +196,8 @@ def write_mrc(
         In angstrom.
     origin : tuple of float
         Position of the first voxel, x, y, z in angstrom.
+    start : tuple of int
+        Index of the first voxel, x, y, z.
     overwrite : bool
         Replace a file that exists.
 
@@ -163,7 +210,7 @@ def write_mrc(
     array = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
     if array.ndim not in (3, 4):
         raise InputError(f"{path}: cannot write shape {array.shape}; give (D, H, W) or (N, D, H, W).")
-    check_new_file(path, overwrite=overwrite)
+    check_new_file(path, overwrite=overwrite, makes_folder=False)
     if array.dtype == bool:
         array = array.astype(np.int8)
     elif array.dtype == np.uint8:
@@ -179,6 +226,7 @@ def write_mrc(
             if voxel_size:
                 mrc.voxel_size = voxel_size
             mrc.header.origin = origin
+            mrc.header.nxstart, mrc.header.nystart, mrc.header.nzstart = start
 
     write_atomically(write, path)
     return path

@@ -194,7 +194,7 @@ class DataRibosomes:
         """Reconstruct, place the masks, report."""
         data.check_new_folder(self.out)
         if self.evidence is not None:
-            check_new_file(self.evidence, overwrite=False)
+            check_new_file(self.evidence, overwrite=False, makes_folder=False)
         ribosomes.prepare(self.source, self.out, missing=self.missing)
         print("read in the hand of a ribosome, which is the mirror image of what the files' matrices say by the documentation")
         print(f"samples in {self.out}; look at them with `voxuda data check {self.out}`")

@@ -93,7 +93,7 @@ class MoleculesFetch:
     def run(self) -> None:
         """Fetch and report."""
         path = self.out or Path(f"{self.name.lower()}.npz")
-        check_new_file(path, overwrite=self.overwrite)
+        check_new_file(path, overwrite=self.overwrite, makes_folder=False)
         _write_molecule(path, derivation.fetch(self.name, assembly=self.assembly), self.overwrite)
 
 

@@ -12,7 +12,7 @@ import tyro
 from torch import nn
 from tqdm import tqdm
 
-from voxuda import data, evaluation, runs, tiles, training
+from voxuda import data, evaluation, folders, runs, tiles, training
 from voxuda.volumes import InputError, Volume, check_volume, read_mrc, write_mrc, zscore
 
 
@@ -52,9 +52,10 @@ class Segment:
         network = runs.load_network(self.run_folder).to(training.make_fabric(runs.Config(device=self.device)).device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a third faster on a CPU
         tiles.check_tiling(self.tile, self.overlap)
+        folders.check_folder(self.out)
         volumes: dict[str, Volume] = {}
         for path in self.files:
-            plain = path.with_suffix("") if path.suffix in tiles.COMPRESSED else path
+            plain = path.with_suffix("") if path.suffix.lower() in tiles.COMPRESSED else path
             name = f"{plain.stem}_mask{plain.suffix}"
             if name in volumes:
                 raise InputError(f"{path}: {name} would be written twice; segment files of the same name one by one.")
@@ -72,7 +73,7 @@ class Segment:
             for name, volume in tqdm(volumes.items(), unit="file", desc="segmenting"):
                 stack = torch.from_numpy(volume.data).reshape(-1, 1, *volume.data.shape[-3:])
                 mask = (evaluation.predict(network, zscore(stack)) > 0.5).numpy().reshape(volume.data.shape)
-                write_mrc(work / name, mask, volume.voxel_size, origin=volume.origin)
+                write_mrc(work / name, mask, volume.voxel_size, origin=volume.origin, start=volume.start)
 
     def _tomograms(self, network: nn.Module, volumes: dict[str, Volume]) -> None:
         for name, volume in volumes.items():  # all of them before hours go into the first
@@ -89,7 +90,13 @@ def is_tomogram(volume: Volume) -> bool:
 
 def read(path: Path) -> Volume:
     """A tomogram, left on disk, or subtomograms, in memory and checked."""
-    volume = read_mrc(path, memory_map=path.suffix not in tiles.COMPRESSED)
+    suffix = path.suffix.lower()
+    if suffix == ".star" and path.is_file():
+        raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs made.")
+    if suffix in (".hdf", ".em") and path.is_file():
+        raise InputError(f"{path}: {folders.EXPORT[suffix]}.")
+    volume = read_mrc(path, memory_map=suffix not in tiles.COMPRESSED)
+    volume.check_is_volume()
     if is_tomogram(volume):
         return volume
     data.check_side(volume.data, path)
