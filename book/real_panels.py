@@ -36,7 +36,8 @@ def main(folder: Path, ribosomes: Path) -> None:
     smooth = apply_filter(test.volumes, soft_lowpass(32, 32 * 12 / 40, 1.5))
     found = {}
     for name in SHOWN:
-        network = runs.load_network(folder / f"real-{name}" / "seed-0")
+        statistics_of = "running" if name == "zero-shot" else "target"
+        network = runs.load_network(folder / f"real-{name}" / "seed-0", statistics_of)
         found[name] = evaluation.predict(network, test.volumes) > 0.5
     particles = [
         {
