@@ -17,10 +17,11 @@ SHOWN = ("source-only", "zero-shot", "vox-uda", "ours", "supervised")
 PARTICLES = 3
 
 
-def rows(image: torch.Tensor) -> list[list[int]]:
-    """An image ``(H, W)`` as bytes, from its 1st to its 99th percentile."""
+def rows(image: torch.Tensor) -> list[str]:
+    """An image ``(H, W)`` as lines of bytes in hexadecimal, from its 1st to its 99th percentile."""
     low, high = image.flatten().float().quantile(torch.tensor([0.01, 0.99]))
-    return (255 * ((image - low) / (high - low)).clamp(0, 1)).round().int().tolist()
+    grey = (255 * ((image - low) / (high - low)).clamp(0, 1)).round().int().tolist()
+    return [bytes(line).hex() for line in grey]
 
 
 def outline(mask: torch.Tensor) -> list[str]:
