@@ -102,6 +102,15 @@ def test_the_readme_shows_the_stored_table():
     assert {r["provenance"]["threads"] for row in result["rows"] for r in row["runs"]} == {1}
 
 
+def test_the_readme_says_what_real_ribosomes_gave():
+    real, panels = (json.loads((ROOT / "results" / f"real-{name}.json").read_text()) for name in ("laptop", "panels"))
+    means = {row["name"]: 100 * sum(run["target"]["iou"] for run in row["runs"]) / len(row["runs"]) for row in real["rows"]}
+    ball = 100 * sum(panels["ball"]) / len(panels["ball"])
+    assert max(value for name, value in means.items() if name != "real-supervised") < 20
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"gets above 20 % IoU, where a ball in the middle of the box scores {ball:.0f} %" in text
+
+
 STORED = sorted([*(ROOT / "results").glob("*.json"), *(ROOT / "results" / "benchmarks").glob("*.json")])
 
 

@@ -157,6 +157,8 @@ class DataFetch:
 
     ribosomes-12A: 40 ribosomes of four tomograms as stacks of 37 tilt images, 4 MB, the test data of tomoDRGN.
 
+    Needs git and a network.
+
     Example: voxuda data fetch ribosomes-12A --out stacks, then voxuda data ribosomes stacks --out ribosomes
     """
 

@@ -76,8 +76,8 @@ class Reproduce:
 
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     """modules: which part closes how much of the gap; share: what the balanced variant's prior is worth; tilt-series: the
-    main methods on the target by tilt series; real: the same on --target; ladder: what each difference between the domains
-    costs a network trained on the source."""
+    main methods on the target by tilt series; real: they on the folder --target; ladder: what each difference between the
+    domains costs a network trained on the source."""
     out: Path
     """Folder of the runs and of TABLE-SCALE.json."""
     scale: runs.Scale = "smoke"
@@ -85,7 +85,7 @@ class Reproduce:
     seeds: int = 1
     """Runs of each row."""
     only: list[str] = dataclasses.field(default_factory=list)
-    """Just these rows."""
+    """Just these rows, by their names in results/TABLE-laptop.json."""
     jobs: int = 1
     """Runs side by side."""
     target: Path | None = None

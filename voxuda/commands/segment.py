@@ -27,6 +27,8 @@ class Segment:
     Masks of subtomograms appear together, in a new folder, or not at all. Masks of tomograms appear one by one, each when it is
     whole; after an interruption the same command goes on where it stopped.
 
+    Best at the voxel size of training, 10 to 13.5 angstrom; bin or rescale first.
+
     A tomogram is cut into overlapping tiles, and the network sees one tile of 32 voxels at a time. A particle larger than that
     is labelled piece by piece, by its texture and not by its shape, and its inside may be missed. Then bin the tomogram until
     the particle fits into a tile, or train on samples simulated with --size 64 and pass --tile 64.

@@ -18,7 +18,7 @@ class _Simulate:
     out: Path
     """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
     n_per_molecule: int = 10
-    """Samples per molecule (source: and SNR)."""
+    """Samples of each molecule, for `source` at each SNR."""
     seed: int = 0
     """The same seed gives the same samples."""
     size: int = 32
@@ -65,7 +65,7 @@ class SimulateTarget:
     molecules: list[str] = dataclasses.field(default_factory=lambda: list(molecules.TARGET_MOLECULES))
     """Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default."""
     proportions: tuple[float, ...] | None = None
-    """One number a molecule; 901 66 66 for three molecules, as in the paper, else equal."""
+    """One number a molecule; 901 66 66 for any three molecules, as in the paper, else equal."""
     dose: tuple[float, float] = (40.0, 120.0)
     """Lowest and highest number of electrons per square angstrom, over the whole series."""
     thickness: tuple[float, float] = (800.0, 2000.0)
@@ -120,7 +120,7 @@ class SimulateQuick(_Simulate):
 
 @dataclasses.dataclass
 class Simulate:
-    """Simulate subtomograms with masks: `source` by the published recipe, `target` by tilt series, `quick`."""
+    """Simulate subtomograms with masks: `source` by the published recipe, `target` by tilt series, `quick` in a second."""
 
     command: Annotated[
         Annotated[SimulateSource, tyro.conf.subcommand("source", prefix_name=False)]
