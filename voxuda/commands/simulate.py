@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,13 @@ class _Simulate:
     size: int = 32
     """Side of a sample in voxels."""
 
+    def make(self, recipe: Callable[..., simulate.Subtomograms], snr: tuple[float, ...], word: str) -> None:
+        """Simulate by ``recipe`` and save."""
+        data.check_new_folder(self.out)
+        library = [molecules.load(name) for name in self.molecules]
+        samples = recipe(library, n_per_molecule=self.n_per_molecule, snr=snr, seed=self.seed, size=self.size, progress=True)
+        print(f"{len(samples.table)} {word} samples in {data.save(samples, self.out)}")
+
 
 @dataclasses.dataclass
 class SimulateSource(_Simulate):
@@ -37,12 +45,7 @@ class SimulateSource(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
-        data.check_new_folder(self.out)
-        library = [molecules.load(name) for name in self.molecules]
-        samples = simulate.simulate_source(
-            library, n_per_molecule=self.n_per_molecule, snr=self.snr, seed=self.seed, size=self.size, progress=True
-        )
-        print(f"{len(samples.table)} source samples in {data.save(samples, self.out)}")
+        self.make(simulate.simulate_source, self.snr, "source")
 
 
 @dataclasses.dataclass
@@ -110,12 +113,7 @@ class SimulateQuick(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
-        data.check_new_folder(self.out)
-        library = [molecules.load(name) for name in self.molecules]
-        samples = simulate.simulate_target(
-            library, n_per_molecule=self.n_per_molecule, snr=self.snr, seed=self.seed, size=self.size, progress=True
-        )
-        print(f"{len(samples.table)} target samples in {data.save(samples, self.out)}")
+        self.make(simulate.simulate_target, self.snr, "target")
 
 
 @dataclasses.dataclass
