@@ -183,7 +183,10 @@ def test_no_specimen_is_in_both_parts_of_a_split(samples):
 
 
 def test_specimens_survive_the_disk(samples, tmp_path):
-    assert data.load(data.save(samples, tmp_path / "target")).groups == data.from_simulation(samples).groups
+    groups = data.from_simulation(samples).groups
+    assert data.load(data.save(samples, tmp_path / "target")).groups == groups
+    converted = data.SubtomogramFolder(tmp_path / "target", size=24).save(tmp_path / "converted")
+    assert data.load(converted).groups == groups
 
 
 def test_same_seed_same_samples(samples):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,20 +57,20 @@ class Domain:
         """Two parts, the first with ``share`` of every class, or of the groups if there are some, drawn by ``seed``."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator).tolist()
-        if self.groups is not None:
-            drawn = list(dict.fromkeys(self.groups[i] for i in order))
-            taken = set(drawn[: min(max(1, round(share * len(drawn))), max(1, len(drawn) - 1))])
-            parts = [[i for i, group in enumerate(self.groups) if (group in taken) == first] for first in (True, False)]
-            return self.subset(torch.tensor(parts[0])), self.subset(torch.tensor(parts[1], dtype=torch.long))
-        sizes = {name: self.classes.count(name) for name in set(self.classes)}
-        groups: dict[str, list[int]] = {}
-        for i in order:  # classes of one sample are split together, so that neither part takes all
-            groups.setdefault(self.classes[i] if sizes[self.classes[i]] > 1 else "", []).append(i)
-        first: list[int] = []
-        for members in groups.values():
-            first += members[: min(max(1, round(share * len(members))), max(1, len(members) - 1))]
-        second = sorted(set(order) - set(first))
-        return self.subset(torch.tensor(sorted(first))), self.subset(torch.tensor(second, dtype=torch.long))
+        units: Sequence[str | int] = self.groups or range(len(self))
+        sizes = Counter(self.classes)
+        strata: dict[str, list[str | int]] = {}
+        for i in order:  # groups are drawn from one pot, and so are classes of one sample, lest one part take all of them
+            alone = self.groups is not None or sizes[self.classes[i]] == 1
+            members = strata.setdefault("" if alone else self.classes[i], [])
+            if units[i] not in members:
+                members.append(units[i])
+        taken: set[str | int] = set()
+        for members in strata.values():
+            taken |= set(members[: min(max(1, round(share * len(members))), max(1, len(members) - 1))])
+        parts = ([i for i, unit in enumerate(units) if (unit in taken) == chosen] for chosen in (True, False))
+        first, second = (self.subset(torch.tensor(part, dtype=torch.long)) for part in parts)
+        return first, second
 
 
 def from_simulation(samples: Subtomograms) -> Domain:
@@ -253,6 +255,7 @@ class SubtomogramFolder:
                 "box": "x".join(str(side) for side in entry.shape),
                 "voxel_size": round(entry.voxel_size, 4),
                 "inverted": self.invert,
+                **({"specimen": entry.group} if entry.group else {}),
             }
             for entry in self.entries
         ]

@@ -327,7 +327,8 @@ def reconstruct(
         ``"specimen"``: z along the beam, the tilt axis where the projection matrices have it (WarpTools: along y);
         ``"reference"``: turned into the pose of the reference.
     wiener : float
-        :math:`\nu` as a fraction of the mean measured :math:`\sum t^2`: the inverse of a flat signal-to-noise ratio.
+        :math:`\nu` as a fraction of the mean measured :math:`\sum t^2`: the inverse of a flat signal-to-noise ratio. The
+        default gave, of five values, the most contrast between inside and outside of masks by pose.
 
     Returns
     -------
