@@ -39,6 +39,7 @@ test: book ## lint, types, unit tests, the built pages in a browser, notebooks t
 	VOXUDA_BOOK=1 $(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks
 
 bench: venv ## time the package beside its peers, into results/benchmarks
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/pytest benchmarks -s -p no:cacheprovider
 
 lab: venv ## open JupyterLab on the right kernel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import exp, sqrt
 from typing import Literal
 
 import torch
@@ -11,6 +12,9 @@ from torch.nn.functional import pad
 from voxuda.volumes import InputError
 
 Gradient = Literal["sobel", "sobel_magnitude"]
+
+CHUNK = 65536
+"""Voxels worked on at a time: few enough for a cache, enough that a step costs more than calling it."""
 
 
 def _check(volumes: torch.Tensor, window: int, sigma_d: float, sigma_r: float) -> int:
@@ -25,11 +29,16 @@ def _check(volumes: torch.Tensor, window: int, sigma_d: float, sigma_r: float) -
     return window // 2
 
 
-def _along(volumes: torch.Tensor, axis: int, taps: tuple[float, float, float]) -> torch.Tensor:
-    """Correlate ``(B, C, D, H, W)`` with three taps along one axis; the axis loses a voxel at each end."""
+def _difference(volumes: torch.Tensor, axis: int) -> torch.Tensor:
+    """Correlate with (-1, 0, 1) along one axis of ``(B, C, D, H, W)``; the axis loses a voxel at each end."""
     n = volumes.shape[axis] - 2
-    terms = [weight * volumes.narrow(axis, start, n) for start, weight in enumerate(taps) if weight]
-    return torch.stack(terms).sum(0)
+    return volumes.narrow(axis, 2, n) - volumes.narrow(axis, 0, n)
+
+
+def _smooth(volumes: torch.Tensor, axis: int) -> torch.Tensor:
+    """Correlate with (1, 2, 1) along one axis of ``(B, C, D, H, W)``; the axis loses a voxel at each end."""
+    n = volumes.shape[axis] - 2
+    return (volumes.narrow(axis, 0, n) + volumes.narrow(axis, 2, n)).add_(volumes.narrow(axis, 1, n), alpha=2)
 
 
 def sobel(padded: torch.Tensor) -> torch.Tensor:
@@ -45,13 +54,12 @@ def sobel(padded: torch.Tensor) -> torch.Tensor:
     Tensor
         ``(B, 3, D, H, W)``, derivative along z, y, x. A ramp of slope 1 gives 32.
     """
-    responses = []
-    for direction in (2, 3, 4):
-        response = padded
-        for axis in (2, 3, 4):
-            response = _along(response, axis, (-1, 0, 1) if axis == direction else (1, 2, 1))
-        responses.append(response)
-    return torch.cat(responses, 1)
+    z, y, x = 2, 3, 4
+    smooth_x = _smooth(padded, x)
+    along_z = _difference(_smooth(smooth_x, y), z)
+    along_y = _smooth(_difference(smooth_x, y), z)
+    along_x = _smooth(_smooth(_difference(padded, x), y), z)
+    return torch.cat([along_z, along_y, along_x], 1)
 
 
 def gradients(volumes: torch.Tensor, radius: int, gradient: Gradient = "sobel") -> torch.Tensor:
@@ -85,39 +93,45 @@ def gradients(volumes: torch.Tensor, radius: int, gradient: Gradient = "sobel") 
         for other in (2, 3, 4):
             if other != axis:
                 inner = inner.narrow(other, 1, inner.shape[other] - 2)
-        differences.append(_along(inner, axis, (-1, 0, 1)))
+        differences.append(_difference(inner, axis))
     return torch.cat(differences, 1)
-
-
-def _window(offset: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The voxels p of a volume for which p + ``offset`` lies inside it too, as an index into ``(B, C, D, H, W)``."""
-    space = (slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, shape, strict=True))
-    return (slice(None), slice(None), *space)
 
 
 def _weighted_mean(volumes: torch.Tensor, features: torch.Tensor, radius: int, sigma_d: float, sigma_r: float) -> torch.Tensor:
     """Average over the window, weighted by distance and by difference of ``features`` (padded by ``radius``).
 
-    The weight of a pair is the same from both of its ends, so each pair is computed once and added at both.
+    The weight of a pair is the same from both of its ends, so each pair is computed once and added at both. In one long row
+    of all padded voxels a neighbour is always the same number of steps away; what wraps around an edge meets only voxels
+    of the border, which is cut off in the end. The row is worked through in pieces that stay in a processor's cache.
     """
-    values = pad(volumes, [radius] * 6, mode="reflect")
-    total = values.clone()  # q = p has weight 1
-    weights = torch.ones_like(values)
-    shape = values.shape[2:]
-    for offset in product(range(-radius, radius + 1), repeat=3):
-        if offset <= (0, 0, 0):
-            continue  # its mirror image does both ends
-        here = _window(offset, shape)
-        there = _window(tuple(-o for o in offset), shape)
-        distance = sum(o * o for o in offset) / (2 * sigma_d**2)
-        exponent = (features[here] - features[there]).square_().sum(1, keepdim=True)
-        weight = exponent.mul_(-1 / (2 * sigma_r**2)).sub_(distance).exp_()
-        weights[here] += weight
-        weights[there] += weight
-        total[here].addcmul_(weight, values[there])
-        total[there].addcmul_(weight, values[here])
-    crop = [-radius] * 6
-    return pad(total, crop) / pad(weights, crop)
+    padded = pad(volumes, [radius] * 6, mode="reflect")
+    height, width = padded.shape[3:]
+    values = padded.flatten()
+    # Scaled so that the exponent is the squared distance between two features.
+    rows = features.transpose(0, 1).reshape(features.shape[1], -1) / (sqrt(2) * sigma_r)
+    total, weights = values.clone(), torch.ones_like(values)  # q = p has weight 1
+    offsets = [offset for offset in product(range(-radius, radius + 1), repeat=3) if offset > (0, 0, 0)]
+    steps = [(z * height + y) * width + x for z, y, x in offsets]
+    domain = [exp(-(z * z + y * y + x * x) / (2 * sigma_d**2)) for z, y, x in offsets]
+    end = len(values) - steps[-1]
+    piece = min(CHUNK, end)
+    difference, buffer, zero = rows.new_empty(len(rows), piece), rows.new_empty(piece), rows.new_zeros(piece)
+    for start in range(0, end, piece):
+        n = min(piece, end - start)
+        here = slice(start, start + n)
+        weight = buffer[:n]
+        for step, nearness in zip(steps, domain, strict=True):
+            there = slice(start + step, start + step + n)
+            torch.sub(rows[:, here], rows[:, there], out=difference[:, :n])
+            torch.addcmul(zero[:n], difference[0, :n], difference[0, :n], value=-1, out=weight)
+            for component in difference[1:, :n]:
+                weight.addcmul_(component, component, value=-1)
+            weight.exp_()
+            weights[here].add_(weight, alpha=nearness)
+            weights[there].add_(weight, alpha=nearness)
+            total[here].addcmul_(weight, values[there], value=nearness)
+            total[there].addcmul_(weight, values[here], value=nearness)
+    return pad((total / weights).reshape(padded.shape), [-radius] * 6)
 
 
 def bilateral_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: float = 1.2, window: int = 3) -> torch.Tensor:
