@@ -1,0 +1,78 @@
+"""Both bilateral filters on one thread, three ways, beside ITK's plain bilateral filter; and what the processor could do."""
+
+import itk
+import pytest
+import torch
+
+from voxuda.bilateral import bilateral_filter, improved_bilateral_filter
+from voxuda.bilateral_compiled import compiled_filter
+
+SHAPES = {"16x32": (16, 1, 32, 32, 32), "128": (1, 1, 128, 128, 128)}
+SIGMA_R = {"bf": 0.2, "ibf": 1.2}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    itk.MultiThreaderBase.SetGlobalMaximumNumberOfThreads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def of_itk(volumes):
+    """ITK's filter with a window of 3; it has a table of 100 range weights where ours are exact."""
+    filters = []
+    for volume in volumes[:, 0]:
+        image = itk.image_from_array(volume.numpy())
+        plain = itk.BilateralImageFilter[type(image), type(image)].New(image)
+        plain.AutomaticKernelSizeOff()
+        plain.SetRadius(1)
+        plain.SetDomainSigma(120.0)
+        plain.SetRangeSigma(SIGMA_R["bf"])
+        filters.append(plain)
+
+    def run():
+        for plain in filters:
+            plain.Modified()
+            plain.Update()
+
+    return run
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", SIGMA_R)
+@pytest.mark.parametrize("way", ["eager", "compiled"])
+def test_filter(against, way, kind, shape):
+    volumes = torch.rand(SHAPES[shape], generator=torch.Generator().manual_seed(0))
+    if way == "compiled":
+        ours = lambda: compiled_filter(volumes, sigma_r=SIGMA_R[kind], gradient=kind == "ibf")  # noqa: E731
+    else:
+        plain = {"bf": bilateral_filter, "ibf": improved_bilateral_filter}[kind]
+        ours = lambda: plain(volumes, sigma_r=SIGMA_R[kind])  # noqa: E731
+    against(
+        f"filter-{kind}-{way}-{shape}",
+        "million voxels",
+        volumes.numel() / 1e6,
+        ours,
+        of_itk(volumes),
+        "ITK BilateralImageFilter, radius 1, on values; one thread each",
+        rounds=9,
+    )
+
+
+def test_data_set(against):
+    """The paper's 1,033 target samples, filtered once for a whole training."""
+    volumes = torch.rand(1033, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    ours = lambda: [improved_bilateral_filter(part) for part in volumes.split(64)]  # noqa: E731
+    against("filter-data-set", "data sets of 1,033 x 32³ voxels", 1, ours, rounds=3)
+
+
+def test_limits(against):
+    """What bounds any filter of 26 weights a voxel: exponentials in cache, and copies of a large array."""
+    exponents = -torch.rand(65536)
+    weights = torch.empty_like(exponents)
+    against("limit-exp", "million exponentials", 6.5536, lambda: [torch.exp(exponents, out=weights) for _ in range(100)])
+    large = torch.rand(64 * 2**20)
+    copy = torch.empty_like(large)
+    against("limit-copy", "million voxels", 64 * 2**20 / 1e6, lambda: copy.copy_(large))

@@ -1,0 +1,114 @@
+"""A training step beside its network passes alone and beside the default layout, and the network beside MONAI's; float32."""
+
+import pytest
+import torch
+from monai.networks.nets import DynUNet, SegResNet
+from torch.nn.functional import cross_entropy
+
+from voxuda.methods import Batch, build
+from voxuda.noise import noise_level
+from voxuda.voxresnet import VoxResNet
+
+PAIRS = 8
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    volumes = torch.randn(2, PAIRS, 1, 32, 32, 32, generator=generator)
+    labels = (torch.rand(PAIRS, 32, 32, 32, generator=generator) < 0.05).long()
+    return Batch(volumes[0], labels, volumes[1], None, torch.arange(PAIRS), generator)
+
+
+def training_step(width, layout):
+    """A call that makes one whole step of Vox-UDA, warm-up over, as the training loop does."""
+    torch.manual_seed(0)
+    made = batch()
+    method = build("vox-uda", width).to(memory_format=layout).train()
+    method.prepare(made.target.repeat(2, 1, 1, 1, 1))
+    optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=1e-3, fused=True)
+
+    def step():
+        total = torch.stack(list(method.losses(made, 0.5).values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        method.after_step()
+
+    return step
+
+
+def passes(width):
+    """Only the four network passes of a step: three of the student, forward and backward, one of the teacher."""
+    made = batch()
+    student, teacher = (VoxResNet(width).to(memory_format=torch.channels_last_3d).train() for _ in range(2))
+
+    def run():
+        with torch.no_grad():
+            teacher(made.target)
+        logits = [student(volumes) for volumes in (made.source, made.source, made.target)]
+        torch.stack([part.mean() for part in logits]).sum().backward()
+
+    return run
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_layout(against, width):
+    against(
+        f"step-{width}-layout",
+        "pairs",
+        PAIRS,
+        training_step(width, torch.channels_last_3d),
+        training_step(width, torch.contiguous_format),
+        "the same step with channels first",
+        rounds=7,
+    )
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_passes(against, width):
+    against(
+        f"step-{width}-passes",
+        "pairs",
+        PAIRS,
+        training_step(width, torch.channels_last_3d),
+        passes(width),
+        "its four network passes alone",
+        rounds=7,
+    )
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_noise_level(against, width):
+    volumes = torch.randn(10, 1, 32, 32, 32)
+    against(
+        f"step-{width}-noise-level",
+        "calls",
+        1,
+        lambda: noise_level(volumes, 0.244),
+        training_step(width, torch.channels_last_3d),
+        "one whole training step of 8 pairs",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("segresnet", lambda: SegResNet(init_filters=16)),
+        ("dynunet", lambda: DynUNet(3, 1, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, [16, 32, 64, 128])),
+    ],
+)
+def test_network(against, name, network):
+    volumes = torch.randn(4, 1, 32, 32, 32)
+    labels = torch.zeros(4, 32, 32, 32, dtype=torch.long)
+
+    def both_ways(model):
+        return lambda: cross_entropy(model(volumes), labels).backward()
+
+    against(
+        f"network-{name}",
+        "samples forwards and backwards",
+        4,
+        both_ways(VoxResNet(32).to(memory_format=torch.channels_last_3d).train()),
+        both_ways(network().train()),
+        {"segresnet": "MONAI SegResNet, 16 filters", "dynunet": "MONAI DynUNet, 16 to 128 filters"}[name],
+    )
