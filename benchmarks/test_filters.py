@@ -7,6 +7,7 @@ import torch
 from voxuda.bilateral import bilateral_filter, improved_bilateral_filter
 from voxuda.bilateral_compiled import compiled_filter
 
+pytestmark = pytest.mark.filterwarnings("ignore:builtin type [sS]wig:DeprecationWarning")  # as an error it ends the process
 SHAPES = {"16x32": (16, 1, 32, 32, 32), "128": (1, 1, 128, 128, 128)}
 SIGMA_R = {"bf": 0.2, "ibf": 1.2}
 
