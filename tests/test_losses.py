@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from voxuda.losses import consistency_loss, segmentation_loss
 from voxuda.teacher import IGNORE
@@ -18,6 +19,23 @@ def test_segmentation_loss_closed_form_and_ignored_voxels():
     loss = segmentation_loss(free, torch.full((1, 1, 1, 4), IGNORE))
     loss.backward()
     assert loss.item() == 0 and free.grad.abs().max() == 0
+
+
+def test_segmentation_loss_is_cross_entropy_and_soft_dice(generator):
+    logits = (5 * torch.randn(2, 2, 3, 4, 5, generator=generator)).requires_grad_()
+    labels = torch.randint(-1, 2, (2, 3, 4, 5), generator=generator)
+    p, truth = logits.softmax(1)[:, 1][labels != IGNORE], labels[labels != IGNORE]
+    dice = 1 - (2 * p[truth == 1].sum() + 1) / (p.sum() + truth.sum() + 1)
+    expected = F.cross_entropy(logits, labels, ignore_index=IGNORE) + dice
+    found = segmentation_loss(logits, labels)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (found, expected)))
+
+
+def test_consistency_loss_is_a_cosine_similarity(generator):
+    a, b = ({tap: torch.randn(2, 5, 2, 3, 4, generator=generator) for tap in TAPS} for _ in range(2))
+    means = torch.stack([1 - F.cosine_similarity(a[tap], b[tap], dim=1).mean() for tap in TAPS])
+    torch.testing.assert_close(consistency_loss(a, b, (1, 2, 3, 4)), means @ torch.tensor([1.0, 2.0, 3.0, 4.0]))
 
 
 def test_consistency_loss_closed_form():

@@ -64,12 +64,17 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, tiny
 
     def explode(self, batch, progress):
         values = losses(self, batch, progress)
-        return {"seg": values["seg"] * (float("nan") if progress >= 0.5 else 1.0)}
+        return {"seg": values["seg"] * (bad if progress == 5 / 8 else 1.0)}
 
     monkeypatch.setattr(methods.METHODS["source-only"], "losses", explode)
-    with pytest.raises(InputError, match="the loss is nan at epoch 1, step 0"):
-        training.train(tiny(method="source-only"), tmp_path / "run", progress=False)
-    assert torch.load(tmp_path / "run" / "checkpoint" / "state.pt", weights_only=True)["epoch"] == 1
+    for bad in (float("nan"), float("inf")):
+        out = tmp_path / str(bad)
+        # The sixth of twice four steps; the two that follow have lost their weights, but are not the cause.
+        with pytest.raises(InputError, match=f"the loss is {bad} at epoch 1, step 1; lower --learning-rate"):
+            training.train(tiny(method="source-only", epochs=2, batch_size=2), out, progress=False)
+        state = torch.load(out / "checkpoint" / "state.pt", weights_only=True)
+        assert state["epoch"] == 1 and all(torch.isfinite(v).all() for v in state["method"].values())
+        assert len((out / "log.jsonl").read_text().splitlines()) == 1 and not (out / "weights.safetensors").exists()
 
 
 def test_a_resumed_run_keeps_what_made_it(tmp_path, tiny, monkeypatch):

@@ -1,4 +1,4 @@
-"""Segmentation, consistency (Eq 7) and adversarial losses."""
+"""Segmentation, consistency (Eq 7) and adversarial losses, each over the batch of all processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.nn import functional as F
 
+from voxuda import parallel
 from voxuda.teacher import IGNORE
 from voxuda.voxresnet import TAPS
 
@@ -26,15 +27,15 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     Tensor
         Scalar; 0, with a gradient of 0, when every voxel is ignored.
     """
-    logits = logits.float()
-    counted = labels != IGNORE
-    voxels = counted.sum().clamp_min(1)
-    entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / voxels
-    probability = logits.softmax(1)[:, 1] * counted
-    truth = (labels == 1).float()
-    overlap = (probability * truth).sum()
-    dice = 1 - (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
-    return entropy + dice
+    counted, truth = (labels != IGNORE).float(), (labels == 1).float()
+    # The softmax of two logits is the sigmoid of their difference, in half the time.
+    margin = logits[:, 1].float() - logits[:, 0].float()
+    probability = margin.sigmoid() * counted
+    entropy = F.binary_cross_entropy_with_logits(margin, truth, counted, reduction="sum")
+    sums = [entropy, counted.sum(), (probability * truth).sum(), probability.sum(), truth.sum()]
+    entropy, voxels, overlap, predicted, true = parallel.total(torch.stack(sums))
+    dice = 1 - (2 * overlap + 1) / (predicted + true + 1)
+    return entropy / voxels.clamp_min(1) + dice
 
 
 def consistency_loss(
@@ -50,14 +51,21 @@ def consistency_loss(
         Weights of the taps c, v2, v4, v6.
     """
     terms = [
-        weight * (1 - F.cosine_similarity(clean[tap].float(), noised[tap].float(), dim=1)).mean()
+        weight * (1 - _cosine(clean[tap].float(), noised[tap].float())).mean()
         for weight, tap in zip(lambdas, TAPS, strict=True)
     ]
-    return torch.stack(terms).sum()
+    return parallel.mean(torch.stack(terms).sum())
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Cosine of the angle between channel vectors of ``(B, C, D, H, W)`` features, ``(B, D, H, W)``."""
+    # Channels are summed where they lie in memory; torch's cosine_similarity writes both tensors once more, normalised.
+    a, b = a.movedim(1, -1), b.movedim(1, -1)
+    return (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).clamp_min(1e-16).sqrt()
 
 
 def adversarial_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Binary cross entropy of domain logits, mean of source (label 0) and target (label 1); both ``(B, 1)``."""
     on_source = F.binary_cross_entropy_with_logits(source.float(), torch.zeros_like(source, dtype=torch.float32))
     on_target = F.binary_cross_entropy_with_logits(target.float(), torch.ones_like(target, dtype=torch.float32))
-    return (on_source + on_target) / 2
+    return parallel.mean((on_source + on_target) / 2)

@@ -28,7 +28,9 @@ def half_width(rho: float, size: int) -> int:
 
 
 @lru_cache(maxsize=32)
-def highpass_mask(size: int, rho: float = 0.244, reading: Reading = "cube_removed") -> torch.Tensor:
+def highpass_mask(
+    size: int, rho: float = 0.244, reading: Reading = "cube_removed", device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """High-pass filter H of Eq 3 on the half spectrum of a cube.
 
     The paper writes that "only 24.4 % remains". Its four rates are exactly volumes of cubes, which leaves two readings:
@@ -46,6 +48,8 @@ def highpass_mask(size: int, rho: float = 0.244, reading: Reading = "cube_remove
         Filter rate.
     reading : str
         One of the two readings.
+    device : device
+        Where it is kept for the next call.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def highpass_mask(size: int, rho: float = 0.244, reading: Reading = "cube_remove
     cube = axis[:, None, None] * axis[None, :, None] * axis[None, None, :]
     mask = cube if reading == "cube_kept" else 1 - cube
     mirrored = mask.flip(0, 1, 2).roll((1, 1, 1), (0, 1, 2))
-    return ((mask + mirrored) / 2)[..., : size // 2 + 1].contiguous()
+    return ((mask + mirrored) / 2)[..., : size // 2 + 1].contiguous().to(device)
 
 
 def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed") -> torch.Tensor:
@@ -83,7 +87,7 @@ def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube
         ``(..., D, D, D)``, the noise of each volume.
     """
     axes = (-3, -2, -1)
-    mask = highpass_mask(volumes.shape[-1], rho, reading).to(volumes.device)
+    mask = highpass_mask(volumes.shape[-1], rho, reading, volumes.device)
     return torch.fft.irfftn(torch.fft.rfftn(volumes, dim=axes) * mask, s=volumes.shape[-3:], dim=axes)
 
 
@@ -115,7 +119,7 @@ def noise_level(
         raise InputError(f"{average}: not a way to average; choose variances or volumes.")
     # Parseval: a variance needs no inverse transform. A half spectrum holds every plane but two once for two.
     size = volumes.shape[-1]
-    mask = highpass_mask(size, rho, reading).to(volumes.device)
+    mask = highpass_mask(size, rho, reading, volumes.device)
     power = torch.fft.rfftn(volumes, dim=(-3, -2, -1)).abs().square() * mask.square()
     twice = torch.full((size // 2 + 1,), 2.0, device=volumes.device)
     twice[0] = 1

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from voxuda import parallel
 from voxuda.volumes import InputError
 
 IGNORE = -1
@@ -41,9 +42,12 @@ class Teacher(nn.Module):
     def update(self, student: nn.Module) -> None:
         """Move every parameter towards the student's: θ' ← α θ' + (1 - α) θ."""
         self.step += 1
-        alpha = min(1 - 1 / (int(self.step) + 1), self.decay)
-        for mine, theirs in zip(self.network.parameters(), student.parameters(), strict=True):
-            mine.mul_(alpha).add_(theirs, alpha=1 - alpha)
+        weight = (1 / (self.step + 1)).clamp_min(1 - self.decay)  # 1 - α, on the device: nothing waits for its value
+        mine: list[torch.Tensor] = list(self.network.parameters())
+        theirs: list[torch.Tensor] = list(student.parameters())
+        way = torch._foreach_sub(theirs, mine)
+        torch._foreach_mul_(way, weight)
+        torch._foreach_add_(mine, way)
 
     @torch.no_grad()
     def foreground(self, volumes: torch.Tensor) -> torch.Tensor:
@@ -69,15 +73,12 @@ def confident_labels(foreground: torch.Tensor, eta: float = 0.85) -> torch.Tenso
     """
     if not 0.5 <= eta <= 1:
         raise InputError(f"eta is {eta}; the confidence of the more likely of two classes lies between 0.5 and 1.")
-    labels = torch.full_like(foreground, IGNORE, dtype=torch.long)
-    labels[foreground >= eta] = 1
-    labels[1 - foreground >= eta] = 0
-    return labels
+    return torch.where(1 - foreground >= eta, 0, torch.where(foreground >= eta, 1, IGNORE))
 
 
 def balanced_labels(foreground: torch.Tensor, share: float = 0.05) -> torch.Tensor:
-    """Class-balanced labels: the batch's top ``share`` of probabilities is foreground, background lies below half of that
-    threshold, the rest is ``IGNORE``. ``share`` is prior knowledge of how much of a crop is molecule.
+    """Class-balanced labels: the top ``share`` of the global batch's probabilities is foreground, background lies below half of
+    that threshold, the rest is ``IGNORE``. ``share`` is prior knowledge of how much of a crop is molecule.
 
     Parameters
     ----------
@@ -93,9 +94,6 @@ def balanced_labels(foreground: torch.Tensor, share: float = 0.05) -> torch.Tens
     """
     if not 0 < share < 1:
         raise InputError(f"share is {share}; the expected foreground share lies between 0 and 1, such as 0.05.")
-    count = max(1, round(share * foreground.numel()))
-    threshold = foreground.flatten().topk(count).values[-1]
-    labels = torch.full_like(foreground, IGNORE, dtype=torch.long)
-    labels[foreground < threshold / 2] = 0
-    labels[foreground >= threshold] = 1
-    return labels
+    batch = parallel.gather(foreground).flatten()
+    threshold = batch.topk(max(1, round(share * len(batch)))).values[-1]
+    return torch.where(foreground >= threshold, 1, torch.where(foreground < threshold / 2, 0, IGNORE))

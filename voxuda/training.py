@@ -1,10 +1,13 @@
-"""One loop for every method: device, precision, checkpoint, resume, log."""
+"""One loop for every method: device, precision, processes, checkpoint, resume, log."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import statistics
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
-from voxuda import data
+from voxuda import data, parallel
 from voxuda.data import Domain
 from voxuda.methods import Batch, Method, build
 from voxuda.runs import Config, is_run_of, load_domains, load_weights, provenance, read_record, save_json, save_weights
@@ -25,14 +28,22 @@ def stream(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+@lru_cache(maxsize=2)  # one epoch of both domains
+def draw_order(samples: int, draws: int, seed: int, device: torch.device) -> torch.Tensor:
+    """Order ``(draws,)`` in which an epoch draws samples: all of them, shuffled, before any comes again."""
+    generator = torch.Generator().manual_seed(seed)
+    rounds = [torch.randperm(samples, generator=generator) for _ in range(-(-draws // samples))]
+    return torch.cat(rounds)[:draws].to(device)
+
+
 def make_batch(source: Domain, target: Domain, epoch: int, step: int, config: Config, steps: int) -> Batch:
-    """The batch of one step, a pure function of seed, epoch and step, so that a resumed run sees the same data."""
+    """This process's part of the batch of one step, a pure function of seed, epoch and step, so that a resumed run sees the
+    same data."""
     size = config.size("batch_size")
 
     def pick(domain: Domain, which: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(stream(config.seed, epoch, which))
-        rounds = [torch.randperm(len(domain), generator=generator) for _ in range(-(-steps * size // len(domain)))]
-        return torch.cat(rounds)[step * size : (step + 1) * size].to(domain.volumes.device)
+        order = draw_order(len(domain), steps * size, stream(config.seed, epoch, which), domain.volumes.device)
+        return parallel.part(order[step * size : (step + 1) * size])
 
     s, t = pick(source, 0), pick(target, 1)
     assert source.masks is not None
@@ -47,21 +58,24 @@ def make_batch(source: Domain, target: Domain, epoch: int, step: int, config: Co
 
 
 def make_fabric(config: Config) -> Fabric:
-    """The device and precision of a run.
+    """The device of this process, one GPU each, and the precision of a run.
 
     Raises
     ------
     InputError
         The machine has no such device.
     """
+    devices = [parallel.local_rank()] if config.device != "cpu" and torch.cuda.is_available() else 1
     try:
-        return Fabric(accelerator=config.device, devices=1, precision=config.precision)
+        return Fabric(accelerator=config.device, devices=devices, precision=config.precision)
     except (MisconfigurationException, RuntimeError) as error:
         raise InputError(f"device {config.device} is not to be had on this machine; choose cpu or auto.") from error
 
 
 def train(config: Config, out: str | Path, *, resume: bool = False, progress: bool = True) -> Method:
     """Train one run and leave ``config.json``, ``log.jsonl``, ``weights.safetensors`` and ``checkpoint/`` in ``out``.
+
+    Within :func:`voxuda.parallel.processes` all processes share each batch, and process 0 writes the files.
 
     Parameters
     ----------
@@ -85,18 +99,28 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
         Anything about the configuration, the data or the folder that cannot be used, or a loss that is not finite.
     """
     out = Path(out)
-    resume = resume and (out / "config.json").exists()
-    if not resume:
-        data.check_new_folder(out)
-    elif not is_run_of(out, config):
-        raise InputError(f"{out}: was made with another configuration; resume with the same options, or choose a new folder.")
-    torch.manual_seed(config.seed)
-    method = build(config.method, config.size("width"), config.vox_uda)
-    fabric = make_fabric(config)
-    epochs, batch_size = config.size("epochs"), config.size("batch_size")
-    source, target, _ = load_domains(config, progress=progress)
-    if method.needs_target_labels and target.masks is None:
-        raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
+    writes = parallel.rank() == 0
+    progress = progress and writes
+    with parallel.together():
+        resume = resume and (out / "config.json").exists()
+        if not resume:
+            data.check_new_folder(out)
+        elif not is_run_of(out, config):
+            raise InputError(
+                f"{out}: was made with another configuration; resume with the same options, or choose a new folder."
+            )
+        epochs, batch_size = config.size("epochs"), config.size("batch_size")
+        if batch_size % parallel.size():
+            raise InputError(
+                f"batch_size is {batch_size}; it must be a multiple of the number of processes, {parallel.size()}."
+            )
+        torch.manual_seed(config.seed)
+        method = build(config.method, config.size("width"), config.vox_uda)
+        fabric = make_fabric(config)
+    with parallel.together():
+        source, target, _ = load_domains(config, progress=progress)
+        if method.needs_target_labels and target.masks is None:
+            raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
 
     source, target = source.to(fabric.device), target.to(fabric.device)
     method.to(fabric.device)
@@ -104,62 +128,82 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
         # Half the time of the default layout. In bf16 on a CPU torch 2.13 now and then gives NaN gradients with it.
         method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     method.prepare(target.volumes)
-    optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=config.learning_rate)
+    optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=config.learning_rate, fused=True)
     steps = max(1, len(source) // batch_size)
     state = out / "checkpoint" / "state.pt"
-    first = load_checkpoint(state, method, optimizer) if resume and state.exists() else 0
-
-    open_folder(config, out, first, again=resume and first < epochs)
+    with parallel.together():
+        first = load_checkpoint(state, method, optimizer) if resume and state.exists() else 0
+        if writes:
+            open_folder(config, out, first, again=resume and first < epochs)
 
     bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
     for epoch in range(first, epochs):
         rate = config.learning_rate * 0.1 ** (3 * epoch // epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        method.train()
-        sums: dict[str, float] = {}
-        counts: dict[str, int] = {}
         start = time.perf_counter()
-        for step in range(steps):
-            batch = make_batch(source, target, epoch, step, config, steps)
-            with fabric.autocast():
-                losses = method.losses(batch, (epoch * steps + step) / (epochs * steps))
-            total = torch.stack(list(losses.values())).sum()
-            if not torch.isfinite(total):
-                raise InputError(
-                    f"{out}: the loss is {total.item()} at epoch {epoch}, step {step}; lower --learning-rate and train into a "
-                    "new folder, the last good checkpoint is kept."
-                )
-            optimizer.zero_grad()
-            fabric.backward(total)
-            optimizer.step()
-            method.after_step()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-                counts[name] = counts.get(name, 0) + 1
-            bar.update()
-        means = {name: value / counts[name] for name, value in sums.items()}  # a term may join within an epoch
+        history: list[dict[str, torch.Tensor]] = []
+        with parallel.global_batch_norm(method.train()):
+            for step in range(steps):
+                batch = make_batch(source, target, epoch, step, config, steps)
+                with fabric.autocast():
+                    losses = method.losses(batch, (epoch * steps + step) / (epochs * steps))
+                optimizer.zero_grad()
+                fabric.backward(torch.stack(list(losses.values())).sum())
+                parallel.average_gradients(method.parameters())
+                optimizer.step()
+                method.after_step()
+                history.append({name: value.detach() for name, value in losses.items()})
+                bar.update()
+        means = mean_losses(history, out, epoch)
         bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
         line = {"epoch": epoch, "learning_rate": rate, "seconds": time.perf_counter() - start, **means}
-        with open(out / "log.jsonl", "a") as log:
-            log.write(json.dumps(line) + "\n")
-        save_checkpoint(state, method, optimizer, epoch + 1)
+        with parallel.together():
+            if writes:
+                with open(out / "log.jsonl", "a") as log:
+                    log.write(json.dumps(line) + "\n")
+                save_checkpoint(state, method, optimizer, epoch + 1)
     bar.close()
-    save_weights(out / "weights.safetensors", method.student, target.volumes)
+    with parallel.together():
+        if writes:
+            save_weights(out / "weights.safetensors", method.student, target.volumes)
     load_weights(out, method.student, config.batch_norm)
     return method.eval()
 
 
+def mean_losses(history: list[dict[str, torch.Tensor]], out: Path, epoch: int) -> dict[str, float]:
+    """Means over the steps of an epoch of its named losses, scalars on the device, which only here are waited for.
+
+    Raises
+    ------
+    InputError
+        The loss of a step is not finite; says which step was the first.
+    """
+    totals = torch.stack([torch.stack(list(losses.values())).sum() for losses in history]).tolist()
+    for step, total in enumerate(totals):
+        if not math.isfinite(total):
+            raise InputError(
+                f"{out}: the loss is {total} at epoch {epoch}, step {step}; lower --learning-rate and train into a "
+                "new folder, the last good checkpoint is kept."
+            )
+    terms: dict[str, list[torch.Tensor]] = {}
+    for losses in history:
+        for name, value in losses.items():
+            terms.setdefault(name, []).append(value)  # a term may join within an epoch
+    return {name: statistics.fmean(torch.stack(values).tolist()) for name, values in terms.items()}
+
+
 def open_folder(config: Config, out: Path, epochs: int, *, again: bool) -> None:
     """Make a run's folder, or go on with it after ``epochs`` epochs; it keeps what made it first, and notes who goes on."""
+    made_by = {**provenance(), "processes": parallel.size()}
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not (out / "config.json").exists():
-            record = {**dataclasses.asdict(config), "sizes": config.sizes(), "provenance": provenance()}
+            record = {**dataclasses.asdict(config), "sizes": config.sizes(), "provenance": made_by}
             save_json(record, out / "config.json")
         elif again:
             record = read_record(out)
-            save_json({**record, "resumed": [*record.get("resumed", []), provenance()]}, out / "config.json")
+            save_json({**record, "resumed": [*record.get("resumed", []), made_by]}, out / "config.json")
         (out / "checkpoint").mkdir(exist_ok=True)
         trim_log(out / "log.jsonl", epochs)
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from voxuda import evaluation, experiments, ladder, runs, training
+from voxuda import evaluation, experiments, ladder, parallel, runs, training
 from voxuda.volumes import InputError
 
 
@@ -24,6 +24,14 @@ class Train:
     --scale laptop --out runs/balanced
 
     Your own folders: voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
+
+    Four GPUs of one machine: torchrun --standalone --nproc-per-node 4 -m voxuda train --device cuda --scale paper
+    --out runs/paper
+
+    Two machines, on each: torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST:29500
+    --rdzv-id paper -m voxuda train ..., where FIRST is the name of one of them. Under Slurm the same line after srun
+    --nodes 2 --ntasks-per-node 1. All processes share each batch of --batch-size samples, so the run is the one that a
+    single process makes; --out and all folders must be seen by all machines.
     """
 
     config: Annotated[runs.Config, tyro.conf.arg(name="")]
@@ -35,10 +43,13 @@ class Train:
     def run(self) -> None:
         """Train."""
         config = self.config
-        if self.resume and config == runs.Config() and (self.out / "config.json").exists():
-            config = runs.read_config(self.out)
-        training.train(config, self.out, resume=self.resume)
-        print(f"run finished in {self.out}; next: voxuda evaluate {self.out}")
+        with parallel.processes():
+            with parallel.together():
+                if self.resume and config == runs.Config() and (self.out / "config.json").exists():
+                    config = runs.read_config(self.out)
+            training.train(config, self.out, resume=self.resume)
+            if parallel.rank() == 0:
+                print(f"run finished in {self.out}; next: voxuda evaluate {self.out}")
 
 
 @dataclasses.dataclass

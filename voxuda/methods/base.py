@@ -14,7 +14,7 @@ from voxuda.voxresnet import VoxResNet
 
 @dataclass
 class Batch:
-    """What a step sees.
+    """What a step sees: of the global batch, this process's part.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Batch:
     target_index : Tensor
         ``(B,)``, where the target samples stand in the training set.
     generator : torch.Generator
-        The step's randomness.
+        The step's randomness, alike in all processes; see :func:`voxuda.parallel.draw`.
     """
 
     source: torch.Tensor

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from voxuda import parallel
 from voxuda.bilateral import Gradient, bilateral_filter, improved_bilateral_filter
 from voxuda.losses import consistency_loss, segmentation_loss
 from voxuda.methods.base import AdversarialMethod, Batch, supervised_pass
@@ -149,14 +150,16 @@ class VoxUDA(AdversarialMethod):
         o = self.options
         pick = torch.randperm(len(self.target), generator=batch.generator, device=batch.generator.device)[: o.n_sampled]
         sigma = noise_level(self.target[pick], o.rho, o.reading, o.average)
-        return batch.source + generate_noise(batch.source, sigma, batch.generator, kind)
+        return batch.source + parallel.draw(lambda whole: generate_noise(whole, sigma, batch.generator, kind), batch.source)
 
     def pseudo_labels(self, batch: Batch) -> torch.Tensor:
         """Labels ``(B, D, H, W)`` from the teacher's view of the denoised target."""
         foreground = self.teacher.foreground(self.denoised[batch.target_index])
         if self.options.pseudo == "balanced":
             share = self.options.share
-            return balanced_labels(foreground, float(batch.source_labels.float().mean()) if share is None else share)
+            if share is None:
+                share = parallel.mean(batch.source_labels.float().mean()).item()
+            return balanced_labels(foreground, share)
         return confident_labels(foreground, self.options.eta)
 
     def after_step(self) -> None:
