@@ -16,20 +16,28 @@ RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
 @pytest.fixture
 def against(benchmark):
-    """Time ``ours`` and ``peer``, calls without arguments that each do ``amount`` of ``unit``, and record the ratio."""
+    """Time ``ours`` and ``peer``, calls without arguments that each do ``amount`` of ``unit``, and record the ratio.
+
+    They take turns, so that a machine whose speed drifts is as fast for one as for the other; the ratio is the median of
+    the rounds' ratios.
+    """
 
     def compare(name, unit, amount, ours, peer=None, peer_name=None, rounds=5):
-        benchmark.pedantic(ours, rounds=rounds, iterations=1, warmup_rounds=1)
-        result = {"name": name, "unit": f"{unit} per second", "ours": amount / benchmark.stats.stats.median}
-        if peer is not None:
+        times = []
+
+        def run_peer():
+            start = time.perf_counter()
             peer()
-            times = []
-            for _ in range(rounds):
-                start = time.perf_counter()
-                peer()
-                times.append(time.perf_counter() - start)
-            result |= {"peer": peer_name, "peers": amount / statistics.median(times)}
-            result["ratio"] = result["ours"] / result["peers"]
+            times.append(time.perf_counter() - start)
+
+        benchmark.pedantic(ours, setup=run_peer if peer else None, rounds=rounds, iterations=1, warmup_rounds=1)
+        ours_times = benchmark.stats.stats.data
+        result = {"name": name, "unit": f"{unit} per second", "ours": amount / statistics.median(ours_times)}
+        if peer is not None:
+            times = times[-rounds:]  # the first is the warm-up's
+            ratios = sorted(theirs / mine for theirs, mine in zip(times, ours_times, strict=True))
+            result |= {"peer": peer_name, "peers": amount / statistics.median(times), "ratio": statistics.median(ratios)}
+            result |= {"lowest_ratio": ratios[0], "highest_ratio": ratios[-1]}
         print(f"\n{result}")
         runs.save_json({**result, "machine": runs.provenance()}, RESULTS / f"{name}.json")
 

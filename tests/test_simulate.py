@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from voxuda import molecules, optics, packing, simulate
+from voxuda import imaging, molecules, optics, packing, simulate, tilts
 from voxuda.volumes import InputError
 
 RUBISCO = molecules.load("1bxn")
@@ -18,15 +18,15 @@ def test_published_scale_of_the_source_recipe():
     densities = crops()
     counts = (densities > 300).flatten(1).sum(1)
     assert counts.min() >= 350 and counts.max() <= 372
-    clean = simulate.image_source(densities, torch.full((8,), float("inf")), torch.Generator().manual_seed(1))
+    clean = imaging.image_source(densities, torch.full((8,), float("inf")), torch.Generator().manual_seed(1))
     assert clean.flatten(1).std(1).mean() == pytest.approx(10.7, rel=0.05)
 
 
 @pytest.mark.parametrize(("snr", "realised"), [(0.05, 0.022), (0.03, 0.012)])
 def test_realised_variance_ratio(snr, realised):
     densities = crops()
-    clean = simulate.image_source(densities, torch.full((8,), float("inf")), torch.Generator().manual_seed(1))
-    noisy = simulate.image_source(densities, torch.full((8,), snr), torch.Generator().manual_seed(1))
+    clean = imaging.image_source(densities, torch.full((8,), float("inf")), torch.Generator().manual_seed(1))
+    noisy = imaging.image_source(densities, torch.full((8,), snr), torch.Generator().manual_seed(1))
     ratio = clean.flatten(1).var(1) / (noisy - clean).flatten(1).var(1)
     assert ratio.mean() == pytest.approx(realised, rel=0.2)
 
@@ -36,8 +36,7 @@ def test_noise_left_beyond_a_cube_of_low_frequencies(half_width, percent, tolera
     """The published recipe low-passes its noise, so hardly any stands beyond the cubes of the noise generation module."""
     densities = crops()
     clean, noisy = (
-        simulate.image_source(densities, torch.full((8,), snr), torch.Generator().manual_seed(1))
-        for snr in (float("inf"), 0.05)
+        imaging.image_source(densities, torch.full((8,), snr), torch.Generator().manual_seed(1)) for snr in (float("inf"), 0.05)
     )
     power = torch.fft.fftn(noisy - clean, dim=(-3, -2, -1)).abs().square().mean((0, 1))
     power[0, 0, 0] = 0
@@ -55,7 +54,7 @@ def test_rotations_are_proper(generator):
 
 def test_packed_spheres_touch_and_do_not_overlap(generator):
     radii = torch.tensor([[60.0, 50, 40, 30, 70]]).repeat(16, 1)
-    centres = packing.pack_spheres(radii, generator)
+    centres = packing.pull_together(radii, packing.strew_spheres(radii, generator))
     distance = torch.cdist(centres, centres)
     gap = distance - radii[:, :, None] - radii[:, None]
     off_diagonal = gap[:, ~torch.eye(5, dtype=torch.bool)]
@@ -92,7 +91,8 @@ def test_render_leaves_out_only_beads_that_do_not_matter(generator):
     state = generator.get_state()
     fast = simulate.render(library, choice, size=32, voxel_size=10.0, generator=generator)
     generator.set_state(state)
-    centres = packing.pack_spheres(torch.tensor([m.radius for m in library])[choice], generator)
+    radii = torch.tensor([m.radius for m in library])[choice]
+    centres = packing.pull_together(radii, packing.strew_spheres(radii, generator))
     rotations = packing.random_rotations(6, generator).reshape(2, 3, 3, 3)
     offset = ((torch.rand(2, 1, 1, 3, generator=generator) - 0.5) * 16).trunc()[:, 0, 0] * 10
     slow = torch.zeros_like(fast)
@@ -118,8 +118,8 @@ def test_target_noise_is_white_and_of_the_stated_ratio(generator):
     densities = crops(4)
     snr = torch.full((4,), 0.05)
     same = torch.full((4,), 30e3), torch.full((4,), 10.0)
-    noisy = simulate.image_target(densities, snr, *same, torch.Generator().manual_seed(1))
-    clean = simulate.image_target(densities, torch.full((4,), 1e12), *same, torch.Generator().manual_seed(1))
+    noisy = imaging.image_target(densities, snr, *same, torch.Generator().manual_seed(1))
+    clean = imaging.image_target(densities, torch.full((4,), 1e12), *same, torch.Generator().manual_seed(1))
     noise = noisy - clean
     kept = 0.35  # the share of the spectrum inside the inscribed sphere and outside the wedge: pi/6 times 2/3
     ratio = clean.flatten(1).var(1) / (noise.flatten(1).var(1) / kept)
@@ -128,3 +128,52 @@ def test_target_noise_is_white_and_of_the_stated_ratio(generator):
     radius, seen = optics.radius_grid(32), optics.missing_wedge(32) > 0
     low, high = (power[seen & (radius > r) & (radius <= r + 4)].mean().item() for r in (3, 12))
     assert low == pytest.approx(high, rel=0.1)
+
+
+def tilted(densities, snr, seed=1):
+    like = torch.full((len(densities),), 30e3), torch.full((len(densities),), 10.0)
+    noise = imaging.tilt_noise(len(densities), 32, torch.Generator().manual_seed(seed))
+    return imaging.image_tilts(densities, torch.full((len(densities),), snr), *like, noise)
+
+
+def test_noise_free_tilts_see_what_the_convolution_sees():
+    """Where tilts reach, both images of one density are the same but for the ramp's discretisation and the envelope."""
+    densities = crops(4)
+    by_tilts = tilted(densities, 1e12)
+    transfer = optics.contrast_transfer(optics.radius_grid(32) / 320, torch.tensor(30e3)).abs() * optics.missing_wedge(32)
+    by_filter = optics.apply_filter(densities, transfer)
+    low = optics.soft_lowpass(32, 8, 2.0)
+    a, b = (optics.apply_filter(v, low).flatten(1) for v in (by_tilts, by_filter))
+    assert torch.nn.functional.cosine_similarity(a - a.mean(), b - b.mean()).min() > 0.93
+
+
+def test_noise_of_tilts_has_the_stated_ratio_in_the_images():
+    """The noise of the volumes is the back-projection of white noise whose variance is 20 times less than the images'."""
+    densities = crops(4)
+    found = tilted(densities, 20.0) - tilted(densities, 1e12)
+    images = tilts.project(densities[:, 0], imaging.TILTS)
+    ky, kx = torch.fft.fftfreq(32)[:, None], torch.fft.rfftfreq(images.shape[-1])
+    transfer = optics.contrast_transfer((ky.square() + kx.square()).sqrt() / 10, torch.tensor(30e3))
+    seen = torch.fft.irfft2(torch.fft.rfft2(images) * transfer, s=images.shape[-2:])
+    white = imaging.tilt_noise(4, 32, torch.Generator().manual_seed(1))
+    white *= (seen.var(dim=(2, 3), correction=0).mean(1) / 20).sqrt()[:, None, None, None]
+    weights = transfer.sign() * tilts.weighting(images.shape[-1])
+    filtered = torch.fft.irfft2(torch.fft.rfft2(white) * weights, s=images.shape[-2:])
+    expected = tilts.backproject(filtered, imaging.TILTS, 32, 32)[:, None] / 41
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3 * expected.std().item())
+
+
+def test_target_by_tilts_shows_the_molecules_of_the_convolution():
+    """The two ways of imaging share poses and masks of the first samples, which are drawn before any noise."""
+    tric = [molecules.load("4v94")]
+    a, b = (simulate.simulate_target(tric, n_per_molecule=4, snr=(5.0, 9.0), imaging=way) for way in ("convolution", "tilts"))
+    assert torch.equal(a.masks, b.masks) and a.table == b.table
+    inside = b.masks
+    assert (b.volumes[inside].mean() - b.volumes[~inside].mean()) > b.volumes[~inside].std(), "protein is bright"
+
+
+@pytest.mark.parametrize("size", [15, 16])
+def test_spectral_variance_is_the_variance(size, generator):
+    volumes = 3 + torch.randn(5, 1, size, size, size, generator=generator)
+    found = optics.spectral_variance(optics.spectrum(volumes), size)
+    torch.testing.assert_close(found, volumes.var(dim=(-3, -2, -1), keepdim=True, correction=0))

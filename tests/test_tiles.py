@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from voxuda import molecules, simulate, tiles
+from voxuda import imaging, molecules, simulate, tiles
 from voxuda.evaluation import iou_and_dice, predict
 from voxuda.runs import load_network
 from voxuda.tiles import blending, normalised, positions, segment_tomogram, survey
@@ -90,7 +90,7 @@ def test_the_rule_of_normalising_is_the_best_of_three(tmp_path, root, monkeypatc
     for particle, (z, y) in zip(particles, itertools.product((0, 48), repeat=2), strict=True):
         density[z : z + 48, y : y + 48, :48] = particle
     edge, defocus, ratio = torch.tensor([13.5]), torch.tensor([45e3]), torch.tensor([snr])
-    image = simulate.image_target(density[None, None], ratio, defocus, edge, generator)[0, 0]
+    image = imaging.image_target(density[None, None], ratio, defocus, edge, generator)[0, 0]
     image = (image + 0.7 * image.std()) * torch.linspace(0.7, 1.3, 96)[:, None]
     network, truth = load_network(root / "results" / "weights" / "ours"), density > molecules.MASK_THRESHOLD
 

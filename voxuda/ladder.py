@@ -15,9 +15,10 @@ from tqdm import tqdm
 from voxuda import data, experiments, molecules
 from voxuda.data import Domain
 from voxuda.evaluation import predict, scores
+from voxuda.imaging import image_source, smooth_background
 from voxuda.optics import apply_filter, missing_wedge
 from voxuda.runs import SCALES, Config, Scale, load_network, provenance, read_record, save_json
-from voxuda.simulate import Subtomograms, image_source, render, simulate_target, smooth_background
+from voxuda.simulate import Subtomograms, render, simulate_target
 from voxuda.tiltseries import simulate_tilt_series
 from voxuda.training import stream, train
 from voxuda.voxresnet import target_batch_norm

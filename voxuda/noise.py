@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from voxuda.optics import apply_filter, spectral_variance, spectrum
 from voxuda.volumes import InputError
 
 Reading = Literal["cube_removed", "cube_kept"]
@@ -86,9 +87,7 @@ def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube
     Tensor
         ``(..., D, D, D)``, the noise of each volume.
     """
-    axes = (-3, -2, -1)
-    mask = highpass_mask(volumes.shape[-1], rho, reading, volumes.device)
-    return torch.fft.irfftn(torch.fft.rfftn(volumes, dim=axes) * mask, s=volumes.shape[-3:], dim=axes)
+    return apply_filter(volumes, highpass_mask(volumes.shape[-1], rho, reading, volumes.device))
 
 
 def noise_level(
@@ -117,16 +116,9 @@ def noise_level(
         return highpass(volumes, rho, reading).mean(0).std(correction=0)
     if average != "variances":
         raise InputError(f"{average}: not a way to average; choose variances or volumes.")
-    # Parseval: a variance needs no inverse transform. A half spectrum holds every plane but two once for two.
     size = volumes.shape[-1]
-    mask = highpass_mask(size, rho, reading, volumes.device)
-    power = torch.fft.rfftn(volumes, dim=(-3, -2, -1)).abs().square() * mask.square()
-    twice = torch.full((size // 2 + 1,), 2.0, device=volumes.device)
-    twice[0] = 1
-    if size % 2 == 0:
-        twice[-1] = 1
-    total = (power * twice).sum((-3, -2, -1)) - power[..., 0, 0, 0]
-    return (total.mean() / size**6).sqrt()
+    high = spectrum(volumes) * highpass_mask(size, rho, reading, volumes.device)
+    return spectral_variance(high, size).mean().sqrt()  # by Parseval, without an inverse transform
 
 
 def generate_noise(

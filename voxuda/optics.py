@@ -18,10 +18,32 @@ def radius_grid(size: int) -> torch.Tensor:
     return (kz.square() + ky.square() + kx.square()).sqrt()
 
 
+def spectrum(volumes: torch.Tensor) -> torch.Tensor:
+    """Half spectrum ``(..., D, H, W // 2 + 1)`` of ``(..., D, H, W)`` volumes."""
+    return torch.fft.rfftn(volumes, dim=(-3, -2, -1))
+
+
+def volume_of(half: torch.Tensor, width: int) -> torch.Tensor:
+    """Inverse of :func:`spectrum`, for volumes of ``width`` voxels along x."""
+    return torch.fft.irfftn(half, s=(*half.shape[-3:-1], width), dim=(-3, -2, -1))
+
+
+def spectral_variance(half: torch.Tensor, width: int) -> torch.Tensor:
+    """Variance of volumes from their half spectra, by Parseval: all power but that of frequency 0, ``(..., 1, 1, 1)``."""
+
+    def power(part: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(part).flatten(-4).square().sum(-1)
+
+    # Every plane of kx stands for its mirror image too, but the first and an even width's last.
+    total = 2 * power(half) - power(half[..., :1]) - power(half[..., :1, :1, :1])
+    if width % 2 == 0:
+        total = total - power(half[..., -1:])
+    return (total / (half.shape[-3] * half.shape[-2] * width) ** 2)[..., None, None, None]
+
+
 def apply_filter(volumes: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
     """Multiply the spectrum of ``(B, 1, D, H, W)`` volumes by a real filter ``(..., D, H, W // 2 + 1)``."""
-    axes = (-3, -2, -1)
-    return torch.fft.irfftn(torch.fft.rfftn(volumes, dim=axes) * transfer, s=volumes.shape[-3:], dim=axes)
+    return volume_of(spectrum(volumes) * transfer, volumes.shape[-1])
 
 
 def soft_lowpass(size: int, radius: float, sigma: float) -> torch.Tensor:
@@ -35,19 +57,26 @@ def wavelength(voltage: float) -> float:
     return (150.4 / (voltage * (1 + voltage / 1022000))) ** 0.5
 
 
+def contrast_transfer(
+    f: torch.Tensor, defocus: torch.Tensor, *, voltage: float = 300e3, spherical_aberration: float = 2.0e7
+) -> torch.Tensor:
+    r"""Phase contrast transfer at frequencies ``f`` in 1/angstrom, of any shape that ``defocus`` in angstrom broadcasts to.
+
+    :math:`-\sin\!\big(\tfrac{\pi}{2}(C_s\lambda^3 f^4 - 2\,\Delta z\,\lambda f^2)\big)`, positive at low frequency, so
+    that protein is bright as in the published data; zero at frequency 0. Voltage in volt, spherical aberration in angstrom.
+    """
+    length = wavelength(voltage)
+    return -torch.sin(torch.pi / 2 * (spherical_aberration * length**3 * f**4 - 2 * defocus * length * f**2))
+
+
 def ctf(
     size: int,
     voxel_size: torch.Tensor | float,
     defocus: torch.Tensor | float,
     *,
-    voltage: float = 300e3,
-    spherical_aberration: float = 2.0e7,
     envelope: float = 0.4,
 ) -> torch.Tensor:
-    r"""Phase contrast transfer as a 3D real filter.
-
-    :math:`-\sin\!\big(\tfrac{\pi}{2}(C_s\lambda^3 f^4 - 2\,\Delta z\,\lambda f^2)\big)\,e^{-(f/(0.4 f_N))^2}`, positive at low
-    frequency, so that protein is bright as in the published data; zero at frequency 0.
+    r"""Phase contrast transfer as a 3D real filter: :func:`contrast_transfer` times the envelope :math:`e^{-(f/(0.4 f_N))^2}`.
 
     Parameters
     ----------
@@ -55,10 +84,6 @@ def ctf(
         Side in voxels.
     voxel_size, defocus : float or Tensor
         Angstrom, one value or ``(B,)``; positive defocus is underfocus.
-    voltage : float
-        Volt.
-    spherical_aberration : float
-        Angstrom.
     envelope : float
         Width of the Gaussian envelope as a fraction of the Nyquist frequency.
 
@@ -69,11 +94,8 @@ def ctf(
     """
     edge = torch.as_tensor(voxel_size, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
     underfocus = torch.as_tensor(defocus, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
-    length = wavelength(voltage)
     k = radius_grid(size)
-    f = k / (size * edge)
-    phase = torch.pi / 2 * (spherical_aberration * length**3 * f**4 - 2 * underfocus * length * f**2)
-    return -torch.sin(phase) * torch.exp(-(2 * k / size / envelope).square())
+    return contrast_transfer(k / (size * edge), underfocus) * torch.exp(-(2 * k / size / envelope).square())
 
 
 def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from voxuda.molecules import MASK_THRESHOLD, Molecule, density
-from voxuda.optics import apply_filter, ctf, missing_wedge, soft_lowpass
-from voxuda.packing import pack_spheres, random_rotations
+from voxuda.imaging import image_source, image_target, image_tilts, smooth_background, source_noise, tilt_noise
+from voxuda.molecules import MASK_THRESHOLD, Molecule
+from voxuda.packing import pull_together, random_rotations, strew_spheres
+from voxuda.rendering import in_threads, render_beads
 from voxuda.volumes import InputError
 
 
@@ -38,6 +41,58 @@ class Subtomograms:
     masks: torch.Tensor
     table: list[dict]
     voxel_size: float
+
+
+class Poses(NamedTuple):
+    """How ``M`` molecules stand in each of ``B`` crops.
+
+    Parameters
+    ----------
+    centres : Tensor
+        ``(B, M, 3)`` in angstrom, the target's at the origin.
+    rotations : Tensor
+        ``(B, M, 3, 3)``.
+    offsets : Tensor
+        ``(B, 3)`` whole voxels from the middle of the crop to the target.
+    """
+
+    centres: torch.Tensor
+    rotations: torch.Tensor
+    offsets: torch.Tensor
+
+
+def draw_poses(radii: torch.Tensor, generator: torch.Generator, max_offset: int = 8) -> Poses:
+    """Random poses of molecules with bounding spheres of ``(B, M)`` angstrom, the neighbours still far from the target."""
+    batch, count = radii.shape
+    centres = strew_spheres(radii, generator) if count > 1 else torch.zeros(batch, 1, 3)
+    rotations = random_rotations(batch * count, generator).reshape(batch, count, 3, 3)
+    offsets = ((torch.rand(batch, 3, generator=generator) - 0.5) * 2 * max_offset).trunc()
+    return Poses(centres, rotations, offsets)
+
+
+def settle(radii: Sequence[torch.Tensor], drawn: Sequence[Poses]) -> list[Poses]:
+    """Poses with the neighbours pulled to their targets, for all batches at once; ``radii`` as for :func:`draw_poses`."""
+    centres = pull_together(torch.cat(list(radii)), torch.cat([poses.centres for poses in drawn]))
+    parts = centres.split([len(poses.centres) for poses in drawn])
+    return [poses._replace(centres=part) for poses, part in zip(drawn, parts, strict=True)]
+
+
+def render_poses(
+    molecules: Sequence[Molecule], choice: torch.Tensor, poses: Poses, *, size: int, voxel_size: torch.Tensor | float
+) -> torch.Tensor:
+    """Density of molecules in given poses, ``(B, 1, D, H, W)`` in Da/nm³; arguments as for :func:`render`."""
+    edges = torch.as_tensor(voxel_size, dtype=torch.float32).expand(len(choice))
+    middles = (poses.centres + (poses.offsets * edges[:, None])[:, None]).numpy()
+    rotations = poses.rotations.numpy()
+    beads = [(m.positions.numpy(), m.masses.numpy(), m.spreads.numpy()) for m in molecules]
+
+    def crop(i: int) -> np.ndarray:
+        chosen = [beads[c] for c in choice[i].tolist()]
+        placed = [b[0] @ turn.T + middle for b, turn, middle in zip(chosen, rotations[i], middles[i], strict=True)]
+        masses, spreads = (np.concatenate([b[k] for b in chosen]) for k in (1, 2))
+        return render_beads(np.concatenate(placed), masses, spreads, size, float(edges[i]))
+
+    return in_threads(crop, range(len(choice)))
 
 
 def render(
@@ -71,156 +126,9 @@ def render(
     Tensor
         ``(B, 1, D, H, W)`` in Da/nm³.
     """
-    batch, count = choice.shape
-    longest = max(len(m.masses) for m in molecules)
-
-    def padded(values: torch.Tensor) -> torch.Tensor:
-        missing = longest - len(values)
-        return torch.nn.functional.pad(values, [0, 0] * (values.ndim - 1) + [0, missing])
-
-    positions = torch.stack([padded(m.positions) for m in molecules])
-    masses = torch.stack([padded(m.masses) for m in molecules])
-    spreads = torch.stack([padded(m.spreads) for m in molecules])
-    radii = torch.tensor([m.radius for m in molecules])
-
-    centres = pack_spheres(radii[choice], generator) if count > 1 else torch.zeros(batch, 1, 3)
-    rotations = random_rotations(batch * count, generator).reshape(batch, count, 3, 3)
-    offset = ((torch.rand(batch, 1, 1, 3, generator=generator) - 0.5) * 2 * max_offset).trunc()
-    edge = torch.as_tensor(voxel_size, dtype=torch.float32).expand(batch)
-    placed = positions[choice] @ rotations.transpose(2, 3) + centres[:, :, None] + offset * edge[:, None, None, None]
-    placed, mass, spread = placed.flatten(1, 2), masses[choice].flatten(1), spreads[choice].flatten(1)
-
-    return density(*in_crop(placed, mass, spread, size, edge), size, edge)
-
-
-def in_crop(
-    positions: torch.Tensor, masses: torch.Tensor, spreads: torch.Tensor, size: int, voxel_size: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Only the beads that a crop around the origin sees: beyond four standard deviations a bead adds nothing to it.
-
-    Parameters
-    ----------
-    positions, masses, spreads : Tensor
-        ``(B, N, 3)``, ``(B, N)`` and ``(B, N)``, as :func:`voxuda.molecules.density` takes them.
-    size : int
-        Side of the crop in voxels.
-    voxel_size : Tensor
-        ``(B,)`` in angstrom.
-
-    Returns
-    -------
-    tuple of Tensor
-        The same with fewer beads, as many as the fullest crop has; beads of mass 0 fill the others up.
-    """
-    edge = voxel_size[:, None]
-    reach = (size // 2 + 1) * edge + 4 * (spreads.square() + edge.square() / 6).sqrt()
-    inside = (positions.abs() <= reach[..., None]).all(-1) & (masses > 0)
-    most = int(inside.sum(1).max())
-    kept = inside.int().sort(dim=1, descending=True, stable=True).indices[:, :most]
-    found = positions.gather(1, kept[..., None].expand(-1, -1, 3))
-    return found, (masses * inside).gather(1, kept), spreads.gather(1, kept)
-
-
-# --- imaging -------------------------------------------------------------------------------------------------------
-
-
-def _variance(volumes: torch.Tensor) -> torch.Tensor:
-    return volumes.var(dim=(-3, -2, -1), keepdim=True, correction=0)
-
-
-def image_source(
-    densities: torch.Tensor,
-    snr: torch.Tensor,
-    generator: torch.Generator,
-    *,
-    defocus: float = 50e3,
-    voxel_size: float = 10.0,
-    wedge_angle: float = 30.0,
-) -> torch.Tensor:
-    """Image density crops as the paper's source data were imaged (aitom's simple convolution).
-
-    Low-pass; white noise of half the budget; CTF; detector-shaped noise of the other half; low-pass; missing wedge. The
-    budget is the variance of the imaged clean crop over the SNR (a plain variance ratio), scaled up by what imaging takes
-    away from white noise.
-
-    Parameters
-    ----------
-    densities : Tensor
-        ``(B, 1, D, H, W)`` in Da/nm³.
-    snr : Tensor
-        ``(B,)`` variance ratio, for example 0.03; infinity for no noise.
-    generator : torch.Generator
-        Source of randomness.
-    defocus, voxel_size : float
-        Angstrom; the published data's by default.
-    wedge_angle : float
-        Degrees lost on each side of the beam.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
-    """
-    size = densities.shape[-1]
-    lowpass = soft_lowpass(size, size // 4, 2.0)
-    wedge = missing_wedge(size, wedge_angle)
-    transfer = ctf(size, voxel_size, defocus)[0, 0]
-    detector = soft_lowpass(size, 1.0, 0.2 * size)
-    clean = apply_filter(densities, lowpass)
-    probe = torch.randn(4, 1, size, size, size, generator=generator)
-    loss = _variance(probe).mean() / _variance(apply_filter(probe, transfer * wedge)).mean()
-    signal = _variance(apply_filter(clean, transfer * wedge)) * loss
-    deviation = (0.5 * signal / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
-    before = torch.randn(densities.shape, generator=generator) * deviation
-    after = torch.randn(densities.shape, generator=generator) * deviation
-    imaged = apply_filter(clean + before, transfer) + apply_filter(after, detector)
-    return apply_filter(imaged, lowpass * wedge)
-
-
-def image_target(
-    densities: torch.Tensor,
-    snr: torch.Tensor,
-    defocus: torch.Tensor,
-    voxel_size: torch.Tensor,
-    generator: torch.Generator,
-    *,
-    wedge_angle: float = 30.0,
-) -> torch.Tensor:
-    """Image density crops with white detector noise that reaches to the Nyquist limit, then the missing wedge.
-
-    Parameters
-    ----------
-    densities : Tensor
-        ``(B, 1, D, H, W)`` in Da/nm³, background included.
-    snr, defocus, voxel_size : Tensor
-        ``(B,)``; variance ratio, angstrom, angstrom.
-    generator : torch.Generator
-        Source of randomness.
-    wedge_angle : float
-        Degrees lost on each side of the beam.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
-    """
-    size = densities.shape[-1]
-    wedge = missing_wedge(size, wedge_angle)
-    clean = apply_filter(densities, ctf(size, voxel_size, defocus) * wedge)
-    deviation = (_variance(clean) / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
-    noise = torch.randn(densities.shape, generator=generator) * deviation
-    return apply_filter(clean + noise, wedge)
-
-
-def smooth_background(
-    batch: int, shape: tuple[int, int, int], generator: torch.Generator, *, correlation: float = 3.0
-) -> torch.Tensor:
-    """Cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, *shape)``."""
-    white = torch.randn(batch, 1, *shape, generator=generator)
-    kz, ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.fftfreq(shape[1]), torch.fft.rfftfreq(shape[2])
-    k2 = kz[:, None, None] ** 2 + ky[None, :, None] ** 2 + kx[None, None, :] ** 2
-    field = apply_filter(white, torch.exp(-2 * (torch.pi * correlation) ** 2 * k2))
-    return field / _variance(field).sqrt()
+    radii = torch.tensor([m.radius for m in molecules])[choice]
+    (poses,) = settle([radii], [draw_poses(radii, generator, max_offset)])
+    return render_poses(molecules, choice, poses, size=size, voxel_size=voxel_size)
 
 
 # --- the two recipes -----------------------------------------------------------------------------------------------
@@ -237,13 +145,13 @@ def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecu
         raise InputError(f"size is {size}; the network needs a multiple of 8 that is at least 16.")
 
 
-def _in_chunks(total: int, progress: bool, chunk: int = 16) -> Iterator[slice]:
-    """Slices of a few samples, whose profiles fit a processor's cache."""
+def _in_groups(total: int, progress: bool, chunk: int = 16, group: int = 256) -> Iterator[list[slice]]:
+    """Groups of slices: molecules of a group are packed at once, the few samples of a slice are drawn and imaged at once."""
     with tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
-        for start in range(0, total, chunk):
-            stop = min(start + chunk, total)
-            yield slice(start, stop)
-            bar.update(stop - start)
+        for first in range(0, total, group):
+            last = min(first + group, total)
+            yield [slice(start, min(start + chunk, last)) for start in range(first, last, chunk)]
+            bar.update(last - first)
 
 
 def _choices(wanted: int, n_each: int, library: int, neighbours: int, generator: torch.Generator) -> torch.Tensor:
@@ -285,10 +193,14 @@ def simulate_source(
     generator = torch.Generator().manual_seed(seed)
     choice = _choices(len(molecules), n_per_molecule * len(snr), len(molecules), neighbours, generator)
     ratios = torch.tensor(list(snr)).repeat(len(molecules) * n_per_molecule)
+    radii = torch.tensor([m.radius for m in molecules])[choice]
     densities, volumes = [], []
-    for part in _in_chunks(len(choice), progress):
-        densities.append(render(molecules, choice[part], size=size, voxel_size=10.0, generator=generator))
-        volumes.append(image_source(densities[-1], ratios[part], generator))
+    for parts in _in_groups(len(choice), progress):
+        drawn = [(draw_poses(radii[p], generator), source_noise(p.stop - p.start, size, generator)) for p in parts]
+        settled = settle([radii[p] for p in parts], [poses for poses, _ in drawn])
+        for part, poses, (_, noise) in zip(parts, settled, drawn, strict=True):
+            densities.append(render_poses(molecules, choice[part], poses, size=size, voxel_size=10.0))
+            volumes.append(image_source(densities[-1], ratios[part], noise))
     density_all = torch.cat(densities)
     table = [
         {"molecule": molecules[int(c)].name, "snr": round(float(r), 6), "defocus": 50000.0, "voxel_size": 10.0}
@@ -308,6 +220,7 @@ def simulate_target(
     voxel_size: tuple[float, float] = (12.0, 15.0),
     defocus: tuple[float, float] = (30e3, 60e3),
     background: float = 60.0,
+    imaging: Literal["convolution", "tilts"] = "convolution",
     progress: bool = False,
 ) -> Subtomograms:
     """Target samples whose noise level, defocus and voxel size differ from sample to sample.
@@ -330,6 +243,8 @@ def simulate_target(
         Ranges in angstrom; uniform.
     background : float
         Standard deviation of the cytosol in Da/nm³.
+    imaging : str
+        Filters of the spectrum, :func:`image_target`, or a tilt series of each crop, :func:`image_tilts`.
     progress : bool
         Show a progress bar.
     """
@@ -346,12 +261,22 @@ def simulate_target(
     ratios = uniform(0, 1) * torch.log(torch.tensor(max(snr) / min(snr)))
     ratios = min(snr) * torch.exp(ratios)
     edges, underfocus = uniform(*voxel_size), uniform(*defocus)
+    radii = torch.tensor([m.radius for m in molecules])[choice]
+
+    def draw(part: slice) -> tuple[Poses, torch.Tensor, torch.Tensor]:
+        batch = part.stop - part.start
+        poses, cytosol = draw_poses(radii[part], generator), smooth_background(batch, (size, size, size), generator)
+        white = tilt_noise(batch, size, generator) if imaging == "tilts" else torch.randn(cytosol.shape, generator=generator)
+        return poses, background * cytosol, white
+
     densities, volumes = [], []
-    for part in _in_chunks(total, progress):
-        clean = render(molecules, choice[part], size=size, voxel_size=edges[part], generator=generator)
-        densities.append(clean)
-        crowded = clean + background * smooth_background(len(clean), (size, size, size), generator)
-        volumes.append(image_target(crowded, ratios[part], underfocus[part], edges[part], generator))
+    for parts in _in_groups(total, progress):
+        drawn = [draw(part) for part in parts]
+        settled = settle([radii[part] for part in parts], [poses for poses, _, _ in drawn])
+        for part, poses, (_, cytosol, noise) in zip(parts, settled, drawn, strict=True):
+            densities.append(render_poses(molecules, choice[part], poses, size=size, voxel_size=edges[part]))
+            image = image_tilts if imaging == "tilts" else image_target
+            volumes.append(image(densities[-1] + cytosol, ratios[part], underfocus[part], edges[part], noise))
     density_all = torch.cat(densities)
     table = [
         {

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from voxuda.molecules import Molecule, density
+from voxuda.imaging import smooth_background
+from voxuda.molecules import Molecule
 from voxuda.packing import place_spheres, random_rotations
-from voxuda.simulate import smooth_background
+from voxuda.rendering import render_beads
 
 PIXEL_SIZE = 10.26
 """Angstrom a voxel: a detector pixel of 3.42, binned by three."""
@@ -137,8 +138,8 @@ def _add(content: torch.Tensor, positions: torch.Tensor, molecule: Molecule) -> 
     low = (positions.amin(0) / PIXEL_SIZE).floor().int() - 2
     side = int(((positions.amax(0) / PIXEL_SIZE).ceil().int() + 3 - low).max())
     local = positions - PIXEL_SIZE * (low + side // 2)
-    masses, spreads = molecule.masses.to(content.device), molecule.spreads.to(content.device)
-    part = density(local[None], masses[None], spreads[None], side, PIXEL_SIZE)[0, 0]
+    beads = local.cpu().numpy(), molecule.masses.numpy(), molecule.spreads.numpy()
+    part = torch.from_numpy(render_beads(*beads, side, PIXEL_SIZE)).to(content.device)
     z, y, x = (torch.arange(side, device=content.device) + start for start in low.tolist())
     kept = (z >= 0) & (z < len(content))
     content[z[kept, None, None], (y % FIELD)[:, None], x % FIELD] += part[kept]

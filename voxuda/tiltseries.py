@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from voxuda.microscope import Series, draw_series, reconstruct, record
-from voxuda.molecules import MASK_THRESHOLD, Molecule, density, load
-from voxuda.simulate import Subtomograms, in_crop
+from voxuda.molecules import MASK_THRESHOLD, Molecule, load
+from voxuda.rendering import in_threads, render_beads
+from voxuda.simulate import Subtomograms
 from voxuda.specimen import FIELD, PIXEL_SIZE, Specimen, build_specimen
 from voxuda.volumes import InputError, fourier_resize
 
@@ -38,13 +40,15 @@ def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor
 
 def truth(specimen: Specimen, centres: torch.Tensor, size: int, voxel_size: float) -> torch.Tensor:
     """Noise-free density of all molecules around voxels ``(K, 3)``, in Da/nm³, ``(K, 1, size, size, size)``."""
-    positions, masses, spreads = specimen.beads
-    apart = positions - PIXEL_SIZE * centres[:, None].to(positions.device)
-    period = PIXEL_SIZE * FIELD
-    apart[..., 1:] = (apart[..., 1:] + period / 2) % period - period / 2
-    edge = torch.full((len(centres),), voxel_size, device=positions.device)
-    every = masses.expand(len(centres), -1), spreads.expand(len(centres), -1)
-    return density(*in_crop(apart, *every, size, edge), size, edge)
+    positions, masses, spreads = (values.cpu().numpy() for values in specimen.beads)
+    period = np.float32(PIXEL_SIZE * FIELD)
+
+    def crop(k: int) -> np.ndarray:
+        apart = positions - np.float32(PIXEL_SIZE) * centres[k].numpy().astype(np.float32)
+        apart[:, 1:] -= period * np.rint(apart[:, 1:] / period)
+        return render_beads(apart, masses, spreads, size, voxel_size)
+
+    return in_threads(crop, range(len(centres)))
 
 
 # --- the recipe ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -103,17 +104,19 @@ class SimulateTarget:
 
 @dataclasses.dataclass
 class SimulateQuick(_Simulate):
-    """Simulate target samples in a second, by convolution alone: white noise, background and neighbours, no tilt series.
+    """Simulate target samples in a second: white noise, background and neighbours, imaged by convolution or tilts of each crop.
 
     Example: voxuda simulate quick --molecules 4v4r 4cr2 4v94 --n-per-molecule 60 --out target
     """
 
     snr: tuple[float, ...] = (0.01, 0.1)
     """Lowest and highest signal-to-noise variance ratio; each sample draws its own."""
+    imaging: Literal["convolution", "tilts"] = "convolution"
+    """Filters of the spectrum, or a tilt series of each crop, with the ratio that of its images."""
 
     def run(self) -> None:
         """Simulate and save."""
-        self.make(simulate.simulate_target, self.snr, "target")
+        self.make(functools.partial(simulate.simulate_target, imaging=self.imaging), self.snr, "target")
 
 
 @dataclasses.dataclass
