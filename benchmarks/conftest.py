@@ -18,11 +18,13 @@ RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 def against(benchmark):
     """Time ``ours`` and ``peer``, calls without arguments that each do ``amount`` of ``unit``, and record the ratio.
 
+    A slow peer may do only ``peer_amount``.
     They take turns, so that a machine whose speed drifts is as fast for one as for the other; the ratio is the median of
     the rounds' ratios.
     """
 
-    def compare(name, unit, amount, ours, peer=None, peer_name=None, rounds=5):
+    def compare(name, unit, amount, ours, peer=None, peer_name=None, rounds=5, peer_amount=None):
+        peer_amount = peer_amount or amount
         times = []
 
         def run_peer():
@@ -35,8 +37,8 @@ def against(benchmark):
         result = {"name": name, "unit": f"{unit} per second", "ours": amount / statistics.median(ours_times)}
         if peer is not None:
             times = times[-rounds:]  # the first is the warm-up's
-            ratios = sorted(theirs / mine for theirs, mine in zip(times, ours_times, strict=True))
-            result |= {"peer": peer_name, "peers": amount / statistics.median(times), "ratio": statistics.median(ratios)}
+            ratios = sorted(amount / mine * theirs / peer_amount for theirs, mine in zip(times, ours_times, strict=True))
+            result |= {"peer": peer_name, "peers": peer_amount / statistics.median(times), "ratio": statistics.median(ratios)}
             result |= {"lowest_ratio": ratios[0], "highest_ratio": ratios[-1]}
         print(f"\n{result}")
         runs.save_json({**result, "machine": runs.provenance()}, RESULTS / f"{name}.json")

@@ -28,10 +28,18 @@ def scipy_projections(count):
     return run
 
 
-def recipes():
+def compare(against, name, samples, ours):
+    against(f"simulate-{name}", "samples", samples, ours, scipy_projections(8), PEER, peer_amount=8)
+
+
+def test_source(against):
     library = [molecules.load(name) for name in ladder.SOURCE]
-    return {
-        "source": (256, lambda: simulate_source(library * 2, n_per_molecule=21)),
-        "quick": (258, lambda: simulate_target(TARGETS, n_per_molecule=86)),
-        "tilts": (258, lambda: simulate_target(TARGETS, n_per_molecule=86, imaging="tilts")),
-    }
+    compare(against, "source", 258, lambda: simulate_source(library, n_per_molecule=43))
+
+
+def test_quick(against):
+    compare(against, "quick", 258, lambda: simulate_target(TARGETS, n_per_molecule=86))
+
+
+def test_tilts(against):
+    compare(against, "tilts", 258, lambda: simulate_target(TARGETS, n_per_molecule=86, imaging="tilts"))

@@ -51,30 +51,17 @@ def passes(width):
     return run
 
 
-@pytest.mark.parametrize("width", [16, 32])
-def test_layout(against, width):
-    against(
-        f"step-{width}-layout",
-        "pairs",
-        PAIRS,
-        training_step(width, torch.channels_last_3d),
-        training_step(width, torch.contiguous_format),
-        "the same step with channels first",
-        rounds=7,
-    )
+PEERS = {
+    "layout": (lambda width: training_step(width, torch.contiguous_format), "the same step with channels first"),
+    "passes": (passes, "its four network passes alone"),
+}
 
 
 @pytest.mark.parametrize("width", [16, 32])
-def test_passes(against, width):
-    against(
-        f"step-{width}-passes",
-        "pairs",
-        PAIRS,
-        training_step(width, torch.channels_last_3d),
-        passes(width),
-        "its four network passes alone",
-        rounds=7,
-    )
+@pytest.mark.parametrize("peer", PEERS)
+def test_step(against, peer, width):
+    make, name = PEERS[peer]
+    against(f"step-{width}-{peer}", "pairs", PAIRS, training_step(width, torch.channels_last_3d), make(width), name, rounds=7)
 
 
 @pytest.mark.parametrize("width", [16, 32])
@@ -90,25 +77,27 @@ def test_noise_level(against, width):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "network"),
-    [
-        ("segresnet", lambda: SegResNet(init_filters=16)),
-        ("dynunet", lambda: DynUNet(3, 1, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, [16, 32, 64, 128])),
-    ],
-)
-def test_network(against, name, network):
-    volumes = torch.randn(4, 1, 32, 32, 32)
-    labels = torch.zeros(4, 32, 32, 32, dtype=torch.long)
+def both_ways(model):
+    """A call that takes four samples through a network and back."""
+    volumes, labels = torch.randn(4, 1, 32, 32, 32), torch.zeros(4, 32, 32, 32, dtype=torch.long)
+    return lambda: cross_entropy(model.train()(volumes), labels).backward()
 
-    def both_ways(model):
-        return lambda: cross_entropy(model(volumes), labels).backward()
 
-    against(
-        f"network-{name}",
-        "samples forwards and backwards",
-        4,
-        both_ways(VoxResNet(32).to(memory_format=torch.channels_last_3d).train()),
-        both_ways(network().train()),
-        {"segresnet": "MONAI SegResNet, 16 filters", "dynunet": "MONAI DynUNet, 16 to 128 filters"}[name],
-    )
+def voxresnet():
+    return VoxResNet(32).to(memory_format=torch.channels_last_3d)
+
+
+NETWORKS = {
+    "segresnet": (lambda: SegResNet(init_filters=16), "MONAI SegResNet, 16 filters"),
+    "dynunet": (
+        lambda: DynUNet(3, 1, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, [16, 32, 64, 128]),
+        "MONAI DynUNet, 16 to 128 filters",
+    ),
+    "compiled": (lambda: torch.compile(voxresnet(), dynamic=False), "the same through torch.compile"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(against, name):
+    make, peer = NETWORKS[name]
+    against(f"network-{name}", "samples forwards and backwards", 4, both_ways(voxresnet()), both_ways(make()), peer)
