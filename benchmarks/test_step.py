@@ -87,6 +87,10 @@ def voxresnet():
     return VoxResNet(32).to(memory_format=torch.channels_last_3d)
 
 
+def dynunet():
+    return DynUNet(3, 1, 2, kernel_size=[3] * 4, strides=[1, 2, 2, 2], upsample_kernel_size=[2] * 3, filters=[16, 32, 64, 128])
+
+
 NETWORKS = {
     "segresnet": (lambda: SegResNet(init_filters=16), "MONAI SegResNet, 16 filters"),
     "dynunet": (

@@ -1,0 +1,117 @@
+"""How time and memory grow with the side of a volume, the batch, the width and the number of samples."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pytest
+import torch
+
+from voxuda import ladder, molecules, runs
+from voxuda.bilateral import improved_bilateral_filter
+from voxuda.methods import Batch, build
+from voxuda.noise import noise_level
+from voxuda.simulate import simulate_source
+from voxuda.voxresnet import VoxResNet
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
+
+
+def cube(side, batch=1):
+    return torch.rand(batch, 1, side, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def filtering(side):
+    volume = cube(side)
+    return lambda: improved_bilateral_filter(volume)
+
+
+def level(side):
+    volume = cube(side)
+    return lambda: noise_level(volume)
+
+
+def network(side):
+    volume, model = cube(side), VoxResNet(8).eval().to(memory_format=torch.channels_last_3d)
+    return lambda: torch.no_grad()(model)(volume)
+
+
+def training(width, batch):
+    generator = torch.Generator().manual_seed(0)
+    volumes = cube(32, batch)
+    made = Batch(volumes, (volumes[:, 0] > 0.95).long(), volumes, None, torch.arange(batch), generator)
+    method = build("vox-uda", width).to(memory_format=torch.channels_last_3d).train()
+    method.prepare(volumes.repeat(10, 1, 1, 1, 1))
+
+    def step():
+        torch.stack(list(method.losses(made, 0.5).values())).sum().backward()
+        method.after_step()
+
+    return step
+
+
+def simulating(samples):
+    library = [molecules.load(name) for name in ladder.SOURCE] * 2
+    return lambda: simulate_source(library, n_per_molecule=samples // 12)
+
+
+CURVES = {
+    "side-filter": ("voxels a side", [16, 32, 64, 128, 256], 3, filtering),
+    "side-noise-level": ("voxels a side", [16, 32, 64, 128, 256], 3, level),
+    "side-network": ("voxels a side", [16, 32, 64, 128, 256], 3, network),
+    "batch-step": ("pairs a step", [1, 2, 4, 8, 16, 32], 1, lambda batch: training(8, batch)),
+    "width-step": ("channels of the first stage", [8, 16, 32, 64], 2, lambda width: training(width, 2)),
+    "samples-simulate": ("samples", [12, 48, 192, 768, 3072], 1, simulating),
+}
+"""What grows, its values, the power of it that the arithmetic has, and what is timed."""
+
+
+def resident(which):
+    """Megabytes of this process: VmRSS now, VmHWM at most so far (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
+
+
+def measure(name, value):
+    """Median seconds of a call and the memory that it takes on top of what its input takes."""
+    _, values, _, make = CURVES[name]
+    make(values[0])()  # compiles what is compiled, loads what is loaded
+    call = make(value)
+    before = resident("VmRSS")
+    seconds = []
+    while len(seconds) < 3 or (sum(seconds) < 1 and len(seconds) < 50):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return {"value": value, "seconds": statistics.median(seconds[1:]), "megabytes": resident("VmHWM") - before}
+
+
+def slope(points, key):
+    """Power law through the three largest points, least squares on log axes."""
+    x, y = (np.log([max(point[k], 1e-9) for point in points[-3:]]) for k in ("value", key))
+    return float(np.polyfit(x, y, 1)[0])
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_growth(name):
+    """Each point in a process of its own, so that no peak of memory hides another."""
+    label, values, expected, _ = CURVES[name]
+    points = []
+    for value in values:
+        made = subprocess.run([sys.executable, __file__, name, str(value)], capture_output=True, text=True, check=True)
+        points.append(json.loads(made.stdout))
+    slopes = {f"slope_of_{key}": slope(points, key) for key in ("seconds", "megabytes")}
+    result = {"name": f"growth-{name}", "grows": label, "expected_slope": expected, **slopes, "points": points}
+    print(f"\n{result}")
+    runs.save_json({**result, "machine": runs.provenance()}, RESULTS / f"growth-{name}.json")
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
