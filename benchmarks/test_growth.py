@@ -2,7 +2,6 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -80,7 +79,7 @@ def resident(which):
 
 
 def measure(name, value):
-    """Median seconds of a call and the memory that it takes on top of what its input takes."""
+    """Least seconds of a call and the memory that it takes on top of what its input takes."""
     _, values, _, make = CURVES[name]
     make(values[0])()  # compiles what is compiled, loads what is loaded
     call = make(value)
@@ -90,7 +89,7 @@ def measure(name, value):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-    return {"value": value, "seconds": statistics.median(seconds[1:]), "megabytes": resident("VmHWM") - before}
+    return {"value": value, "seconds": min(seconds), "megabytes": resident("VmHWM") - before}
 
 
 def slope(points, key):
