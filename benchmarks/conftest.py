@@ -8,14 +8,22 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
+import torch
 
 from voxuda import runs
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
+BEFORE = runs.provenance()
 
 
 @pytest.fixture
-def against(benchmark):
+def machine():
+    """What the code was before results were written among it, and the threads of now."""
+    return lambda: {**BEFORE, "threads": torch.get_num_threads()}
+
+
+@pytest.fixture
+def against(benchmark, machine):
     """Time ``ours`` and ``peer``, calls without arguments that each do ``amount`` of ``unit``, and record the ratio.
 
     A slow peer may do only ``peer_amount``.
@@ -41,7 +49,7 @@ def against(benchmark):
             result |= {"peer": peer_name, "peers": peer_amount / statistics.median(times), "ratio": statistics.median(ratios)}
             result |= {"lowest_ratio": ratios[0], "highest_ratio": ratios[-1]}
         print(f"\n{result}")
-        runs.save_json({**result, "machine": runs.provenance()}, RESULTS / f"{name}.json")
+        runs.save_json({**result, "machine": machine()}, RESULTS / f"{name}.json")
 
     RESULTS.mkdir(parents=True, exist_ok=True)
     return compare

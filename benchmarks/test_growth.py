@@ -99,7 +99,7 @@ def slope(points, key):
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_growth(name):
+def test_growth(machine, name):
     """Each point in a process of its own, so that no peak of memory hides another."""
     label, values, expected, _ = CURVES[name]
     points = []
@@ -109,7 +109,7 @@ def test_growth(name):
     slopes = {f"slope_of_{key}": slope(points, key) for key in ("seconds", "megabytes")}
     result = {"name": f"growth-{name}", "grows": label, "expected_slope": expected, **slopes, "points": points}
     print(f"\n{result}")
-    runs.save_json({**result, "machine": runs.provenance()}, RESULTS / f"growth-{name}.json")
+    runs.save_json({**result, "machine": machine()}, RESULTS / f"growth-{name}.json")
 
 
 if __name__ == "__main__":
