@@ -15,10 +15,7 @@ from voxuda.runs import Config
 from voxuda.volumes import InputError
 
 VARIANTS = {
-    "source-only": Config("source-only"),
-    "supervised": Config("supervised"),
-    "dann": Config("dann"),
-    "zero-shot": Config("zero-shot"),
+    **{name: Config(name) for name in methods.METHODS if name != "vox-uda"},
     "vox-uda": Config(vox_uda=VoxUDAOptions(eta=0.55)),
     "balanced": Config(vox_uda=VoxUDAOptions(pseudo="balanced", warm_up=0.0, adversary=0.0)),
     "share-of-source": Config(vox_uda=VoxUDAOptions(pseudo="balanced", warm_up=0.0, share=None)),

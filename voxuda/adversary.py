@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -50,3 +51,24 @@ class Discriminator(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """One logit a sample, ``(B, 1)``; positive means target."""
         return self.logit(self.body(features).mean((2, 3, 4)))
+
+
+class EntropyDiscriminator(nn.Module):
+    """Tells domains by maps ``(B, 2, D, H, W)`` of a network's output: convolutions of stride 2, global mean, one logit.
+
+    Parameters
+    ----------
+    channels : int
+        Of the first convolution; each of the three that follow has twice as many as the one before.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        widths = [2, *(channels * 2**i for i in range(4))]
+        layers = [nn.Sequential(nn.Conv3d(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2)) for a, b in pairwise(widths)]
+        self.body = nn.Sequential(*layers)
+        self.logit = nn.Linear(widths[-1], 1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """One logit a sample, ``(B, 1)``; positive means target."""
+        return self.logit(self.body(maps).mean((2, 3, 4)))

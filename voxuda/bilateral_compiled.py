@@ -69,7 +69,7 @@ def compiled_filter(
 
     The results are those of :func:`voxuda.bilateral.bilateral_filter` and :func:`voxuda.bilateral.improved_bilateral_filter`
     with ``gradient="sobel"``, up to rounding and an error of 5e-7 in each weight. The first call for a shape compiles for
-    some seconds, in which torch keeps what it made on disk for the next process. The padding stays outside, since in one graph
+    some seconds; torch keeps the result on disk for the next process. The padding stays outside, since in one graph
     with it the loops are no longer vectorised.
 
     Parameters
@@ -111,5 +111,5 @@ def compiled_filter(
             features = values * scale
         return _compiled(_weighted_mean)(values, features, domain, radius)
     except TorchDynamoException:
-        warnings.warn("torch.compile found no C++ compiler that works, so the plain filter runs.", stacklevel=2)
+        warnings.warn("torch.compile could not compile here: is there a C++ compiler? The plain filter runs.", stacklevel=2)
         return plain(volumes, sigma_d, sigma_r, window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -69,3 +70,14 @@ def adversarial_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     on_source = F.binary_cross_entropy_with_logits(source.float(), torch.zeros_like(source, dtype=torch.float32))
     on_target = F.binary_cross_entropy_with_logits(target.float(), torch.ones_like(target, dtype=torch.float32))
     return parallel.mean((on_source + on_target) / 2)
+
+
+def self_information(logits: torch.Tensor) -> torch.Tensor:
+    """ADVENT's maps -p log₂ p of each class, ``(B, 2, D, H, W)`` as the logits; their sum is the entropy in bits."""
+    logits = logits.float()
+    return -logits.softmax(1) * logits.log_softmax(1) / math.log(2)
+
+
+def prediction_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of the student's foreground probability and a teacher's, ``(B, 2, ...)`` and ``(B, ...)``."""
+    return parallel.mean((logits.float().softmax(1)[:, 1] - foreground).square().mean())

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 
 from voxuda import __version__, data, molecules, simulate, tiltseries
 from voxuda.data import Domain
-from voxuda.methods import VoxUDAOptions
+from voxuda.methods import VoxUDAOptions, method_class
 from voxuda.volumes import InputError, write_atomically
 from voxuda.voxresnet import VoxResNet, target_batch_norm
 
@@ -275,6 +275,6 @@ def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> 
 def load_network(run: str | Path, batch_norm: BatchNorm | None = None) -> VoxResNet:
     """The trained network of a run, in evaluation mode, with the run's own choice of batch norm statistics or another."""
     config = read_config(run)
-    network = VoxResNet(config.size("width"))
+    network = VoxResNet(config.size("width"), planar=method_class(config.method).planar)
     load_weights(run, network, batch_norm or config.batch_norm)
     return network.eval()

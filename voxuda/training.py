@@ -138,7 +138,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
 
     bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
     for epoch in range(first, epochs):
-        rate = config.learning_rate * 0.1 ** (3 * epoch // epochs)
+        rate = config.learning_rate * method.rate(epoch / epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
         start = time.perf_counter()

@@ -12,14 +12,20 @@ TAPS = ("c", "v2", "v4", "v6")
 """Where Vox-UDA compares features: second convolution, second, fourth and sixth residual module."""
 
 
+def convolution(channels: int, out: int, planar: bool, stride: int = 1) -> nn.Conv3d:
+    """Convolution with a kernel of 3³ voxels, or within z slices with one of 3² (``planar``)."""
+    kernel, steps, padding = ((1, 3, 3), (1, stride, stride), (0, 1, 1)) if planar else (3, stride, 1)
+    return nn.Conv3d(channels, out, kernel, stride=steps, padding=padding)
+
+
 class VoxRes(nn.Module):
     """Pre-activation residual module: BN, ReLU, conv, BN, ReLU, conv, plus the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, planar: bool = False) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.BatchNorm3d(channels), nn.ReLU(), nn.Conv3d(channels, channels, 3, padding=1),
-            nn.BatchNorm3d(channels), nn.ReLU(), nn.Conv3d(channels, channels, 3, padding=1),
+            nn.BatchNorm3d(channels), nn.ReLU(), convolution(channels, channels, planar),
+            nn.BatchNorm3d(channels), nn.ReLU(), convolution(channels, channels, planar),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,25 +51,25 @@ class VoxResNet(nn.Module):
         Channels of the first stage; later stages have twice as many. The paper's network has 32.
     classes : int
         Number of classes.
+    planar : bool
+        Treat each z slice as an image of its own, for the methods that are made for images.
     """
 
-    def __init__(self, width: int = 32, classes: int = 2) -> None:
+    def __init__(self, width: int = 32, classes: int = 2, *, planar: bool = False) -> None:
         super().__init__()
         wide = 2 * width
-        self.conv1a = nn.Conv3d(1, width, 3, padding=1)
-        self.conv1b = nn.Sequential(nn.BatchNorm3d(width), nn.ReLU(), nn.Conv3d(width, width, 3, padding=1))
-        self.stage2 = nn.Sequential(
-            nn.BatchNorm3d(width), nn.ReLU(), nn.Conv3d(width, wide, 3, stride=2, padding=1), VoxRes(wide), VoxRes(wide)
-        )
-        self.stage4, self.stage6 = (
-            nn.Sequential(
-                nn.BatchNorm3d(wide), nn.ReLU(), nn.Conv3d(wide, wide, 3, stride=2, padding=1), VoxRes(wide), VoxRes(wide)
-            )
-            for _ in range(2)
-        )
+        self.conv1a = convolution(1, width, planar)
+        self.conv1b = nn.Sequential(nn.BatchNorm3d(width), nn.ReLU(), convolution(width, width, planar))
+
+        def halved(channels: int) -> nn.Sequential:
+            strided = convolution(channels, wide, planar, stride=2)
+            return nn.Sequential(nn.BatchNorm3d(channels), nn.ReLU(), strided, VoxRes(wide, planar), VoxRes(wide, planar))
+
+        self.stage2, self.stage4, self.stage6 = halved(width), halved(wide), halved(wide)
         self.heads = nn.ModuleDict({"c": PointwiseHead(width, classes)})
         for tap, stride in (("v2", 2), ("v4", 4), ("v6", 8)):
-            self.heads[tap] = nn.ConvTranspose3d(wide, classes, stride, stride=stride)
+            steps = (1, stride, stride) if planar else (stride,) * 3
+            self.heads[tap] = nn.ConvTranspose3d(wide, classes, steps, stride=steps)
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """The four taps of ``(B, 1, D, H, W)``, sides multiples of 8.

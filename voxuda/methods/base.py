@@ -52,10 +52,12 @@ class Method(nn.Module):
     """
 
     needs_target_labels = False
+    planar = False
+    """Whether the network treats each z slice as an image of its own."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.student = VoxResNet(width)
+        self.student = VoxResNet(width, planar=self.planar)
 
     def prepare(self, target: torch.Tensor) -> None:
         """Called once before training with all unlabelled target volumes ``(N, 1, D, H, W)``."""
@@ -66,6 +68,10 @@ class Method(nn.Module):
 
     def after_step(self) -> None:
         """Called after every optimiser step."""
+
+    def rate(self, progress: float) -> float:
+        """Factor on the learning rate: a tenth after each third of training, as in the paper."""
+        return 0.1 ** int(3 * progress + 1e-9)
 
 
 class AdversarialMethod(Method):

@@ -1,0 +1,30 @@
+"""CBST (Zou et al. 2018): self-training on the surest voxels of each class."""
+
+import torch
+
+from voxuda.losses import segmentation_loss
+from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.teacher import class_balanced_labels
+
+
+class CBST(Method):
+    """From ``WARM_UP`` of training on, a share of each predicted class that grows from 20 to 50 % supervises the student.
+
+    The original labels all target samples anew in rounds; here each batch is labelled by the student as it stands.
+    """
+
+    WARM_UP = 0.3
+    PORTIONS = (0.2, 0.5)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        _, seg = supervised_pass(self.student, batch.source, batch.source_labels)
+        if progress < self.WARM_UP:
+            return {"seg": seg}
+        logits = self.student(batch.target)
+        labels = class_balanced_labels(logits.detach().float().softmax(1)[:, 1], self.portion(progress))
+        return {"seg": seg, "pseudo": segmentation_loss(logits, labels)}
+
+    def portion(self, progress: float) -> float:
+        """Share of each class that counts, from the first to the last of ``PORTIONS`` after the warm-up."""
+        first, last = self.PORTIONS
+        return first + (last - first) * (progress - self.WARM_UP) / (1 - self.WARM_UP)

@@ -1,0 +1,47 @@
+"""Domain randomisation (Tobin et al. 2017): a source so varied that the target is one more variation."""
+
+import torch
+
+from voxuda import parallel
+from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.style import AXES, shells
+from voxuda.volumes import zscore
+
+
+class DomainRandomisation(Method):
+    """Every source sample gets a random colour of its spectrum, a random blur and white noise of a random level.
+
+    Nothing of the target is used. The ranges were set before any target was seen: amplitudes of a shell vary by a factor of
+    e^0.5 (one standard deviation), the Gaussian blur up to 1.5 voxels, the noise up to twice the sample's deviation.
+    """
+
+    COLOUR = 0.5
+    BLUR = 1.5
+    NOISE = 2.0
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        return {"seg": supervised_pass(self.student, self.randomise(batch), batch.source_labels)[1]}
+
+    def randomise(self, batch: Batch) -> torch.Tensor:
+        """The source, ``(B, 1, D, D, D)``, each sample another, of mean 0 and variance 1."""
+        size, device = batch.source.shape[-1], batch.source.device
+        radius = shells(size, device)
+        last = int(radius.max())
+
+        def draw(whole: torch.Tensor) -> torch.Tensor:
+            normal = torch.randn(len(whole), last + 1, generator=batch.generator, device=device)
+            # A walk over the shells, so that neighbouring frequencies change alike.
+            return normal.cumsum(1) / torch.arange(1, last + 2, device=device).sqrt()
+
+        def uniform(whole: torch.Tensor) -> torch.Tensor:
+            return torch.rand(len(whole), 2, 1, 1, 1, 1, generator=batch.generator, device=device)
+
+        def white(whole: torch.Tensor) -> torch.Tensor:
+            return torch.randn(whole.shape, generator=batch.generator, device=device)
+
+        colour = (self.COLOUR * parallel.draw(draw, batch.source)).exp()[:, radius][:, None]
+        blur, level = parallel.draw(uniform, batch.source).unbind(1)
+        smooth = torch.exp(-2 * (torch.pi * self.BLUR * blur * radius / size).square())
+        spectrum = torch.fft.rfftn(batch.source, dim=AXES) * colour * smooth
+        changed = zscore(torch.fft.irfftn(spectrum, s=batch.source.shape[-3:], dim=AXES))
+        return zscore(changed + self.NOISE * level * parallel.draw(white, batch.source))

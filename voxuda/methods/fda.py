@@ -1,0 +1,27 @@
+"""FDA (Yang and Soatto 2020): the source in the target's low frequencies, and sure predictions on the target."""
+
+import torch
+
+from voxuda import parallel
+from voxuda.losses import self_information
+from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.style import swap_amplitude
+from voxuda.volumes import zscore
+
+
+class FDA(Method):
+    """Amplitudes below ``BAND`` cycles a box come from a target sample; entropy counts by its power, mostly where it is high.
+
+    One network is trained; the original averages three, of different bands, into pseudo-labels and trains again.
+    """
+
+    BAND = 2
+    WEIGHT = 0.005
+    POWER = 2
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        translated = zscore(swap_amplitude(batch.source, batch.target, self.BAND))
+        _, seg = supervised_pass(self.student, translated, batch.source_labels)
+        entropy = self_information(self.student(batch.target)).sum(1)
+        robust = (entropy.square() + 1e-8).pow(self.POWER).mean()
+        return {"seg": seg, "ent": self.WEIGHT * parallel.mean(robust)}

@@ -1,0 +1,74 @@
+"""LE-UDA (Zhao et al. 2022), after its predecessor MT-UDA, whose code is public: two teachers over two looks of two domains."""
+
+import math
+
+import torch
+
+from voxuda import parallel
+from voxuda.adversary import EntropyDiscriminator, reverse_gradient
+from voxuda.losses import adversarial_loss, prediction_distance, segmentation_loss, self_information
+from voxuda.methods.base import Batch, Method
+from voxuda.methods.mean_teacher import jitter
+from voxuda.style import match_power, radial_power
+from voxuda.teacher import Teacher, ramp_up
+from voxuda.volumes import zscore
+
+
+class LEUDA(Method):
+    """The student learns from labels on the source, from a teacher on source-like volumes (source, and target in the source's
+    look), and from a teacher whose entropies on the pairs source / source in the target's look and target in the source's look
+    / target should equal its own. An adversary on entropy maps ties source in the target's look to the target.
+
+    Both teachers are moving averages of one student at one rate, so they are one network, kept once. Unverified, since
+    LE-UDA's code was never released: the form and the weight of its adversary, taken from ADVENT. Other than there, looks
+    are exchanged by matching amplitudes and not by a CycleGAN, all source labels are used, and the test sees the target as it
+    is.
+    """
+
+    SOURCE_TEACHER = 1.0
+    TARGET_TEACHER = 0.1
+    ADVERSARY = 1e-2
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.teacher = Teacher(self.student)
+        self.discriminator = EntropyDiscriminator(width)
+
+    def prepare(self, target: torch.Tensor) -> None:
+        self.target_power = radial_power(target)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        power = parallel.mean(radial_power(batch.source))
+        source, target = batch.source, batch.target
+        source_as_target = zscore(match_power(source, power, self.target_power))
+        target_as_source = zscore(match_power(target, self.target_power, power))
+        logits = {name: self.student(x) for name, x in [("s", source), ("ts", target_as_source), ("st", source_as_target)]}
+        teachers = {
+            name: self.teacher.foreground(jitter(x, batch.generator))
+            for name, x in [("s", source), ("ts", target_as_source), ("st", source_as_target), ("t", target)]
+        }
+        alike = (prediction_distance(logits["s"], teachers["s"]) + prediction_distance(logits["ts"], teachers["ts"])) / 2
+        entropy = (entropy_distance(logits["s"], teachers["st"]) + entropy_distance(logits["ts"], teachers["t"])) / 2
+        maps = [reverse_gradient(self_information(x), self.ADVERSARY) for x in (logits["st"], self.student(target))]
+        ramp = ramp_up(progress)
+        return {
+            "seg": segmentation_loss(logits["s"], batch.source_labels),
+            "con": self.SOURCE_TEACHER * ramp * alike,
+            "ent": self.TARGET_TEACHER * ramp * entropy,
+            "dis": adversarial_loss(*(self.discriminator(part) for part in maps)),
+        }
+
+    def after_step(self) -> None:
+        self.teacher.update(self.student)
+
+
+def entropy_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+    """Mean over voxels of Σ_c (p log₂ p - q log₂ q)², student logits ``(B, 2, ...)``, teacher's probability ``(B, ...)``."""
+    q = torch.stack([1 - foreground, foreground], 1).clamp_min(1e-7)
+    return parallel.mean((self_information(logits) + q * q.log() / math.log(2)).square().sum(1).mean())
+
+
+class LEUDASlices(LEUDA):
+    """LE-UDA with a network that sees each z slice alone, as the paper describes it."""
+
+    planar = True

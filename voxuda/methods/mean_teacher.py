@@ -1,0 +1,36 @@
+"""Mean teacher (Tarvainen and Valpola 2017), with the weights of UA-MT (Yu et al. 2019): noise must not change a prediction."""
+
+import torch
+
+from voxuda import parallel
+from voxuda.losses import prediction_distance
+from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.teacher import Teacher, ramp_up
+
+
+def jitter(volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Volumes ``(B, 1, D, H, W)`` with Gaussian noise of deviation 0.1, cut at 0.2."""
+
+    def noise(whole: torch.Tensor) -> torch.Tensor:
+        return (0.1 * torch.randn(whole.shape, generator=generator, device=whole.device)).clamp(-0.2, 0.2)
+
+    return volumes + parallel.draw(noise, volumes)
+
+
+class MeanTeacher(Method):
+    """The student's softmax on target samples follows that of its moving average on noised ones, with growing weight."""
+
+    WEIGHT = 0.1
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.teacher = Teacher(self.student)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        _, seg = supervised_pass(self.student, batch.source, batch.source_labels)
+        wanted = self.teacher.foreground(jitter(batch.target, batch.generator))
+        distance = prediction_distance(self.student(batch.target), wanted)
+        return {"seg": seg, "con": self.WEIGHT * ramp_up(progress) * distance}
+
+    def after_step(self) -> None:
+        self.teacher.update(self.student)

@@ -1,0 +1,46 @@
+"""MIC (Hoyer et al. 2023): see the whole through its parts, by segmenting a target of which blocks are missing."""
+
+import torch
+from torch.nn import functional as F
+
+from voxuda import parallel
+from voxuda.losses import segmentation_loss
+from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.teacher import Teacher
+
+
+class MIC(Method):
+    """The teacher labels the whole target sample, the student has to find the same with most blocks set to the mean, 0.
+
+    The loss is weighted by the share of voxels of which the teacher is sure. The masked part of MIC alone, without the
+    method that it was first added to.
+    """
+
+    BLOCK = 8
+    MASKED = 0.7
+    SURE = 0.968
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.teacher = Teacher(self.student)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        _, seg = supervised_pass(self.student, batch.source, batch.source_labels)
+        foreground = self.teacher.foreground(batch.target)
+        sure = parallel.mean((torch.maximum(foreground, 1 - foreground) > self.SURE).float().mean())
+        logits = self.student(self.mask(batch))
+        return {"seg": seg, "masked": sure * segmentation_loss(logits, (foreground > 0.5).long())}
+
+    def mask(self, batch: Batch) -> torch.Tensor:
+        """The target, ``(B, 1, D, H, W)``, without about ``MASKED`` of its blocks."""
+
+        def blocks(whole: torch.Tensor) -> torch.Tensor:
+            counts = [-(-side // self.BLOCK) for side in whole.shape[2:]]
+            return torch.rand(len(whole), 1, *counts, generator=batch.generator, device=whole.device)
+
+        kept = (parallel.draw(blocks, batch.target) >= self.MASKED).float()
+        z, y, x = batch.target.shape[2:]
+        return batch.target * F.interpolate(kept, scale_factor=self.BLOCK)[..., :z, :y, :x]
+
+    def after_step(self) -> None:
+        self.teacher.update(self.student)

@@ -1,0 +1,18 @@
+"""MinEnt (Vu et al. 2019): sure predictions on the target, by the entropy alone."""
+
+import torch
+
+from voxuda import parallel
+from voxuda.losses import self_information
+from voxuda.methods.base import Batch, Method, supervised_pass
+
+
+class MinEnt(Method):
+    """The mean entropy of target predictions, in bits, is minimised with a small weight."""
+
+    WEIGHT = 1e-3
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        _, seg = supervised_pass(self.student, batch.source, batch.source_labels)
+        entropy = self_information(self.student(batch.target)).sum(1).mean()
+        return {"seg": seg, "ent": self.WEIGHT * parallel.mean(entropy)}

@@ -1,0 +1,76 @@
+"""Look of one domain, content of the other: amplitudes of the spectrum are exchanged or matched, phases stay."""
+
+from __future__ import annotations
+
+import torch
+
+AXES = (-3, -2, -1)
+
+
+def _frequencies(shape: torch.Size) -> list[torch.Tensor]:
+    """Whole frequencies along each axis of a half spectrum, broadcastable."""
+    full = [torch.fft.fftfreq(n) * n for n in shape[:-1]] + [torch.fft.rfftfreq(shape[-1]) * shape[-1]]
+    return [k.reshape([-1 if i == j else 1 for j in range(len(shape))]) for i, k in enumerate(full)]
+
+
+def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *, planar: bool = False) -> torch.Tensor:
+    """Content with the low-frequency amplitudes of style and its own phases (FDA, Yang and Soatto 2020).
+
+    Parameters
+    ----------
+    content, style : Tensor
+        ``(B, 1, D, H, W)``, paired.
+    band : int
+        Frequencies below this many cycles a box along every axis are swapped; 1 swaps only the mean.
+    planar : bool
+        Slice by slice along z, spectra of two dimensions.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
+    """
+    axes = AXES[1:] if planar else AXES
+    shape = content.shape[-len(axes) :]
+    near = torch.stack([k.abs().expand(*shape[:-1], shape[-1] // 2 + 1) for k in _frequencies(shape)]).amax(0) < band
+    mine, theirs = (torch.fft.rfftn(volumes, dim=axes) for volumes in (content, style))
+    amplitude = torch.where(near.to(content.device), theirs.abs(), mine.abs())
+    return torch.fft.irfftn(torch.polar(amplitude, mine.angle()), s=shape, dim=axes)
+
+
+def shells(size: int, device: torch.device) -> torch.Tensor:
+    """Shell of each frequency of a cube's half spectrum: the length of its vector, rounded, ``(D, H, W // 2 + 1)``."""
+    squares = [k.square() for k in _frequencies(torch.Size([size] * 3))]
+    return (squares[0] + squares[1] + squares[2]).sqrt().round().long().to(device)
+
+
+def radial_power(volumes: torch.Tensor) -> torch.Tensor:
+    """Mean power in shells of the spectrum, averaged over cubes ``(B, 1, D, D, D)``: ``(K,)``, from frequency 0 outwards."""
+    shell = shells(volumes.shape[-1], volumes.device).flatten()
+    power = torch.fft.rfftn(volumes.float(), dim=AXES).abs().square().flatten(1).mean(0)
+    totals = torch.zeros(int(shell.max()) + 1, device=volumes.device).index_add_(0, shell, power)
+    return totals / torch.bincount(shell)
+
+
+def match_power(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Volumes whose mean power in each shell becomes ``wanted`` where it is ``power``; every phase stays.
+
+    A light stand-in for a learned translation such as CycleGAN's: it hands over contrast transfer and the colour of the
+    noise, not shapes.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(B, 1, D, D, D)``.
+    power, wanted : Tensor
+        ``(K,)`` of :func:`radial_power`, of the volumes' domain and of the other.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, D, D)``.
+    """
+    gain = (wanted / power.clamp_min(1e-12)).clamp(1e-4, 1e4).sqrt()
+    gain[0] = 1  # volumes of mean 0 have nothing there
+    half = torch.fft.rfftn(volumes, dim=AXES) * gain[shells(volumes.shape[-1], volumes.device)]
+    return torch.fft.irfftn(half, s=volumes.shape[-3:], dim=AXES)
