@@ -1,36 +1,22 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from voxuda import data, evaluation, experiments, molecules, simulate
+from voxuda import data, evaluation, experiments, molecules, report, simulate, tables
+from voxuda.cli import main
 from voxuda.volumes import InputError
 
-
-@pytest.mark.parametrize("table", list(experiments.TABLES))
-def test_rows_are_distinct_and_valid(table):
-    rows = experiments.TABLES[table]
-    assert len({row.name for row in rows}) == len({row.label for row in rows}) == len(rows)
-    configs = [row.config("smoke", 0) for row in rows]
-    assert len({repr(c) for c in configs}) == len(configs), "two rows are the same run"
-
-
-def test_a_row_of_the_same_name_is_the_same_run_in_every_table():
-    seen = {}
-    for rows in experiments.TABLES.values():
-        for row in rows:
-            assert seen.setdefault(row.name, row.config("smoke", 0)) == row.config("smoke", 0)
-
-
-def test_the_papers_row_has_the_papers_options():
-    row = next(r for r in experiments.TABLES["modules"] if r.name == "vox-uda")
-    assert row.options == {}
+SOURCE_ONLY = tables.select("modules", ["source-only"])[0]
 
 
 def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, short_smoke):
-    rows = experiments.select("modules", ["source-only"])
     for seed in range(2):
-        folder = experiments.run_folder(tmp_path, rows[0], seed)
-        experiments._run(rows[0].config("smoke", seed), folder, 1)
+        experiments.run_row(SOURCE_ONLY.config("smoke", seed), SOURCE_ONLY.folder(tmp_path, seed), 1)
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("weights.safetensors")}
     result = experiments.reproduce("modules", tmp_path, seeds=2, only=["source-only"])
     assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("weights.safetensors")}
@@ -38,41 +24,54 @@ def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, short_smok
     runs = result["rows"][0]["runs"]
     assert [run["seed"] for run in runs] == [0, 1] and runs[0]["seconds"] > 0 and "torch" in runs[0]["provenance"]
     values = sorted(100 * run["target"]["iou"] for run in runs)
-    assert f"| source-only | {sum(values) / 2:.1f} ({values[0]:.1f} to {values[1]:.1f}) |" in experiments.markdown(result)
+    assert f"| source-only | {sum(values) / 2:.1f} ({values[0]:.1f} to {values[1]:.1f}) |" in report.markdown(result)
 
 
-def test_scores_on_another_target_are_not_the_runs_own(tmp_path, short_smoke, folders):
-    row = experiments.select("modules", ["source-only"])[0]
-    folder = experiments.run_folder(tmp_path, row, 0)
-    experiments._run(row.config("smoke", 0), folder, 1)
-    assert experiments._finished(row.config("smoke", 0), folder)
-    evaluation.evaluate_run(folder, folders / "target")
-    assert not experiments._finished(row.config("smoke", 0), folder)
-
-
-def test_fewer_seeds_do_not_shorten_the_table(tmp_path, short_smoke):
-    row = experiments.select("modules", ["source-only"])[0]
+def test_one_seed_at_a_time_makes_the_same_table(tmp_path, short_smoke):
     for seed in range(2):
-        experiments._run(row.config("smoke", seed), experiments.run_folder(tmp_path, row, seed), 1)
-    result = experiments.reproduce("modules", tmp_path, seeds=1, only=["source-only"])
+        experiments.run_row(SOURCE_ONLY.config("smoke", seed), SOURCE_ONLY.folder(tmp_path, seed), 1)
+        result = experiments.reproduce("modules", tmp_path, seeds=1, first_seed=seed, only=["source-only"])
     assert result["seeds"] == 2 and [run["seed"] for run in result["rows"][0]["runs"]] == [0, 1]
 
 
+def test_the_oracle_saw_the_last_epoch_as_the_score_does(tmp_path, short_smoke, monkeypatch):
+    monkeypatch.setitem(experiments.SCALES, "smoke", {**experiments.SCALES["smoke"], "epochs": 3})
+    folder = SOURCE_ONLY.folder(tmp_path, 0)
+    iou = experiments.run_row(SOURCE_ONLY.config("smoke", 0), folder, 1)
+    seen = [json.loads(line) for line in (folder / "oracle.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in seen] == [1, 2, 3] and seen[-1]["iou"] == iou
+    kept = json.loads((folder / "summary.json").read_text())
+    assert kept["oracle"]["iou"] == max(line["iou"] for line in seen) >= kept["target"]["iou"] == iou
+
+
+def test_scores_on_another_target_are_not_the_runs_own(tmp_path, short_smoke, folders):
+    folder = SOURCE_ONLY.folder(tmp_path, 0)
+    experiments.run_row(SOURCE_ONLY.config("smoke", 0), folder, 1)
+    before = experiments.collect("modules", tmp_path, scale="smoke")
+    evaluation.evaluate_run(folder, folders / "target")
+    assert experiments.collect("modules", tmp_path, scale="smoke") == before
+
+
 def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, short_smoke):
-    row = experiments.select("modules", ["source-only"])[0]
-    folder = experiments.run_folder(tmp_path, row, 0)
-    experiments._run(row.config("smoke", 0), folder, 1)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "learning_rate": 0.5}))
-    with pytest.raises(InputError, match="another configuration"):
-        experiments.reproduce("modules", tmp_path, only=["source-only"])
+    folder = SOURCE_ONLY.folder(tmp_path, 0)
+    experiments.run_row(SOURCE_ONLY.config("smoke", 0), folder, 1)
+    path = folder / "summary.json"
+    kept = json.loads(path.read_text())
+    for broken, message in [
+        ({**kept, "config": {**kept["config"], "learning_rate": 0.5}}, "another configuration"),
+        ({**kept, "sizes": {**kept["sizes"], "width": 99}}, "another configuration"),
+        ([1], "not the summary of a run"),
+    ]:
+        path.write_text(json.dumps(broken))
+        with pytest.raises(InputError, match=message):
+            experiments.reproduce("modules", tmp_path, only=["source-only"])
 
 
 def test_bad_names():
     with pytest.raises(InputError, match="no such table"):
-        experiments.select("nope")
+        tables.select("nope")
     with pytest.raises(InputError, match="no such row"):
-        experiments.select("modules", ["nope"])
+        tables.select("modules", ["nope"])
     with pytest.raises(InputError, match="at least 1"):
         experiments.reproduce("modules", "x", seeds=0)
 
@@ -80,10 +79,87 @@ def test_bad_names():
 def test_a_table_on_a_folder_says_which(tmp_path, short_smoke):
     samples = simulate.simulate_target([molecules.load("4v94")], n_per_molecule=4)
     data.save(samples, tmp_path / "mine")
-    row = experiments.select("real", ["real-zero-shot"])[0]
+    row = tables.select("real", ["real-zero-shot"])[0]
     config = row.config("smoke", 0, str(tmp_path / "mine"))
     assert config.batch_norm == "running" and config.target == str(tmp_path / "mine")
-    experiments._run(config, experiments.run_folder(tmp_path, row, 0), 1)
+    experiments.run_row(config, row.folder(tmp_path, 0), 1)
     result = experiments.reproduce("real", tmp_path, only=["real-zero-shot"], target=str(tmp_path / "mine"))
     assert result["target"] == "mine" and result["rows"][0]["runs"][0]["n"] == 2
     assert len(result["rows"][0]["runs"][0]["target"]["samples"]) == 2
+
+
+# --- every row at scale smoke, by the command line -----------------------------------------------------------------
+
+PAPERS = ("table1", "table2", "table3", "table4", "figure6", "figure7", "today")
+
+
+def start(out, table):
+    command = [sys.executable, "-m", "voxuda", "reproduce", table, "--jobs", "2", "--out", str(out)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, **pipes, start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """All rows of the paper's tables and of `today`, two runs at a time; the first table is killed on its way."""
+    out = tmp_path_factory.mktemp("everything")
+    sweep = start(out, "table1")
+    deadline = time.monotonic() + 300
+    while not list(out.glob("*/seed-0/summary.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.communicate()
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("*/seed-0/summary.json")}
+    assert 0 < len(finished) < len(tables.TABLES["table1"]), "not killed in the middle of the sweep"
+    for table in PAPERS:
+        sweep = start(out, table)
+        _, errors = sweep.communicate(timeout=900)
+        assert sweep.returncode == 0, errors
+        assert f"{table}, smoke: 100%" in errors
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items()), "a finished run was made again"
+    return out
+
+
+@pytest.mark.parametrize("table", PAPERS)
+def test_every_row_runs_at_scale_smoke(everything, table):
+    result = json.loads((everything / f"{table}-smoke.json").read_text())
+    assert [row["name"] for row in result["rows"]] == [row.name for row in tables.TABLES[table]]
+    assert all(0 <= run["target"]["iou"] <= 1 for row in result["rows"] for run in row["runs"])
+
+
+def test_a_killed_sweep_ends_as_one_that_was_not(everything, tmp_path):
+    """The first rows, of which the kill met some, made again in one go."""
+    kept = ("iou", "dice", "samples", "pooled_iou", "classes", "foreground_share")
+    for row in tables.TABLES["table1"][:4]:
+        experiments.run_row(row.config("smoke", 0), row.folder(tmp_path, 0), 1)
+        a, b = (json.loads((row.folder(out, 0) / "summary.json").read_text()) for out in (everything, tmp_path))
+        assert {k: a["target"][k] for k in kept} == {k: b["target"][k] for k in kept} and a["oracle"] == b["oracle"]
+
+
+def test_figure_6_maps_both_domains_before_and_after(everything):
+    result = json.loads((everything / "figure6-smoke.json").read_text())
+    for name in ("source-only", "vox-uda"):
+        found = result["embeddings"][name]
+        assert len(found["points"]) == len(found["domain"]) == len(found["classes"]) > 20
+        assert {*found["domain"]} == {"source", "target"} and 0 <= found["separability"] <= 1
+
+
+def test_results_are_shown_beside_the_papers_and_kept(everything, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["results", "keep", str(everything), "--into", "results/smoke"]) == 0
+    assert main(["results", "show", "table1", "--scale", "smoke"]) == 0
+    printed = capsys.readouterr().out
+    assert "DANN" in printed and "38.4" in printed and "50.3" in printed and "fewer than two seeds" in printed
+    assert main(["results", "show", "table2", "--scale", "smoke", "--markdown"]) == 0
+    assert "| DANN | 1 |" in capsys.readouterr().out
+    assert main(["results", "keep", str(everything), "--into", "results/smoke"]) == 0
+    assert capsys.readouterr().out.startswith("0 summaries copied")
+    kept = tmp_path / "results" / "smoke" / "dann" / "seed-0" / "summary.json"
+    kept.write_text(kept.read_text() + " ")
+    assert main(["results", "keep", str(everything), "--into", "results/smoke"]) == 2
+    assert "another run is kept there" in capsys.readouterr().err
+    assert main(["results", "show", "table1", "--reference", "nope", "--scale", "smoke"]) == 2
+    assert main(["results", "show", "table1", "--runs", str(tmp_path)]) == 2
+    assert main(["results", "keep", str(tmp_path / "none"), "--into", "x"]) == 2
+    errors = capsys.readouterr().err
+    assert "nope: no such row here" in errors and errors.count("no finished run") == 2

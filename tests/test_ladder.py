@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from voxuda import data, experiments, ladder
+from voxuda import data, experiments, ladder, tables
 from voxuda.cli import main
 
 BASE = ladder.RUNGS[0]
@@ -57,9 +57,9 @@ def test_crowding_adds_foreground_and_larger_voxels_shrink_it():
 @pytest.fixture
 def trained(tmp_path, short_smoke):
     """A source-only run of a few steps, where the ladder looks for it."""
-    row = experiments.select("modules", ["source-only"])[0]
-    run = experiments.run_folder(tmp_path, row, 0)
-    experiments._run(row.config("smoke", 0), run, 1)
+    row = tables.select("modules", ["source-only"])[0]
+    run = row.folder(tmp_path, 0)
+    experiments.run_row(row.config("smoke", 0), run, 1)
     return run
 
 

@@ -4,8 +4,9 @@ Data flows downwards through the modules, in this order: ``volumes``, ``folders`
 ``packing``, ``rendering``, ``tilts``, ``imaging``, ``simulate``, ``specimen``, ``microscope``, ``tiltseries``, ``data``,
 ``maps``, ``particles``, ``evidence``, ``ribosomes``, ``noise``, ``style``, ``bilateral``, ``bilateral_compiled``,
 ``_bilateral_triton``, ``voxresnet``, ``adversary``, ``parallel``, ``teacher``, ``losses``, ``methods``, ``runs``,
-``training``, ``evaluation``, ``tiles``, ``experiments``, ``ladder``, ``plots``, ``commands``, ``cli``. A batch of volumes is
-``(B, 1, D, H, W)`` float32 with axes z, y, x; the beam runs along z, the tilt axis is y.
+``training``, ``evaluation``, ``embedding``, ``tiles``, ``tables``, ``experiments``, ``intervals``, ``published``,
+``report``, ``ladder``, ``plots``, ``commands``, ``cli``. A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes z, y, x;
+the beam runs along z, the tilt axis is y.
 """
 
 __version__ = "0.1.0"

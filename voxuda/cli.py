@@ -10,6 +10,7 @@ import tyro
 
 from voxuda.commands.data import Data
 from voxuda.commands.molecules import Molecules
+from voxuda.commands.results import Results
 from voxuda.commands.runs import Evaluate, Reproduce, Train
 from voxuda.commands.segment import Segment
 from voxuda.commands.simulate import Simulate
@@ -21,6 +22,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[Segment, tyro.conf.subcommand("segment", prefix_name=False)]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce", prefix_name=False)]
+    | Annotated[Results, tyro.conf.subcommand("results", prefix_name=False)]
     | Annotated[Data, tyro.conf.subcommand("data", prefix_name=False)]
     | Annotated[Molecules, tyro.conf.subcommand("molecules", prefix_name=False)]
 )

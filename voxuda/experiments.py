@@ -1,120 +1,25 @@
-"""Tables of runs: declared here, run one by one or side by side, resumed, collected."""
+"""Tables of runs: run one by one or side by side, resumed, collected."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
-import statistics
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from voxuda.evaluation import evaluate_run
-from voxuda.methods import VoxUDAOptions
-from voxuda.runs import SCALES, BatchNorm, Config, Recipe, Scale, is_run_of, provenance, read_record, save_json
+from voxuda.embedding import embed
+from voxuda.evaluation import evaluate_run, predict, scores
+from voxuda.methods import Method
+from voxuda.runs import SCALES, Config, Scale, load_target, provenance, read_record, save_json
+from voxuda.tables import Row, select
 from voxuda.training import train
 from voxuda.volumes import InputError
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table.
-
-    Parameters
-    ----------
-    name : str
-        Folder and key.
-    label : str
-        What the page shows.
-    method : str
-        Name of the method.
-    options : dict
-        Fields of :class:`VoxUDAOptions` that differ from the paper's.
-    recipe : str
-        How the target is simulated where no folder is given.
-    """
-
-    name: str
-    label: str
-    method: str = "vox-uda"
-    options: dict = field(default_factory=dict)
-    recipe: Recipe = "convolution"
-
-    def config(self, scale: Scale, seed: int, target: str | None = None) -> Config:
-        """The configuration of this row's run of one seed, on a target folder or a simulated target."""
-        options = VoxUDAOptions(**self.options)
-        statistics_of: BatchNorm = "running" if self.method == "zero-shot" else "target"  # it has no target to measure
-        return Config(
-            self.method, scale, target=target, recipe=self.recipe, batch_norm=statistics_of, seed=seed, vox_uda=options
-        )
-
-
-_ALONE = dict(noise="none", adversary=0.0)
-_BALANCED = dict(pseudo="balanced", adversary=0.0)
-
-_MAIN = (
-    Row("source-only", "source-only", "source-only"),
-    Row("zero-shot", "zero-shot (noise of random level)", "zero-shot"),
-    Row("dann", "DANN", "dann"),
-    Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
-    Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
-    Row("vox-uda", "Vox-UDA (paper's settings)"),
-    Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED),
-    Row("supervised", "supervised on target", "supervised"),
-)
-
-TABLES: dict[str, tuple[Row, ...]] = {
-    "modules": (
-        Row("source-only", "source-only", "source-only"),
-        Row("dann", "DANN", "dann"),
-        Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
-        Row("pl-none", "pseudo-labels, not denoised", options=dict(**_ALONE, denoiser="none")),
-        Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
-        Row(
-            "pl-balanced-none", "balanced pseudo-labels, not denoised", options=dict(_ALONE, pseudo="balanced", denoiser="none")
-        ),
-        Row("pl-balanced", "balanced pseudo-labels, IBF", options=dict(_ALONE, pseudo="balanced")),
-        Row("vox-uda", "Vox-UDA (paper's settings)"),
-        Row("vox-uda-no-adversary", "Vox-UDA without adversary", options=dict(adversary=0.0)),
-        Row("vox-uda-balanced", "Vox-UDA, balanced", options=dict(pseudo="balanced")),
-        Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED),
-        Row("supervised", "supervised on target", "supervised"),
-    ),
-    "share": (
-        Row("share-02", "share 0.02", options=dict(_BALANCED, share=0.02)),
-        Row("ours", "share 0.05", options=_BALANCED),
-        Row("share-10", "share 0.10", options=dict(_BALANCED, share=0.10)),
-        Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
-    ),
-    "tilt-series": tuple(dataclasses.replace(row, name=f"tilt-{row.name}", recipe="tilt-series") for row in _MAIN),
-    "real": tuple(dataclasses.replace(row, name=f"real-{row.name}") for row in _MAIN),
-}
-"""Declared tables.
-
-``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth.
-``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
-"""
-
-
-def select(table: str, only: list[str] | None = None) -> list[Row]:
-    """The rows of a table, or those named.
-
-    Raises
-    ------
-    InputError
-        Unknown table or row.
-    """
-    if table not in TABLES:
-        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)} and ladder.")
-    rows = TABLES[table]
-    unknown = set(only or []) - {row.name for row in rows}
-    if unknown:
-        raise InputError(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(row.name for row in rows)}.")
-    return [row for row in rows if not only or row.name in only]
+from voxuda.voxresnet import target_batch_norm
 
 
 def reproduce(
@@ -123,6 +28,7 @@ def reproduce(
     *,
     scale: Scale = "smoke",
     seeds: int = 1,
+    first_seed: int = 0,
     only: list[str] | None = None,
     jobs: int = 1,
     target: str | None = None,
@@ -134,11 +40,13 @@ def reproduce(
     table : str
         Name of the table.
     out : path
-        Folder of the runs, ``OUT/ROW/seed-K``.
+        Folder of the runs, ``OUT/ROW/seed-K``; what :func:`collect` needs of each is its ``summary.json``.
     scale : str
         Sizes, see ``SCALES``.
     seeds : int
-        Runs of each row, with seeds 0, 1, …
+        Runs of each row, with seeds ``first_seed``, ``first_seed + 1``, …
+    first_seed : int
+        For a sweep whose seeds run on different machines.
     only : list of str, optional
         Names of rows.
     jobs : int
@@ -159,27 +67,44 @@ def reproduce(
         raise InputError("the table tilt-series simulates its target; leave --target away, or choose the table real.")
     if table == "real" and target is None:
         raise InputError("the table real needs --target, a folder of real subtomograms such as `voxuda data ribosomes` makes.")
-    runs = [
-        (row.label, seed, row.config(scale, seed, target), run_folder(out, row, seed)) for seed in range(seeds) for row in rows
-    ]
-    todo = [run for run in runs if not _finished(run[2], run[3])]
+    runs = {}
+    for seed in range(first_seed, first_seed + seeds):
+        for row in rows:
+            runs[row.folder(out, seed)] = (f"{row.label}, seed {seed}", row.config(scale, seed, target))
+    todo = {folder: run for folder, run in runs.items() if summary(folder, run[1]) is None}
     threads = max(1, torch.get_num_threads() // jobs)
+    epochs = SCALES[scale]["epochs"]
     with (
-        tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run", desc=f"{table}, {scale}") as bar,
+        tqdm(total=len(runs) * epochs, initial=(len(runs) - len(todo)) * epochs, unit="epoch", desc=f"{table}, {scale}") as bar,
         in_processes(jobs) as pool,
     ):
-        pending = {pool.submit(_run, config, folder, threads): (label, seed) for label, seed, config, folder in todo}
+        pending: dict[Future, tuple[str, Path]] = {}
+        for folder, (label, config) in todo.items():
+            pending[pool.submit(run_row, config, folder, threads)] = (label, folder)
         try:
-            for done in as_completed(pending):
-                label, seed = pending[done]
-                bar.write(f"{label}, seed {seed}: IoU {100 * done.result():.1f} %")
-                bar.update()
+            _watch(bar, pending, dict.fromkeys(set(runs) - set(todo), epochs))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
             raise
     result = collect(table, out, scale=scale, target=target)
+    if table == "figure6":
+        result["embeddings"] = {row.name: embed(row.folder(out, first_seed)) for row in rows}
     save_json(result, out / f"{table}-{scale}.json")
     return result
+
+
+def _watch(bar: tqdm, pending: dict[Future, tuple[str, Path]], epochs: dict[Path, int]) -> None:
+    """Wait for all runs, and show how many epochs have been trained."""
+    waiting = set(pending)
+    while waiting:
+        done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+        for _, folder in pending.values():
+            log = folder / "log.jsonl"
+            epochs[folder] = len(log.read_text().splitlines()) if log.exists() else 0
+        bar.n = sum(epochs.values())
+        bar.refresh()
+        for future in done:
+            bar.write(f"{pending[future][0]}: IoU {100 * future.result():.1f} %")
 
 
 def in_processes(jobs: int) -> Executor:
@@ -188,25 +113,83 @@ def in_processes(jobs: int) -> Executor:
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
 
 
-def run_folder(out: Path, row: Row, seed: int) -> Path:
-    """Where a row's run of one seed stands."""
-    return out / row.name / f"seed-{seed}"
+# --- one run -------------------------------------------------------------------------------------------------------
 
 
-def _finished(config: Config, folder: Path) -> bool:
-    """Whether a run is trained and scored on its own test samples; refuses a run of another configuration."""
-    if not (folder / "scores.json").exists():
-        return False
-    if not is_run_of(folder, config):
-        raise InputError(f"{folder}: was made with another configuration than its row has now; choose another --out.")
-    return json.loads((folder / "scores.json").read_text())["target"] is None
+def run_row(config: Config, folder: Path, threads: int) -> float:
+    """Train and score one run in a process of its own, and write its ``summary.json``; returns its IoU.
 
-
-def _run(config: Config, folder: Path, threads: int) -> float:
-    """Train and score one run in a process of its own."""
+    After each epoch the test samples are scored too, into ``oracle.jsonl``: no choice is made by it, it only tells what a
+    choice with target labels would have gained.
+    """
     torch.set_num_threads(threads)
-    train(config, folder, resume=True, progress=False)
-    return evaluate_run(folder)["iou"]
+
+    def score_epoch(epoch: int, method: Method) -> None:
+        seen, test = load_target(config)
+        network = copy.deepcopy(method.student)
+        network.load_state_dict(target_batch_norm(network, seen.volumes), strict=False)
+        iou = scores(predict(network, test.volumes) > 0.5, test)["overall"]["iou"]
+        with open(folder / "oracle.jsonl", "a") as file:
+            file.write(json.dumps({"epoch": epoch, "iou": iou}) + "\n")
+
+    train(config, folder, resume=True, progress=False, after_epoch=score_epoch)
+    report = evaluate_run(folder)
+    save_json(_summarise(config, folder, report), folder / "summary.json")
+    return report["iou"]
+
+
+def _summarise(config: Config, folder: Path, report: dict) -> dict:
+    """What a table keeps of a run."""
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    oracle = folder / "oracle.jsonl"  # missing where the run was trained otherwise
+    watched = [json.loads(line) for line in oracle.read_text().splitlines()] if oracle.exists() else []
+    kept = {
+        kind: {
+            "iou": s["overall"]["iou"],
+            "dice": s["overall"]["dice"],
+            "samples": s["samples"],
+            "pooled_iou": s["pooled"]["iou"],
+            "classes": {name: values["iou"] for name, values in s["classes"].items()},
+            "foreground_share": s["foreground_share"],
+        }
+        for kind, s in report["by_batch_norm"].items()
+    }
+    return {
+        "config": dataclasses.asdict(config),
+        "sizes": config.sizes(),
+        "seed": config.seed,
+        "n": report["overall"]["n"],
+        "seconds": round(sum(line["seconds"] for line in log), 1),
+        "provenance": read_record(folder)["provenance"],
+        "oracle": max(watched, key=lambda line: line["iou"], default=None),
+        **kept,
+    }
+
+
+def summary(folder: Path, config: Config) -> dict | None:
+    """The summary of a finished run, ``None`` of one that is not finished.
+
+    Raises
+    ------
+    InputError
+        The run was made with another configuration, or its summary cannot be read.
+    """
+    path = folder / "summary.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        same = (found["config"], found["sizes"]) == tuple(
+            json.loads(json.dumps(part)) for part in (dataclasses.asdict(config), config.sizes())
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the summary of a run; delete it, and the run is scored again.") from error
+    if not same:
+        raise InputError(f"{folder}: was made with another configuration than its row has now; choose another --out.")
+    return found
+
+
+# --- a table -------------------------------------------------------------------------------------------------------
 
 
 def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = None) -> dict:
@@ -216,18 +199,19 @@ def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = N
     -------
     dict
         ``table``, ``scale``, ``target`` (name of its folder), ``sizes``, ``seeds`` (the most that a row has), ``collected_by``
-        (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options`` and ``runs``.
-        A run, one a seed, has ``n`` test samples, the ``seconds`` and the ``provenance`` of its training, and for both kinds of
-        batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class and foreground share.
+        (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options``,
+        ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
+        ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
+        statistics), and for both kinds of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
+        and foreground share.
     """
     out = Path(out)
     collected = []
     for row in select(table):
-        found = sorted(int(p.name.removeprefix("seed-")) for p in (out / row.name).glob("seed-*"))
-        seeds = [seed for seed in found if _finished(row.config(scale, seed, target), run_folder(out, row, seed))]
-        if seeds:
-            runs = [_summary(run_folder(out, row, seed), seed) for seed in seeds]
-            collected.append({"name": row.name, "label": row.label, "method": row.method, "options": row.options, "runs": runs})
+        runs = _runs(row, out, scale, target)
+        if runs:
+            about = {name: getattr(row, name) for name in ("name", "label", "method", "options", "statistics")}
+            collected.append({**about, "runs": runs})
     return {
         "table": table,
         "scale": scale,
@@ -239,41 +223,8 @@ def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = N
     }
 
 
-def _summary(folder: Path, seed: int) -> dict:
-    """What a table keeps of a run."""
-    scores = json.loads((folder / "scores.json").read_text())
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    kept = {
-        kind: {
-            "iou": s["overall"]["iou"],
-            "dice": s["overall"]["dice"],
-            "samples": s["samples"],
-            "pooled_iou": s["pooled"]["iou"],
-            "classes": {name: values["iou"] for name, values in s["classes"].items()},
-            "foreground_share": s["foreground_share"],
-        }
-        for kind, s in scores["by_batch_norm"].items()
-    }
-    seconds = round(sum(line["seconds"] for line in log), 1)
-    return {
-        "seed": seed,
-        "n": scores["overall"]["n"],
-        "seconds": seconds,
-        "provenance": read_record(folder)["provenance"],
-        **kept,
-    }
-
-
-def markdown(result: dict) -> str:
-    """A table of :func:`collect` as Markdown: mean over seeds, and the lowest and highest, in percent."""
-    lines = [
-        "| | IoU, batch norm of the target | IoU, running batch norm | Dice, batch norm of the target |",
-        "| --- | --- | --- | --- |",
-    ]
-    for row in result["rows"]:
-        cells = []
-        for kind, metric in (("target", "iou"), ("running", "iou"), ("target", "dice")):
-            values = [100 * run[kind][metric] for run in row["runs"]]
-            cells.append(f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
-        lines.append(f"| {row['label']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _runs(row: Row, out: Path, scale: Scale, target: str | None) -> list[dict]:
+    """What a table shows of the finished runs of a row, in the order of their seeds."""
+    seeds = sorted(int(p.name.removeprefix("seed-")) for p in row.folder(out, 0).parent.glob("seed-*"))
+    found = (summary(row.folder(out, seed), row.config(scale, seed, target)) for seed in seeds)
+    return [{k: v for k, v in run.items() if k not in ("config", "sizes")} for run in found if run]

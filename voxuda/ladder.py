@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from voxuda import data, experiments, molecules
+from voxuda import data, experiments, molecules, tables
 from voxuda.data import Domain
 from voxuda.evaluation import predict, scores
 from voxuda.imaging import image_source, smooth_background
@@ -169,7 +169,7 @@ def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int 
     """
     out = Path(out)
     experiments.reproduce("modules", out, scale=scale, seeds=seeds, only=["source-only"], jobs=jobs)
-    row = experiments.select("modules", ["source-only"])[0]
+    row = tables.select("modules", ["source-only"])[0]
     steps = {**{rung.name: rung.label for rung in RUNGS}, **TARGETS}
     runs = [(name, seed, out / f"rung-{name}" / f"seed-{seed}") for name in list(steps)[1:] for seed in range(seeds)]
     todo = [run for run in runs if not (run[2] / "weights.safetensors").exists()]
@@ -191,12 +191,12 @@ def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int 
         found = []
         for seed in range(seeds):
             domain = _samples(name, scale, seed)
-            away = experiments.run_folder(out, row, seed)
+            away = row.folder(out, seed)
             home = away if name == "source" else out / f"rung-{name}" / f"seed-{seed}"
             shares = {"n": len(domain) // 2, "foreground": float(domain.masks.float().mean())}  # type: ignore[union-attr]
             found.append({"seed": seed, **shares, "source_only": score(away, domain), "home": score(home, domain)})
         rungs.append({"name": name, "label": label, "runs": found})
-    trained = read_record(experiments.run_folder(out, row, 0))["provenance"]
+    trained = read_record(row.folder(out, 0))["provenance"]
     result = {
         "table": "ladder", "scale": scale, "sizes": SCALES[scale], "seeds": seeds, "trained_by": trained,
         "collected_by": provenance(), "differences": {r.name: dataclasses.asdict(r) for r in RUNGS}, "rungs": rungs,

@@ -74,10 +74,9 @@ def adversarial_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor
 
 def self_information(logits: torch.Tensor) -> torch.Tensor:
     """ADVENT's maps -p log₂ p of each class, ``(B, 2, D, H, W)`` as the logits; their sum is the entropy in bits."""
-    logits = logits.float()
     return -logits.softmax(1) * logits.log_softmax(1) / math.log(2)
 
 
 def prediction_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
     """Mean squared difference of the student's foreground probability and a teacher's, ``(B, 2, ...)`` and ``(B, ...)``."""
-    return parallel.mean((logits.float().softmax(1)[:, 1] - foreground).square().mean())
+    return parallel.mean((logits.softmax(1)[:, 1] - foreground).square().mean())

@@ -24,6 +24,7 @@ from voxuda.voxresnet import VoxResNet, target_batch_norm
 Scale = Literal["smoke", "laptop", "paper"]
 BatchNorm = Literal["target", "running"]
 Recipe = Literal["convolution", "tilt-series"]
+SourceSet = Literal["table1", "table2"]
 
 SCALES: dict[str, dict] = {
     "smoke": dict(per_source=4, per_target=6, epochs=2, width=8, batch_size=8, source_snr=(0.3, 0.5)),
@@ -44,7 +45,8 @@ class Config:
     Parameters
     ----------
     method : str
-        source-only, supervised, dann, vox-uda or zero-shot.
+        The paper's: source-only, supervised, dann, pdam, asc, asc-slices, le-uda, le-uda-slices, vox-uda. Others: mean-teacher,
+        fda, minent, advent, cbst, mic, tent, domain-randomisation, zero-shot.
     scale : str
         Sizes: smoke runs in seconds, laptop in minutes on two cores, paper has the paper's sizes.
     source : str, optional
@@ -54,6 +56,8 @@ class Config:
     recipe : str
         How the target is simulated when no folder is given: "convolution" takes a second, "tilt-series" a minute at scale
         laptop and is what a microscope does. Both have as many samples; by tilt series their classes are as the paper's.
+    source_set : str
+        Molecules of a simulated source: those of Table I or of Table II, with stand-ins where the paper's are not embedded.
     epochs : int, optional
         Overrides the scale.
     width : int, optional
@@ -80,6 +84,7 @@ class Config:
     source: str | None = None
     target: str | None = None
     recipe: Recipe = "convolution"
+    source_set: SourceSet = "table1"
     epochs: int | None = None
     width: int | None = None
     batch_size: int | None = None
@@ -192,7 +197,7 @@ def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Dom
     if config.source:
         source = data.load(config.source)
     else:
-        source = _simulated_source(sizes["per_source"], sizes["source_snr"], config.seed, progress)
+        source = _simulated_source(config.source_set, sizes["per_source"], sizes["source_snr"], config.seed, progress)
     if source.masks is None:
         raise InputError(f"{config.source}: has no masks; the source domain must be labelled.")
     if source.volumes.shape[2:] != train.volumes.shape[2:]:
@@ -219,8 +224,8 @@ def load_target(config: Config, *, progress: bool = False) -> tuple[Domain, Doma
 
 # Rows of a table train on the same samples, and so does a run's evaluation: the last ones are kept.
 @lru_cache(maxsize=1)
-def _simulated_source(n_per_molecule: int, snr: tuple[float, ...], seed: int, progress: bool) -> Domain:
-    names = [molecules.STAND_INS.get(n, n) for n in molecules.PAPER_SOURCE_SETS["table1"]]
+def _simulated_source(which: SourceSet, n_per_molecule: int, snr: tuple[float, ...], seed: int, progress: bool) -> Domain:
+    names = [molecules.STAND_INS.get(n, n) for n in molecules.PAPER_SOURCE_SETS[which]]
     library = [molecules.load(n) for n in names]
     samples = simulate.simulate_source(library, n_per_molecule=n_per_molecule, snr=snr, seed=1000 + seed, progress=progress)
     return data.from_simulation(samples)

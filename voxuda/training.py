@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -72,7 +73,14 @@ def make_fabric(config: Config) -> Fabric:
         raise InputError(f"device {config.device} is not to be had on this machine; choose cpu or auto.") from error
 
 
-def train(config: Config, out: str | Path, *, resume: bool = False, progress: bool = True) -> Method:
+def train(
+    config: Config,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    after_epoch: Callable[[int, Method], None] | None = None,
+) -> Method:
     """Train one run and leave ``config.json``, ``log.jsonl``, ``weights.safetensors`` and ``checkpoint/`` in ``out``.
 
     Within :func:`voxuda.parallel.processes` all processes share each batch, and process 0 writes the files.
@@ -87,6 +95,8 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
         Go on from the last checkpoint; without one, start.
     progress : bool
         Show progress bars.
+    after_epoch : callable, optional
+        Called with the number of finished epochs and the method, for whoever watches; what it does must change neither.
 
     Returns
     -------
@@ -162,6 +172,8 @@ def train(config: Config, out: str | Path, *, resume: bool = False, progress: bo
             if writes:
                 with open(out / "log.jsonl", "a") as log:
                     log.write(json.dumps(line) + "\n")
+                if after_epoch:
+                    after_epoch(epoch + 1, method)
                 save_checkpoint(state, method, optimizer, epoch + 1)
     bar.close()
     with parallel.together():

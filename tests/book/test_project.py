@@ -86,11 +86,11 @@ def test_prose_cites_only_what_the_bibliography_has():
 
 
 def test_the_readme_shows_the_stored_table():
-    from voxuda import experiments
+    from voxuda import report
 
     result = json.loads((ROOT / "results" / "modules-laptop.json").read_text())
     readme = (ROOT / "README.md").read_text()
-    assert experiments.markdown(result) in readme
+    assert report.markdown(result) in readme
     sizes, run = result["sizes"], result["rows"][0]["runs"][0]
     source = 6 * sizes["per_source"]
     stated = (

@@ -1,0 +1,101 @@
+"""`voxuda results`: look at tables, keep what is small of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from voxuda import experiments, report
+from voxuda.runs import Scale
+from voxuda.volumes import InputError
+
+
+@dataclasses.dataclass
+class Show:
+    """Print a table beside the paper's, with intervals over samples and seeds, and what its differences are worth.
+
+    Example: voxuda results show table1
+
+    Your own runs: voxuda results show table1 --runs runs/laptop
+    """
+
+    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
+    """table1 to table4, figure7, today, modules or share."""
+    runs: Path | None = None
+    """Folder of runs, ROW/seed-K; by default results/SCALE of the project."""
+    scale: Scale = "laptop"
+    """Sizes of the runs."""
+    reference: str | None = None
+    """Row that differences are taken from; vox-uda where the table has it, else the first."""
+    markdown: bool = False
+    """Print Markdown, not aligned text."""
+
+    def run(self) -> None:
+        """Collect and print."""
+        folder = self.runs or Path("results") / self.scale
+        result = experiments.collect(self.table, folder, scale=self.scale)
+        names = [row["name"] for row in result["rows"]]
+        if not names:
+            raise InputError(
+                f"{folder}: holds no finished run of {self.table}; make some with `voxuda reproduce {self.table}`."
+            )
+        if self.reference is not None and self.reference not in names:
+            raise InputError(f"{self.reference}: no such row here; choose from {', '.join(names)}.")
+        usual = [name for name in names if name in ("vox-uda", "table2-vox-uda")]
+        reference = self.reference or (usual or names)[0]
+        table = report.beside_the_paper(result, reference)
+        sizes = result["sizes"]
+        print(
+            f"{self.table} at scale {self.scale}: width {sizes['width']}, {sizes['epochs']} epochs; IoU and Dice in percent, "
+            "intervals by bootstrap over seeds and test samples."
+        )
+        print(table if self.markdown else report.plain(table))
+        print(report.power_note(result, reference))
+
+
+@dataclasses.dataclass
+class Keep:
+    """Copy the summaries of finished runs, a few kilobytes each, into a folder that can be committed.
+
+    Example: voxuda results keep runs/laptop --into results/laptop
+    """
+
+    runs: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUNS")]
+    """Folder of `voxuda reproduce`."""
+    into: Path
+    """Folder that gets ROW/seed-K/summary.json."""
+
+    def run(self) -> None:
+        """Copy what is new."""
+        found = sorted(self.runs.glob("*/seed-*/summary.json"))
+        if not found:
+            raise InputError(f"{self.runs}: holds no finished run; make some with `voxuda reproduce`.")
+        copied = 0
+        for path in found:
+            kept = self.into / path.relative_to(self.runs)
+            if kept.exists() and kept.read_bytes() != path.read_bytes():
+                raise InputError(f"{kept}: another run is kept there; delete it first, or choose another --into.")
+            if not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, kept)
+                copied += 1
+        print(f"{copied} summaries copied into {self.into}, {len(found) - copied} were there")
+
+
+@dataclasses.dataclass
+class Results:
+    """Look at tables of finished runs (`show`), or `keep` what is small of them."""
+
+    command: Annotated[
+        Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
+        | Annotated[Keep, tyro.conf.subcommand("keep", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> None:
+        """Pass on."""
+        self.command.run()

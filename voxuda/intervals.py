@@ -1,0 +1,63 @@
+"""How sure a mean over samples and seeds is, how sure a difference, and how many seeds would tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+
+def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed: int = 0) -> np.ndarray:
+    """Means of bootstrap worlds, ``(draws,)``: seeds drawn with replacement, then samples within each.
+
+    Parameters
+    ----------
+    runs : sequence of sequence of float
+        The scores of each seed's test samples.
+    draws : int
+        Number of worlds.
+    seed : int
+        Seed of the drawing.
+    """
+    rng = np.random.default_rng(seed)
+    within = np.stack([rng.choice(np.asarray(run, float), (draws, len(runs), len(run))).mean(2) for run in runs])
+    chosen = rng.integers(len(runs), size=(draws, len(runs)))  # a seed drawn twice brings two draws of its samples
+    return within[chosen, np.arange(draws)[:, None], np.arange(len(runs))].mean(1)
+
+
+def interval(runs: Sequence[Sequence[float]], *, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over seeds and samples; with three seeds it is a rough one."""
+    low, high = np.quantile(resampled_means(runs), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> tuple[float, tuple[float, float]]:
+    """Mean of b - a and its interval, paired: run i of both was tested on the same samples.
+
+    Raises
+    ------
+    ValueError
+        The two do not have as many runs, or runs of other lengths.
+    """
+    pairs = [np.asarray(y, float) - np.asarray(x, float) for x, y in zip(a, b, strict=True)]
+    return float(np.mean([pair.mean() for pair in pairs])), interval(pairs)
+
+
+def seeds_needed(deviation: float, step: float, *, level: float = 0.95, power: float = 0.8) -> int:
+    """Seeds for which a paired difference of ``step`` is seen with probability ``power``, two-sided at ``level``.
+
+    :math:`n = ((z_{(1+level)/2} + z_{power})\\,s / step)^2`, the normal approximation, at least 2.
+
+    Parameters
+    ----------
+    deviation : float
+        Standard deviation of the difference from seed to seed.
+    step : float
+        The difference that should be seen, in the same unit.
+    level, power : float
+        Confidence of the test, and probability of seeing what is there.
+    """
+    z = NormalDist().inv_cdf
+    return max(2, math.ceil(((z((1 + level) / 2) + z(power)) * deviation / step) ** 2))

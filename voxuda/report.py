@@ -1,0 +1,123 @@
+"""Tables as people read them: Markdown, ours beside the paper's, with intervals and with what a difference is worth."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from voxuda.intervals import difference, interval, seeds_needed
+from voxuda.published import PUBLISHED
+
+STEPS = (1, 2, 3)
+"""Percent points of IoU, as the steps of the paper's ablations."""
+
+
+def markdown(result: dict) -> str:
+    """A table of :func:`voxuda.experiments.collect` as Markdown: mean over seeds, and the lowest and highest, in percent."""
+    lines = [
+        "| | IoU, batch norm of the target | IoU, running batch norm | Dice, batch norm of the target |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        cells = []
+        for kind, metric in (("target", "iou"), ("running", "iou"), ("target", "dice")):
+            values = [100 * run[kind][metric] for run in row["runs"]]
+            cells.append(f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
+        lines.append(f"| {row['label']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _samples(row: dict) -> list[list[float]]:
+    return [[100 * value for value in run[row["statistics"]]["samples"]] for run in row["runs"]]
+
+
+def _paired(row: dict, reference: dict) -> tuple[list, list]:
+    """The samples' scores of both rows for the seeds that both have."""
+    seeds = sorted({run["seed"] for run in row["runs"]} & {run["seed"] for run in reference["runs"]})
+    both = []
+    for each in (reference, row):
+        scores = dict(zip((run["seed"] for run in each["runs"]), _samples(each), strict=True))
+        both.append([scores[seed] for seed in seeds])
+    return both[0], both[1]
+
+
+def beside_the_paper(result: dict, reference: str | None = None) -> str:
+    """The table as Markdown: IoU with its 95 % interval, the paper's, the difference from a reference row, Dice, classes.
+
+    Parameters
+    ----------
+    result : dict
+        Of :func:`voxuda.experiments.collect`.
+    reference : str, optional
+        Name of the row that differences are taken from; the first by default.
+    """
+    rows = {row["name"]: row for row in result["rows"]}
+    base = rows.get(reference or next(iter(rows), ""))
+    published = PUBLISHED.get(result["table"], {})
+    classes = sorted({name for row in rows.values() for run in row["runs"] for name in run[row["statistics"]]["classes"]})
+    header = ["", "seeds", "IoU (95 %)", "paper"]
+    if base:
+        header.append(f"minus {base['label']} (95 %)")
+    header += ["Dice", "paper", *(f"IoU {name}" for name in classes), "best epoch by test labels"]
+    lines = [header, ["---"] * len(header)]
+    for name, row in rows.items():
+        paper = published.get(name, {})
+        scores = [run[row["statistics"]] for run in row["runs"]]
+        low, high = interval(_samples(row))
+        mean = statistics.mean(100 * s["iou"] for s in scores)
+        cells = [row["label"], str(len(scores)), f"{mean:.1f} ({low:.1f} to {high:.1f})", f"{paper.get('iou', '')}"]
+        if base:
+            cells.append(_difference(row, base))
+        cells += [f"{statistics.mean(100 * s['dice'] for s in scores):.1f}", f"{paper.get('dice', '')}"]
+        cells += [f"{statistics.mean(100 * s['classes'][c] for s in scores):.1f}" for c in classes]
+        oracle = [100 * run["oracle"]["iou"] for run in row["runs"] if run.get("oracle")]
+        known = len(oracle) == len(scores) and row["statistics"] == "target"  # that is what the oracle looks at
+        lines.append([*cells, f"{statistics.mean(oracle):.1f}" if known else ""])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _difference(row: dict, base: dict) -> str:
+    theirs, mine = _paired(row, base)
+    if row is base or not mine:
+        return ""
+    mean, (low, high) = difference(theirs, mine)
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def power_note(result: dict, reference: str) -> str:
+    """How much the differences from a reference row scatter from seed to seed, and how many seeds steps of 1 to 3 points need.
+
+    The deviation is pooled over all rows with at least two seeds in common with the reference.
+    """
+    rows = {row["name"]: row for row in result["rows"]}
+    if reference not in rows:
+        return f"no run of {reference} yet, so nothing to compare with."
+    variances = []
+    for name, row in rows.items():
+        theirs, mine = _paired(row, rows[reference])
+        if name != reference and len(mine) > 1 and theirs != mine:
+            gaps = [statistics.mean(m) - statistics.mean(t) for t, m in zip(theirs, mine, strict=True)]
+            variances.append(statistics.variance(gaps))
+    if not variances:
+        return "fewer than two seeds: nothing can be said of the scatter from seed to seed."
+    deviation = statistics.mean(variances) ** 0.5
+    needed = ", ".join(f"{seeds_needed(deviation, step)} for {step}" for step in STEPS)
+    return (
+        f"Differences from {rows[reference]['label']} scatter by {deviation:.1f} points from seed to seed (pooled over "
+        f"{len(variances)} rows). Seeds needed to see a step of that many points with probability 0.8: {needed}."
+    )
+
+
+def plain(table: str) -> str:
+    """A Markdown table as aligned text, for a terminal."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    widths = [max(len(row[i]) for row in rows if row[i] != "---") for i in range(len(rows[0]))]
+
+    def line(cells: Sequence[str]) -> str:
+        if set(cells) == {"---"}:
+            return "  ".join("-" * width for width in widths)
+        return "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+
+    return "\n".join(line(cells).rstrip() for cells in rows)
