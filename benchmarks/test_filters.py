@@ -1,11 +1,11 @@
-"""Both bilateral filters on one thread, two ways, beside ITK's plain bilateral filter; and what the processor could do."""
+"""Both bilateral filters on one thread, by rows and by loops, beside ITK's plain one; and the processor's limits."""
 
 import itk
 import pytest
 import torch
+from torch.nn.functional import pad
 
-from voxuda.bilateral import bilateral_filter, improved_bilateral_filter
-from voxuda.bilateral_compiled import compiled_filter
+from voxuda.bilateral import bilateral_filter, gradients, improved_bilateral_filter, weighted_mean_of_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:builtin type [sS]wig:DeprecationWarning")  # as an error it ends the process
 SHAPES = {"16x32": (16, 1, 32, 32, 32), "128": (1, 1, 128, 128, 128)}
@@ -43,19 +43,22 @@ def of_itk(volumes):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", SIGMA_R)
-@pytest.mark.parametrize("way", ["eager", "compiled"])
+@pytest.mark.parametrize("way", ["rows", "loops"])
 def test_filter(against, way, kind, shape):
     volumes = torch.rand(SHAPES[shape], generator=torch.Generator().manual_seed(0))
-    if way == "compiled":
-        ours = lambda: compiled_filter(volumes, sigma_r=SIGMA_R[kind], gradient=kind == "ibf")  # noqa: E731
-    else:
-        plain = {"bf": bilateral_filter, "ibf": improved_bilateral_filter}[kind]
-        ours = lambda: plain(volumes, sigma_r=SIGMA_R[kind])  # noqa: E731
+
+    def by_rows():
+        padded = pad(volumes, [1] * 6, mode="reflect")
+        return weighted_mean_of_rows(padded, gradients(volumes, 1) if kind == "ibf" else padded, 1, 120.0, SIGMA_R[kind])
+
+    def by_loops():
+        return {"bf": bilateral_filter, "ibf": improved_bilateral_filter}[kind](volumes, sigma_r=SIGMA_R[kind])
+
     against(
         f"filter-{kind}-{way}-{shape}",
         "million voxels",
         volumes.numel() / 1e6,
-        ours,
+        {"rows": by_rows, "loops": by_loops}[way],
         of_itk(volumes),
         "ITK BilateralImageFilter, radius 1, on values; one thread each",
         rounds=9,

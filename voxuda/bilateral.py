@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch.nn.functional import pad
 
+from voxuda import bilateral_loops
 from voxuda.volumes import InputError
 
 Gradient = Literal["sobel", "sobel_magnitude"]
@@ -27,6 +28,10 @@ def _check(volumes: torch.Tensor, window: int, sigma_d: float, sigma_r: float) -
     if min(volumes.shape[2:]) < window // 2 + 3:
         raise InputError(f"shape {tuple(volumes.shape)} is too small for window {window}; sides must exceed the padding.")
     return window // 2
+
+
+def _reflect(volumes: torch.Tensor, border: int) -> torch.Tensor:
+    return pad(volumes, [border] * 6, mode="reflect")
 
 
 def _difference(volumes: torch.Tensor, axis: int) -> torch.Tensor:
@@ -83,10 +88,10 @@ def gradients(volumes: torch.Tensor, radius: int, gradient: Gradient = "sobel") 
         ``(B, 3, D + 2 radius, H + 2 radius, W + 2 radius)``.
     """
     if gradient == "sobel":
-        return sobel(pad(volumes, [radius + 1] * 6, mode="reflect"))
+        return sobel(_reflect(volumes, radius + 1))
     if gradient != "sobel_magnitude":
         raise InputError(f"{gradient}: not a reading of the gradient; choose sobel or sobel_magnitude.")
-    delta = sobel(pad(volumes, [radius + 2] * 6, mode="reflect")).norm(dim=1, keepdim=True)
+    delta = sobel(_reflect(volumes, radius + 2)).norm(dim=1, keepdim=True)
     differences = []
     for axis in (2, 3, 4):
         inner = delta
@@ -97,14 +102,36 @@ def gradients(volumes: torch.Tensor, radius: int, gradient: Gradient = "sobel") 
     return torch.cat(differences, 1)
 
 
-def _weighted_mean(volumes: torch.Tensor, features: torch.Tensor, radius: int, sigma_d: float, sigma_r: float) -> torch.Tensor:
-    """Average over the window, weighted by distance and by difference of ``features`` (padded by ``radius``).
+def _weighted_mean(padded: torch.Tensor, features: torch.Tensor, radius: int, sigma_d: float, sigma_r: float) -> torch.Tensor:
+    """Average over the window, weighted by distance and by difference of features; both arguments are padded by ``radius``."""
+    if bilateral_loops.apply_to(padded):
+        return bilateral_loops.weighted_mean(padded, features, radius, radius, sigma_d, sigma_r)
+    return weighted_mean_of_rows(padded, features, radius, sigma_d, sigma_r)
+
+
+def weighted_mean_of_rows(
+    padded: torch.Tensor, features: torch.Tensor, radius: int, sigma_d: float, sigma_r: float
+) -> torch.Tensor:
+    """Average over the window by whole rows of voxels, for any device and type of number.
 
     The weight of a pair is the same from both of its ends, so each pair is computed once and added at both. In one long row
     of all padded voxels a neighbour is always the same number of steps away; what wraps around an edge meets only voxels
     of the border, which is cut off in the end. The row is worked through in pieces that stay in a processor's cache.
+
+    Parameters
+    ----------
+    padded, features : Tensor
+        ``(B, 1, ...)`` and ``(B, C, ...)``, volumes with ``radius`` voxels around them.
+    radius : int
+        Voxels of the window on each side.
+    sigma_d, sigma_r : float
+        Widths of the domain and the range kernel.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
     """
-    padded = pad(volumes, [radius] * 6, mode="reflect")
     height, width = padded.shape[3:]
     values = padded.flatten()
     # Scaled so that the exponent is the squared distance between two features.
@@ -157,7 +184,8 @@ def bilateral_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: flo
         ``(B, 1, D, H, W)``.
     """
     radius = _check(volumes, window, sigma_d, sigma_r)
-    return _weighted_mean(volumes, pad(volumes, [radius] * 6, mode="reflect"), radius, sigma_d, sigma_r)
+    padded = _reflect(volumes, radius)
+    return _weighted_mean(padded, padded, radius, sigma_d, sigma_r)
 
 
 def improved_bilateral_filter(
@@ -189,7 +217,9 @@ def improved_bilateral_filter(
         ``(B, 1, D, H, W)``.
     """
     radius = _check(volumes, window, sigma_d, sigma_r)
-    return _weighted_mean(volumes, gradients(volumes, radius, gradient), radius, sigma_d, sigma_r)
+    if gradient == "sobel" and bilateral_loops.apply_to(volumes):
+        return bilateral_loops.weighted_mean(_reflect(volumes, radius + 1), None, radius + 1, radius, sigma_d, sigma_r)
+    return _weighted_mean(_reflect(volumes, radius), gradients(volumes, radius, gradient), radius, sigma_d, sigma_r)
 
 
 def reference_filter(
