@@ -170,7 +170,7 @@ def test_help_teaches_by_example(command, capsys):
         ("simulate target --dose 100 10 --out s", "the lower first"),
         ("simulate target --molecules nope --out s", "nope: no embedded molecule"),
         ("simulate target --out full", "full: the folder is not empty"),
-        ("reproduce ladder --only dann --out s", "leave --only and --target away"),
+        ("reproduce ladder --only dann --out s", "give it --out, --scale, --seeds and --jobs alone"),
         ("reproduce real --out s", "needs --target"),
         ("reproduce tilt-series --target full --out s", "leave --target away"),
         ("reproduce nope --out s", "and ladder"),

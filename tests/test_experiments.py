@@ -162,4 +162,6 @@ def test_results_are_shown_beside_the_papers_and_kept(everything, tmp_path, caps
     assert main(["results", "show", "table1", "--runs", str(tmp_path)]) == 2
     assert main(["results", "keep", str(tmp_path / "none"), "--into", "x"]) == 2
     errors = capsys.readouterr().err
+    assert main(["results", "rows", "table4"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["n_sampled-10", "vox-uda", "n_sampled", "10"]
     assert "nope: no such row here" in errors and errors.count("no finished run") == 2

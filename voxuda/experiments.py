@@ -8,6 +8,7 @@ import json
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tqdm import tqdm
@@ -32,6 +33,9 @@ def reproduce(
     only: list[str] | None = None,
     jobs: int = 1,
     target: str | None = None,
+    epochs: int | None = None,
+    device: Literal["cpu", "cuda", "auto"] = "cpu",
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
 ) -> dict:
     """Run a table and write ``OUT/TABLE-SCALE.json``; finished runs are kept, interrupted ones go on.
 
@@ -53,6 +57,10 @@ def reproduce(
         Runs side by side, each on its share of the processor's cores.
     target : str, optional
         Folder with the target samples of all runs; each seed tests on other ones of them. Simulated when absent.
+    epochs : int, optional
+        Fewer or more than the scale has.
+    device, precision : str
+        Where and how the runs are trained, see :class:`voxuda.runs.Config`.
 
     Returns
     -------
@@ -70,23 +78,24 @@ def reproduce(
     runs = {}
     for seed in range(first_seed, first_seed + seeds):
         for row in rows:
-            runs[row.folder(out, seed)] = (f"{row.label}, seed {seed}", row.config(scale, seed, target))
+            config = row.config(scale, seed, target, epochs=epochs, device=device, precision=precision)
+            runs[row.folder(out, seed)] = (f"{row.label}, seed {seed}", config)
     todo = {folder: run for folder, run in runs.items() if summary(folder, run[1]) is None}
     threads = max(1, torch.get_num_threads() // jobs)
-    epochs = SCALES[scale]["epochs"]
+    each = epochs or SCALES[scale]["epochs"]
     with (
-        tqdm(total=len(runs) * epochs, initial=(len(runs) - len(todo)) * epochs, unit="epoch", desc=f"{table}, {scale}") as bar,
+        tqdm(total=len(runs) * each, initial=(len(runs) - len(todo)) * each, unit="epoch", desc=f"{table}, {scale}") as bar,
         in_processes(jobs) as pool,
     ):
         pending: dict[Future, tuple[str, Path]] = {}
         for folder, (label, config) in todo.items():
             pending[pool.submit(run_row, config, folder, threads)] = (label, folder)
         try:
-            _watch(bar, pending, dict.fromkeys(set(runs) - set(todo), epochs))
+            _watch(bar, pending, dict.fromkeys(set(runs) - set(todo), each))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
             raise
-    result = collect(table, out, scale=scale, target=target)
+    result = collect(table, out, scale=scale, target=target, epochs=epochs)
     if table == "figure6":
         result["embeddings"] = {row.name: embed(row.folder(out, first_seed)) for row in rows}
     save_json(result, out / f"{table}-{scale}.json")
@@ -166,6 +175,10 @@ def _summarise(config: Config, folder: Path, report: dict) -> dict:
     }
 
 
+_ANYWHERE = dict(device=None, precision=None)
+"""What of a configuration says where a run was trained and not what was trained."""
+
+
 def summary(folder: Path, config: Config) -> dict | None:
     """The summary of a finished run, ``None`` of one that is not finished.
 
@@ -179,9 +192,8 @@ def summary(folder: Path, config: Config) -> dict | None:
         return None
     try:
         found = json.loads(path.read_text())
-        same = (found["config"], found["sizes"]) == tuple(
-            json.loads(json.dumps(part)) for part in (dataclasses.asdict(config), config.sizes())
-        )
+        wanted = json.loads(json.dumps({**dataclasses.asdict(config), **_ANYWHERE}))
+        same = ({**found["config"], **_ANYWHERE}, found["sizes"]) == (wanted, json.loads(json.dumps(config.sizes())))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the summary of a run; delete it, and the run is scored again.") from error
     if not same:
@@ -192,8 +204,8 @@ def summary(folder: Path, config: Config) -> dict | None:
 # --- a table -------------------------------------------------------------------------------------------------------
 
 
-def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = None) -> dict:
-    """Gather the scores of all finished runs of a table.
+def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = None, epochs: int | None = None) -> dict:
+    """Gather the scores of all finished runs of a table, by whatever device; the arguments are those of :func:`reproduce`.
 
     Returns
     -------
@@ -208,7 +220,7 @@ def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = N
     out = Path(out)
     collected = []
     for row in select(table):
-        runs = _runs(row, out, scale, target)
+        runs = _runs(row, out, scale, target, epochs)
         if runs:
             about = {name: getattr(row, name) for name in ("name", "label", "method", "options", "statistics")}
             collected.append({**about, "runs": runs})
@@ -216,15 +228,15 @@ def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = N
         "table": table,
         "scale": scale,
         "target": None if target is None else Path(target).name,
-        "sizes": SCALES[scale],
+        "sizes": {**SCALES[scale], "epochs": epochs or SCALES[scale]["epochs"]},
         "seeds": max((len(row["runs"]) for row in collected), default=0),
         "collected_by": provenance(),
         "rows": collected,
     }
 
 
-def _runs(row: Row, out: Path, scale: Scale, target: str | None) -> list[dict]:
+def _runs(row: Row, out: Path, scale: Scale, target: str | None, epochs: int | None) -> list[dict]:
     """What a table shows of the finished runs of a row, in the order of their seeds."""
     seeds = sorted(int(p.name.removeprefix("seed-")) for p in row.folder(out, 0).parent.glob("seed-*"))
-    found = (summary(row.folder(out, seed), row.config(scale, seed, target)) for seed in seeds)
+    found = (summary(row.folder(out, seed), row.config(scale, seed, target, epochs=epochs)) for seed in seeds)
     return [{k: v for k, v in run.items() if k not in ("config", "sizes")} for run in found if run]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from voxuda.methods import VoxUDAOptions
 from voxuda.runs import BatchNorm, Config, Recipe, Scale, SourceSet
@@ -44,12 +45,13 @@ class Row:
     statistics: BatchNorm = "target"
     runs: str | None = None
 
-    def config(self, scale: Scale, seed: int, target: str | None = None) -> Config:
-        """The configuration of this row's run of one seed, on a target folder or a simulated target."""
+    def config(self, scale: Scale, seed: int, target: str | None = None, **changes: Any) -> Config:
+        """The configuration of this row's run of one seed, on a target folder or a simulated target; ``changes`` are fields of
+        :class:`voxuda.runs.Config` such as ``epochs`` and ``device``."""
         statistics_of: BatchNorm = "running" if self.method == "zero-shot" else "target"  # it has no target to measure
         return Config(
             self.method, scale, target=target, recipe=self.recipe, source_set=self.source_set, batch_norm=statistics_of,
-            seed=seed, vox_uda=VoxUDAOptions(**self.options),
+            seed=seed, vox_uda=VoxUDAOptions(**self.options), **changes,
         )  # fmt: skip
 
     def folder(self, out: Path, seed: int) -> Path:

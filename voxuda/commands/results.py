@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from voxuda import experiments, report
+from voxuda import experiments, report, tables
 from voxuda.runs import Scale
 from voxuda.volumes import InputError
 
@@ -29,6 +29,8 @@ class Show:
     """Folder of runs, ROW/seed-K; by default results/SCALE of the project."""
     scale: Scale = "laptop"
     """Sizes of the runs."""
+    epochs: int | None = None
+    """Epochs of the runs, where they are not the scale's."""
     reference: str | None = None
     """Row that differences are taken from; vox-uda where the table has it, else the first."""
     markdown: bool = False
@@ -37,7 +39,7 @@ class Show:
     def run(self) -> None:
         """Collect and print."""
         folder = self.runs or Path("results") / self.scale
-        result = experiments.collect(self.table, folder, scale=self.scale)
+        result = experiments.collect(self.table, folder, scale=self.scale, epochs=self.epochs)
         names = [row["name"] for row in result["rows"]]
         if not names:
             raise InputError(
@@ -87,12 +89,29 @@ class Keep:
 
 
 @dataclasses.dataclass
+class Rows:
+    """List the rows of a table: its name, the folder of its runs, what the page calls it.
+
+    Example: voxuda results rows table1
+    """
+
+    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
+    """Any table that `voxuda reproduce` knows."""
+
+    def run(self) -> None:
+        """Print one line a row."""
+        for row in tables.select(self.table):
+            print(f"{row.name:24} {row.runs or row.name:24} {row.label}")
+
+
+@dataclasses.dataclass
 class Results:
-    """Look at tables of finished runs (`show`), or `keep` what is small of them."""
+    """Look at tables of finished runs (`show`), `keep` what is small of them, list the `rows` of a table."""
 
     command: Annotated[
         Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
-        | Annotated[Keep, tyro.conf.subcommand("keep", prefix_name=False)],
+        | Annotated[Keep, tyro.conf.subcommand("keep", prefix_name=False)]
+        | Annotated[Rows, tyro.conf.subcommand("rows", prefix_name=False)],
         tyro.conf.arg(name=""),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -109,17 +109,25 @@ class Reproduce:
     """Runs side by side."""
     target: Path | None = None
     """Folder with the target samples; the table real needs one."""
+    epochs: int | None = None
+    """Fewer or more than the scale has."""
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """Where the runs are trained."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """How they are trained."""
 
     def run(self) -> None:
         """Run and print the table."""
         if self.table == "ladder":
-            if self.only or self.target is not None or self.first_seed:
-                raise InputError("the ladder has its own rows and samples; leave --only, --target and --first-seed away.")
+            if (self.only, self.target, self.first_seed, self.epochs, self.device, self.precision) != (
+                [], None, 0, None, "cpu", "32-true",
+            ):  # fmt: skip
+                raise InputError("the ladder has its own rows and samples; give it --out, --scale, --seeds and --jobs alone.")
             print(ladder.markdown(ladder.climb(self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)))
             return
         target = None if self.target is None else str(self.target)
         result = experiments.reproduce(
             self.table, self.out, scale=self.scale, seeds=self.seeds, first_seed=self.first_seed, only=self.only,
-            jobs=self.jobs, target=target,
+            jobs=self.jobs, target=target, epochs=self.epochs, device=self.device, precision=self.precision,
         )  # fmt: skip
         print(report.markdown(result))
