@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from voxuda import losses, methods, runs, teacher, training
+from voxuda.adversary import reversal_strength
 from voxuda.methods import asc, le_uda, mean_teacher, mic, pdam
 from voxuda.methods.base import supervised_pass
 from voxuda.style import swap_amplitude
@@ -80,14 +81,16 @@ def test_entropy_is_lowered_and_weighs_as_published(made, name, of_one_bit):
 
 
 def test_advent_reverses_what_reaches_the_student_at_its_weight(made, monkeypatch):
+    """What the student gets is -1e-3 of the gradient of the target's own binary cross entropy."""
     method, batch = made("advent")
     dis = method.losses(batch, 0.5)["dis"]
     student, judge = method.student.conv1a.weight, method.discriminator.logit.weight
     reversed_, own = gradient(dis, student), gradient(dis, judge)
+    maps = losses.self_information(method.student(batch.target))
+    own_loss = nn.functional.softplus(-method.discriminator(maps)).mean()  # binary cross entropy of label 1
+    torch.testing.assert_close(reversed_, -1e-3 * gradient(own_loss, student), rtol=1e-3, atol=1e-12)
     monkeypatch.setattr(methods.advent, "reverse_gradient", lambda x, _: x)
-    straight = method.losses(batch, 0.5)["dis"]
-    torch.testing.assert_close(reversed_, -1e-3 * gradient(straight, student), rtol=1e-3, atol=1e-12)
-    torch.testing.assert_close(own, gradient(straight, judge))
+    torch.testing.assert_close(own, gradient(method.losses(batch, 0.5)["dis"], judge))
 
 
 @pytest.mark.parametrize("portion", [0.2, 0.5, 1.0])
@@ -184,16 +187,24 @@ def test_domain_randomisation_varies_colour_blur_and_noise_without_the_target(ma
 
 
 def test_pdam_inpaints_hallucinations_only():
-    volume, labels = torch.zeros(1, 1, 9, 9, 9), torch.zeros(1, 9, 9, 9, dtype=torch.long)
-    volume[..., :3], labels[..., :3] = 1.0, 1  # the molecule
-    volume[0, 0, 4, 4, 6] = 5.0  # bright, and not in the mask
-    volume[0, 0, 4, 4, 7] = 0.5  # the background may vary
+    volume, labels = torch.zeros(1, 1, 16, 16, 24), torch.zeros(1, 16, 16, 24, dtype=torch.long)
+    volume[..., :6], labels[..., :6] = 1.0, 1  # the molecule
+    volume[0, 0, 6:11, 6:11, 14:19] = 1.5  # as bright, and not in the mask
+    volume[0, 0, 3, 3, 20] = 9.0  # a peak of noise
     found = pdam.inpaint(volume, labels)
-    changed = (found != volume).nonzero().tolist()
-    assert changed == [[0, 0, 4, 4, 6]]
-    ordinary = 0.5 / ((5 * 5 * 5) - 1)  # of 125 voxels around all but itself; none lies in the mask
-    assert found[0, 0, 4, 4, 6] == pytest.approx(ordinary, rel=1e-5)
+    changed = (found != volume)[0, 0]
+    assert changed[8, 8, 16] and found[0, 0, 8, 8, 16] < 1.5 and not changed[3, 3, 20]
+    assert not changed[..., :9].any() and not changed[..., 21:].any()
     assert torch.equal(pdam.inpaint(volume, torch.zeros_like(labels)), volume), "without a mask nothing tells"
+
+
+def test_pdam_does_not_take_noise_for_molecules(generator):
+    """At a low signal-to-noise ratio peaks of noise are brighter than a molecule; hardly any voxel may change."""
+    labels = torch.zeros(4, 24, 24, 24, dtype=torch.long)
+    labels[:, 8:15, 8:15, 8:15] = 1
+    noisy = labels[:, None] + 2 * torch.randn(4, 1, 24, 24, 24, generator=generator)
+    changed = pdam.inpaint(noisy, labels) != noisy
+    assert changed.float().mean() < 0.02 and (noisy > 1).float().mean() > 0.25
 
 
 def test_pdam_weighs_the_source_by_the_odds_of_its_adversary():
@@ -206,20 +217,28 @@ def test_pdam_weighs_the_source_by_the_odds_of_its_adversary():
     assert not pdam.source_weight(torch.zeros(2, 1, requires_grad=True)).requires_grad
 
 
-def test_pdam_has_two_adversaries_that_are_reversed(made):
+def test_pdam_has_two_adversaries_that_are_reversed(made, monkeypatch):
     method, batch = made("pdam")
-    none, some = method.losses(batch, 0.0), method.losses(batch, 1.0)
-    for name in ("dis", "dis_entropy"):
-        assert gradient(none[name], method.student.conv1a.weight).abs().max() == 0
-        assert gradient(some[name], method.student.conv1a.weight).abs().max() > 0
+    student = method.student.conv1a.weight
+
+    def gradients(progress):
+        batch.generator.manual_seed(0)
+        found = method.losses(batch, progress)
+        return [gradient(found[name], student) for name in ("dis", "dis_entropy")]
+
+    none, some = gradients(0.0), gradients(1.0)
+    monkeypatch.setattr(pdam, "reverse_gradient", lambda x, _: x)
+    for nothing, reversed_, straight in zip(none, some, gradients(1.0), strict=True):
+        assert nothing.abs().max() == 0 < straight.abs().max()
+        torch.testing.assert_close(reversed_, -reversal_strength(1.0) * straight, rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_cutmix_box_fills_a_quarter_to_a_half(seed):
+def test_cutmix_box_is_a_cube_of_the_published_sides(seed):
     box = asc.cut_box(torch.Size([40, 40, 40]), torch.Generator().manual_seed(seed))
-    assert 0.2 < box.float().mean() < 0.55
-    sides = [(box.sum(other) > 0).any(-1).sum().item() for other in (0, 1, 2)]
-    assert len({int(box.any(a).any(b - 1).sum()) for a, b in ((1, 2), (0, 2), (0, 1))}) <= 2 and min(sides) > 0
+    sides = [int(box.any(a).any(b - 1).sum()) for a, b in ((1, 2), (0, 2), (0, 1))]
+    assert box.sum() == np.prod(sides) and max(sides) - min(sides) <= 1
+    assert min(sides) >= 40 * 0.25**0.5 - 1 and max(sides) <= 40 * 0.5**0.5 + 1
 
 
 def test_asc_agrees_with_itself_where_both_looks_are_one(made, monkeypatch):
@@ -232,6 +251,21 @@ def test_asc_agrees_with_itself_where_both_looks_are_one(made, monkeypatch):
     assert found["seg"].item() == pytest.approx(2 * once.item(), rel=1e-4)
     monkeypatch.undo()
     assert method.losses(batch, 1.0)["con"] > 0
+
+
+def test_asc_pairs_each_look_with_the_other(made, monkeypatch):
+    """The student on the target in the source's look against the teacher on the target, and the other way round."""
+    method, batch = made("asc")
+    monkeypatch.setattr(method, "BAND", 0.2)
+    monkeypatch.setattr(asc, "cut_box", lambda shape, _: torch.zeros(shape, dtype=torch.bool))
+    with torch.no_grad():
+        for parameter in method.teacher.network.parameters():
+            parameter.mul_(0.7)  # so that it is not the student
+    looks = [batch.target, zscore(swap_amplitude(batch.target, batch.source, 4))]
+    teachers = [method.teacher.foreground(look) for look in looks]
+    students = [method.student(look).softmax(1)[:, 1] for look in looks]
+    expected = (students[1] - teachers[0]).square().mean() + (students[0] - teachers[1]).square().mean()
+    assert method.losses(batch, 1.0)["con"].item() == pytest.approx(200 * expected.item(), rel=1e-4)
 
 
 def test_slices_do_not_see_each_other():

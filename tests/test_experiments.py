@@ -1,15 +1,26 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
 from voxuda import data, evaluation, experiments, molecules, report, simulate, tables
 from voxuda.cli import main
 from voxuda.volumes import InputError
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A run sets the number of threads of its process, which here is this one."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
 
 SOURCE_ONLY = tables.select("modules", ["source-only"])[0]
 
@@ -67,6 +78,30 @@ def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, short_smoke):
             experiments.reproduce("modules", tmp_path, only=["source-only"])
 
 
+def test_what_cannot_be_scored_is_not_trained(tmp_path, folders):
+    bare = tmp_path / "bare"
+    shutil.copytree(folders / "target", bare)
+    (bare / "masks.mrcs").unlink()
+    with pytest.raises(InputError, match="bare: has no masks"):
+        experiments.run_row(SOURCE_ONLY.config("smoke", 0, str(bare)), tmp_path / "run", 1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_epoch_leaves_no_second_line_for_the_oracle(tmp_path, short_smoke):
+    folder = SOURCE_ONLY.folder(tmp_path, 0)
+    folder.mkdir(parents=True)
+    (folder / "oracle.jsonl").write_text('{"epoch": 1, "iou": 0.99}\n')
+    with pytest.raises(InputError, match="not empty"):
+        experiments.run_row(SOURCE_ONLY.config("smoke", 0), folder, 1)
+    (folder / "oracle.jsonl").rename(tmp_path / "torn")
+    experiments.run_row(SOURCE_ONLY.config("smoke", 0), folder, 1)
+    kept = (folder / "oracle.jsonl").read_text()
+    shutil.rmtree(folder / "checkpoint")
+    (tmp_path / "torn").rename(folder / "oracle.jsonl")
+    experiments.run_row(SOURCE_ONLY.config("smoke", 0), folder, 1)
+    assert (folder / "oracle.jsonl").read_text() == kept
+
+
 def test_bad_names():
     with pytest.raises(InputError, match="no such table"):
         tables.select("nope")
@@ -95,8 +130,9 @@ PAPERS = ("table1", "table2", "table3", "table4", "figure6", "figure7", "today")
 
 def start(out, table):
     command = [sys.executable, "-m", "voxuda", "reproduce", table, "--jobs", "2", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}  # one thread for each of two jobs
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, **pipes, start_new_session=True)
+    return subprocess.Popen(command, **pipes, env=environment, start_new_session=True)
 
 
 @pytest.fixture(scope="module")

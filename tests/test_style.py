@@ -45,12 +45,27 @@ def test_slices_are_swapped_alone(generator):
 @pytest.mark.parametrize("size", [8, 9])
 def test_matched_volumes_have_the_wanted_power_and_their_own_phases(size, generator):
     ours = torch.randn(3, 1, size, size, size, generator=generator)
-    theirs = 2 * torch.randn(5, 1, size, size, size, generator=generator).cumsum(-1)
+    theirs = torch.randn(5, 1, size, size, size, generator=generator)
+    theirs = 1.5 * theirs + 0.5 * theirs.roll(1, -1)
     power, wanted = style.radial_power(ours), style.radial_power(theirs)
     matched = style.match_power(ours, power, wanted)
     torch.testing.assert_close(style.radial_power(matched)[1:], wanted[1:], rtol=1e-3, atol=0)
     assert phases_agree(ours, matched)
     torch.testing.assert_close(style.match_power(ours, power, power), ours, rtol=0, atol=1e-5)
+
+
+def test_noise_makes_up_what_cannot_be_amplified(generator):
+    """A low-passed volume in the look of a white one: where it has nothing, only noise can give it power."""
+    white = torch.randn(20, 1, 16, 16, 16, generator=generator)
+    radius = style.shells(16, torch.device("cpu"))
+    half = torch.fft.rfftn(torch.randn(20, 1, 16, 16, 16, generator=generator), dim=style.AXES)
+    blurred = torch.fft.irfftn(half * (radius < 4), s=(16, 16, 16), dim=style.AXES)
+    power, wanted = style.radial_power(blurred), torch.full((int(radius.max()) + 1,), 16.0**3)
+    found = style.radial_power(style.match_power(blurred, power, wanted, white))
+    torch.testing.assert_close(found[1:-1], wanted[1:-1], rtol=0.15, atol=0)  # the last shell is one frequency
+    bare = style.radial_power(style.match_power(blurred, power, wanted))
+    torch.testing.assert_close(bare[1:4], wanted[1:4], rtol=0.01, atol=0)
+    assert bare[4:].max() < 1e-6
 
 
 def test_radial_power_of_one_wave():

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from voxuda.runs import load_domains, load_network, read_config
+from voxuda.volumes import InputError
+from voxuda.voxresnet import target_batch_norm
 
 
 @torch.no_grad()
@@ -30,17 +32,19 @@ def separability(a: np.ndarray, b: np.ndarray) -> float:
     The larger set is thinned, so 0.5 means that the two cannot be told apart.
     """
     n = min(len(a), len(b))
+    if n < 2:
+        raise InputError(f"{n} sample of one domain; telling domains apart needs at least 2 of each.")
     thin = [x[np.linspace(0, len(x) - 1, n).astype(int)] for x in (a, b)]
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     labels = np.repeat([0, 1], n)
-    return float(cross_val_score(model, np.concatenate(thin), labels, cv=min(5, n)).mean())
+    folds = StratifiedKFold(min(5, n), shuffle=True, random_state=0)
+    return float(cross_val_score(model, np.concatenate(thin), labels, cv=folds).mean())
 
 
 def embed(run: str | Path, *, seed: int = 0) -> dict:
     """Map of the source's and the held-out target's features by a run's network.
 
-    Each domain goes through the network with the batch norm statistics that suit it: running ones for the source, the target's
-    for the target.
+    Each domain goes through the network with its own batch norm statistics, measured on its training samples.
 
     Parameters
     ----------
@@ -55,11 +59,12 @@ def embed(run: str | Path, *, seed: int = 0) -> dict:
         ``points``, one ``[x, y]`` a sample; ``domain``, "source" or "target"; ``classes``; ``separability``.
     """
     config = read_config(run)
-    source, _, target = load_domains(config)
-    features = [
-        deep_features(load_network(run, kind), domain.volumes).numpy()  # type: ignore[arg-type]
-        for kind, domain in (("running", source), ("target", target))
-    ]
+    source, seen, target = load_domains(config)
+    network = load_network(run)
+    features = []
+    for measured, domain in ((source, source), (seen, target)):
+        network.load_state_dict(target_batch_norm(network, measured.volumes), strict=False)
+        features.append(deep_features(network, domain.volumes).numpy())
     both = StandardScaler().fit_transform(np.concatenate(features))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -18,7 +20,7 @@ from voxuda.evaluation import evaluate_run, predict, scores
 from voxuda.methods import Method
 from voxuda.runs import SCALES, Config, Scale, load_target, provenance, read_record, save_json
 from voxuda.tables import Row, select
-from voxuda.training import train
+from voxuda.training import train, trim_log
 from voxuda.volumes import InputError
 from voxuda.voxresnet import target_batch_norm
 
@@ -92,13 +94,18 @@ def reproduce(
             pending[pool.submit(run_row, config, folder, threads)] = (label, folder)
         try:
             _watch(bar, pending, dict.fromkeys(set(runs) - set(todo), each))
+        except BrokenProcessPool as error:
+            raise InputError(f"{out}: a run was killed, perhaps for want of memory; try again with fewer --jobs.") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
             raise
     result = collect(table, out, scale=scale, target=target, epochs=epochs)
     if table == "figure6":
         result["embeddings"] = {row.name: embed(row.folder(out, first_seed)) for row in rows}
-    save_json(result, out / f"{table}-{scale}.json")
+    # Jobs of a sweep over many machines may end at one time.
+    mine = out / f"{table}-{scale}.{os.getpid()}.json"
+    save_json(result, mine)
+    os.replace(mine, out / f"{table}-{scale}.json")
     return result
 
 
@@ -132,13 +139,17 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
     choice with target labels would have gained.
     """
     torch.set_num_threads(threads)
+    seen, test = load_target(config)
+    if test.masks is None:
+        raise InputError(f"{config.target}: has no masks; a table's runs are scored on them.")
+    oracle = folder / "oracle.jsonl"
 
     def score_epoch(epoch: int, method: Method) -> None:
-        seen, test = load_target(config)
         network = copy.deepcopy(method.student)
         network.load_state_dict(target_batch_norm(network, seen.volumes), strict=False)
         iou = scores(predict(network, test.volumes) > 0.5, test)["overall"]["iou"]
-        with open(folder / "oracle.jsonl", "a") as file:
+        trim_log(oracle, epoch - 1)  # an interrupted epoch may have left a line
+        with open(oracle, "a") as file:
             file.write(json.dumps({"epoch": epoch, "iou": iou}) + "\n")
 
     train(config, folder, resume=True, progress=False, after_epoch=score_epoch)
@@ -197,7 +208,10 @@ def summary(folder: Path, config: Config) -> dict | None:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the summary of a run; delete it, and the run is scored again.") from error
     if not same:
-        raise InputError(f"{folder}: was made with another configuration than its row has now; choose another --out.")
+        kept = {**found["config"], **found["sizes"]}
+        asked = json.loads(json.dumps({**wanted, **config.sizes()}))
+        other = [f"{name} is {kept.get(name)}, not {value}" for name, value in asked.items() if kept.get(name) != value]
+        raise InputError(f"{folder}: was made with another configuration ({'; '.join(other[:2])}); choose another folder.")
     return found
 
 
@@ -237,6 +251,12 @@ def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = N
 
 def _runs(row: Row, out: Path, scale: Scale, target: str | None, epochs: int | None) -> list[dict]:
     """What a table shows of the finished runs of a row, in the order of their seeds."""
-    seeds = sorted(int(p.name.removeprefix("seed-")) for p in row.folder(out, 0).parent.glob("seed-*"))
+    suffixes = (path.name.removeprefix("seed-") for path in row.folder(out, 0).parent.glob("seed-*"))
+    seeds = sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
     found = (summary(row.folder(out, seed), row.config(scale, seed, target, epochs=epochs)) for seed in seeds)
-    return [{k: v for k, v in run.items() if k not in ("config", "sizes")} for run in found if run]
+    shown = ("device", "precision")
+    return [
+        {**{k: v for k, v in run.items() if k not in ("config", "sizes")}, **{k: run["config"][k] for k in shown}}
+        for run in found
+        if run
+    ]

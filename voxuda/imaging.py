@@ -85,6 +85,9 @@ def image_target(
 ) -> torch.Tensor:
     """Image density crops with white detector noise that reaches to the Nyquist limit, then the missing wedge.
 
+    The ratio is that of the clean image to the noise as drawn; the wedge takes about two thirds of the noise afterwards, so the
+    ratio within the result is about three times as large.
+
     Parameters
     ----------
     densities : Tensor

@@ -6,6 +6,9 @@ import torch
 
 AXES = (-3, -2, -1)
 
+MOST_GAIN = 3.0
+"""By which :func:`match_power` amplifies at most."""
+
 
 def _frequencies(shape: torch.Size) -> list[torch.Tensor]:
     """Whole frequencies along each axis of a half spectrum, broadcastable."""
@@ -52,11 +55,14 @@ def radial_power(volumes: torch.Tensor) -> torch.Tensor:
     return totals / torch.bincount(shell)
 
 
-def match_power(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Volumes whose mean power in each shell becomes ``wanted`` where it is ``power``; every phase stays.
+def match_power(
+    volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, white: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Volumes whose mean power in each shell becomes ``wanted`` where it is ``power``.
 
-    A light stand-in for a learned translation such as CycleGAN's: it hands over contrast transfer and the colour of the
-    noise, not shapes.
+    A light stand-in for a learned translation such as CycleGAN's: it hands over contrast transfer and the level and colour of
+    the noise, not shapes. Amplitudes change and phases stay, but where there is next to nothing to amplify: no shell is
+    amplified more than threefold, and noise makes up what is missing.
 
     Parameters
     ----------
@@ -64,13 +70,20 @@ def match_power(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor
         ``(B, 1, D, D, D)``.
     power, wanted : Tensor
         ``(K,)`` of :func:`radial_power`, of the volumes' domain and of the other.
+    white : Tensor, optional
+        Noise of unit variance, ``(B, 1, D, D, D)``; without it what is missing stays missing.
 
     Returns
     -------
     Tensor
         ``(B, 1, D, D, D)``.
     """
-    gain = (wanted / power.clamp_min(1e-12)).clamp(1e-4, 1e4).sqrt()
+    gain = (wanted / power.clamp_min(1e-12)).clamp_max(MOST_GAIN**2).sqrt()
     gain[0] = 1  # volumes of mean 0 have nothing there
-    half = torch.fft.rfftn(volumes, dim=AXES) * gain[shells(volumes.shape[-1], volumes.device)]
+    shell = shells(volumes.shape[-1], volumes.device)
+    half = torch.fft.rfftn(volumes, dim=AXES) * gain[shell]
+    if white is not None:
+        missing = (wanted - power * gain.square()).clamp_min(0) / volumes.shape[-1] ** 3  # white noise has n³ in each place
+        missing[0] = 0
+        half = half + torch.fft.rfftn(white, dim=AXES) * missing.sqrt()[shell]
     return torch.fft.irfftn(half, s=volumes.shape[-3:], dim=AXES)

@@ -48,7 +48,8 @@ class Row:
     def config(self, scale: Scale, seed: int, target: str | None = None, **changes: Any) -> Config:
         """The configuration of this row's run of one seed, on a target folder or a simulated target; ``changes`` are fields of
         :class:`voxuda.runs.Config` such as ``epochs`` and ``device``."""
-        statistics_of: BatchNorm = "running" if self.method == "zero-shot" else "target"  # it has no target to measure
+        blind = self.method in ("zero-shot", "domain-randomisation")  # they have no target to measure
+        statistics_of: BatchNorm = "running" if blind else "target"
         return Config(
             self.method, scale, target=target, recipe=self.recipe, source_set=self.source_set, batch_norm=statistics_of,
             seed=seed, vox_uda=VoxUDAOptions(**self.options), **changes,
@@ -104,7 +105,7 @@ def _sweep(option: str, values: tuple) -> tuple[Row, ...]:
 
 _MAIN = (
     Row("source-only", "source-only", "source-only"),
-    Row("zero-shot", "zero-shot (noise of random level)", "zero-shot"),
+    Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", statistics="running"),
     Row("dann", "DANN", "dann"),
     Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
     Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
@@ -138,7 +139,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
     "today": (
         _WITHOUT,
         Row("adabn", "AdaBN", "source-only", runs="source-only"),
-        Row("domain-randomisation", "domain randomisation", "domain-randomisation"),
+        Row("domain-randomisation", "domain randomisation", "domain-randomisation", statistics="running"),
         Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", statistics="running"),
         Row("fda", "FDA", "fda"),
         Row("minent", "MinEnt", "minent"),
@@ -193,7 +194,7 @@ def select(table: str, only: list[str] | None = None) -> list[Row]:
         Unknown table or row.
     """
     if table not in TABLES:
-        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)} and ladder.")
+        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
     rows = TABLES[table]
     unknown = set(only or []) - {row.name for row in rows}
     if unknown:

@@ -114,7 +114,8 @@ def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int
         if isinstance(layer, nn.BatchNorm3d):
             layer.reset_running_stats()
             layer.momentum = None  # the average over all batches, not a moving one
+    device = next(measured.parameters()).device
     order = torch.randperm(len(volumes), generator=torch.Generator().manual_seed(0)).to(volumes.device)
     for part in volumes[order].tensor_split(math.ceil(len(volumes) / batch_size)):
-        measured(part)
+        measured(part.to(device))
     return {k: v for k, v in measured.state_dict().items() if "running_" in k}

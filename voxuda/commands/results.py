@@ -29,17 +29,20 @@ class Show:
     """Folder of runs, ROW/seed-K; by default results/SCALE of the project."""
     scale: Scale = "laptop"
     """Sizes of the runs."""
+    target: Path | None = None
+    """Folder of target samples that the runs were made with, for the table real."""
     epochs: int | None = None
     """Epochs of the runs, where they are not the scale's."""
     reference: str | None = None
-    """Row that differences are taken from; vox-uda where the table has it, else the first."""
+    """Row that differences are taken from; Vox-UDA with the paper's settings where the table has it, else the first."""
     markdown: bool = False
     """Print Markdown, not aligned text."""
 
     def run(self) -> None:
         """Collect and print."""
+        target = None if self.target is None else str(self.target.absolute())
         folder = self.runs or Path("results") / self.scale
-        result = experiments.collect(self.table, folder, scale=self.scale, epochs=self.epochs)
+        result = experiments.collect(self.table, folder, scale=self.scale, target=target, epochs=self.epochs)
         names = [row["name"] for row in result["rows"]]
         if not names:
             raise InputError(
@@ -47,7 +50,8 @@ class Show:
             )
         if self.reference is not None and self.reference not in names:
             raise InputError(f"{self.reference}: no such row here; choose from {', '.join(names)}.")
-        usual = [name for name in names if name in ("vox-uda", "table2-vox-uda")]
+        declared = tables.select(self.table)
+        usual = [row.name for row in declared if row.method == "vox-uda" and not row.options and row.name in names]
         reference = self.reference or (usual or names)[0]
         table = report.beside_the_paper(result, reference)
         sizes = result["sizes"]

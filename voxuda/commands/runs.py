@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voxuda import evaluation, experiments, ladder, parallel, report, runs, training
+from voxuda import evaluation, experiments, ladder, parallel, report, runs, tables, training
 from voxuda.volumes import InputError
 
 
@@ -125,6 +125,8 @@ class Reproduce:
                 raise InputError("the ladder has its own rows and samples; give it --out, --scale, --seeds and --jobs alone.")
             print(ladder.markdown(ladder.climb(self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)))
             return
+        if self.table not in tables.TABLES:
+            raise InputError(f"{self.table}: no such table; choose from {', '.join(tables.TABLES)} and ladder.")
         target = None if self.target is None else str(self.target)
         result = experiments.reproduce(
             self.table, self.out, scale=self.scale, seeds=self.seeds, first_seed=self.first_seed, only=self.only,

@@ -8,8 +8,12 @@ from voxuda.methods.base import Batch, Method, supervised_pass
 
 
 class ADVENT(Method):
-    """The adversary sees -p log p of each class. It learns at full rate and the student at ``WEIGHT``, through a reversed
-    gradient, where the original takes turns."""
+    """The adversary sees -p log p of each class and learns which domain they are of; the student is pushed, with ``WEIGHT``, to
+    make those of the target look like the source's.
+
+    Both learn in one step through a reversed gradient, at one rate, where the original takes turns and its adversary, of five
+    convolutions, learns at a tenth.
+    """
 
     WEIGHT = 1e-3
 
@@ -19,6 +23,7 @@ class ADVENT(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         features, seg = supervised_pass(self.student, batch.source, batch.source_labels)
-        logits = self.student.classify(features), self.student(batch.target)
-        maps = (reverse_gradient(self_information(part), self.WEIGHT) for part in logits)
-        return {"seg": seg, "dis": adversarial_loss(*(self.discriminator(part) for part in maps))}
+        on_source = self_information(self.student.classify(features).detach())
+        # The loss below is the mean of both domains, so the target's part has half its weight.
+        on_target = reverse_gradient(self_information(self.student(batch.target)), 2 * self.WEIGHT)
+        return {"seg": seg, "dis": adversarial_loss(self.discriminator(on_source), self.discriminator(on_target))}

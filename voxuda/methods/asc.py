@@ -13,12 +13,12 @@ from voxuda.volumes import zscore
 
 
 def cut_box(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """CutMix's box ``(D, H, W)``: true within a cuboid of the volume's form that fills a quarter to a half of it."""
+    """CutMix's box ``(D, H, W)``: true within a cuboid whose sides are √p of the volume's, p from a quarter to a half."""
     proportion, *corner = torch.rand(4, generator=generator, device=generator.device).unbind()
     proportion = 0.25 + 0.25 * proportion
     box = torch.ones(shape, dtype=torch.bool, device=generator.device)
     for axis, (side, at) in enumerate(zip(shape, corner, strict=True)):
-        length = side * proportion ** (1 / 3)
+        length = side * proportion**0.5
         place = torch.arange(side, device=generator.device) - at * (side - length)
         along = (place >= 0) & (place < length)
         box = box & along.reshape([-1 if i == axis else 1 for i in range(3)])
@@ -65,6 +65,7 @@ class ASC(Method):
 
 
 class ASCSlices(ASC):
-    """ASC slice by slice, as the paper describes it: spectra and network of two dimensions, slices along z stacked again."""
+    """ASC slice by slice, as the paper describes it: spectra and network of two dimensions, slices along z stacked again. The
+    box that is mixed stays a cuboid."""
 
     planar = True

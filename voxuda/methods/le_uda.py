@@ -9,9 +9,9 @@ from voxuda.adversary import EntropyDiscriminator, reverse_gradient
 from voxuda.losses import adversarial_loss, prediction_distance, segmentation_loss, self_information
 from voxuda.methods.base import Batch, Method
 from voxuda.methods.mean_teacher import jitter
-from voxuda.style import match_power, radial_power
+from voxuda.methods.pdam import translate
+from voxuda.style import radial_power
 from voxuda.teacher import Teacher, ramp_up
-from voxuda.volumes import zscore
 
 
 class LEUDA(Method):
@@ -40,8 +40,8 @@ class LEUDA(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         power = parallel.mean(radial_power(batch.source))
         source, target = batch.source, batch.target
-        source_as_target = zscore(match_power(source, power, self.target_power))
-        target_as_source = zscore(match_power(target, self.target_power, power))
+        source_as_target = translate(source, power, self.target_power, batch.generator)
+        target_as_source = translate(target, self.target_power, power, batch.generator)
         logits = {name: self.student(x) for name, x in [("s", source), ("ts", target_as_source), ("st", source_as_target)]}
         teachers = {
             name: self.teacher.foreground(jitter(x, batch.generator))
@@ -69,6 +69,6 @@ def entropy_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Te
 
 
 class LEUDASlices(LEUDA):
-    """LE-UDA with a network that sees each z slice alone, as the paper describes it."""
+    """LE-UDA with a network that sees each z slice alone, as the paper describes it; looks and adversary are as in LEUDA."""
 
     planar = True

@@ -14,7 +14,8 @@ from voxuda.volumes import zscore
 def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> torch.Tensor:
     """Take out what looks like a molecule and is none: translation hallucinates, and the labels do not know.
 
-    A voxel outside the mask that is brighter than the mean within becomes the mean of the ordinary background around it.
+    A voxel outside the mask, around which it is brighter than within the mask on average, becomes the mean of the ordinary
+    background around it. Brightness is the mean over a window, lest every peak of noise count as a molecule.
 
     Parameters
     ----------
@@ -32,15 +33,25 @@ def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> tor
     """
     inside = (labels == 1)[:, None].float()
     axes = (1, 2, 3, 4)
-    bright = (volumes * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True).clamp_min(1)
-    hallucinated = (inside == 0) & (volumes > bright) & (inside.sum(axes, keepdim=True) > 0)
-    ordinary = ((inside == 0) & ~hallucinated).float()
 
     def mean(x: torch.Tensor) -> torch.Tensor:
         return F.avg_pool3d(x, window, stride=1, padding=window // 2)
 
+    smooth = mean(volumes)
+    bright = (smooth * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True).clamp_min(1)
+    hallucinated = (inside == 0) & (smooth > bright) & (inside.sum(axes, keepdim=True) > 0)
+    ordinary = ((inside == 0) & ~hallucinated).float()
     around = mean(volumes * ordinary) / mean(ordinary).clamp_min(1e-6)
     return torch.where(hallucinated, around, volumes)
+
+
+def translate(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Volumes ``(B, 1, D, D, D)`` in the look of the other domain, of mean 0 and variance 1, see :func:`match_power`."""
+
+    def white(whole: torch.Tensor) -> torch.Tensor:
+        return torch.randn(whole.shape, generator=generator, device=whole.device)
+
+    return zscore(match_power(volumes, power, wanted, parallel.draw(white, volumes)))
 
 
 class PDAM(Method):
@@ -48,7 +59,8 @@ class PDAM(Method):
 
     Kept: source volumes in the target's look, inpainted; an adversary on v6 and one on entropy maps; the source's
     segmentation weighs less where its features are told from the target's with ease. The translation matches amplitudes shell
-    by shell where the original trains a CycleGAN. Dropped, for want of instances: box and mask heads and their adversary.
+    by shell, and adds noise, where the original trains a CycleGAN. Dropped, for want of instances: box and mask heads and
+    their adversary.
     """
 
     def __init__(self, width: int) -> None:
@@ -61,7 +73,8 @@ class PDAM(Method):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         power = parallel.mean(radial_power(batch.source))
-        translated = inpaint(zscore(match_power(batch.source, power, self.target_power)), batch.source_labels)
+        translated = translate(batch.source, power, self.target_power, batch.generator)
+        translated = inpaint(translated, batch.source_labels)
         features = [self.student.features(volumes) for volumes in (translated, batch.target)]
         logits = [self.student.classify(part) for part in features]
         strength = reversal_strength(progress)

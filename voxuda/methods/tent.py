@@ -12,7 +12,8 @@ class TENT(Method):
     """For the last tenth of training scales and offsets of batch norm, and nothing else, learn without any label.
 
     The original adapts to the test samples as they come; here it is the target's training samples, so that the test is as
-    unseen as for every other method. The learning rate starts anew.
+    unseen as for every other method. The learning rate starts anew with the first epoch that
+    begins in that tenth; Adam's moments stay.
     """
 
     START = 0.9
