@@ -39,7 +39,8 @@ def assert_same_losses(run, other, relative):
     for mine, theirs in zip(a, b, strict=True):
         assert set(mine) == set(theirs)
         for name in set(mine) - {"seconds"}:
-            assert mine[name] == pytest.approx(theirs[name], rel=relative), name
+            # Networks give float32 probabilities whatever their weights; a term of 1e-5 made of them has few digits.
+            assert mine[name] == pytest.approx(theirs[name], rel=relative, abs=1e-9), name
 
 
 def train(config, out, *, interrupt=False, resume=False):
