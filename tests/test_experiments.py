@@ -69,8 +69,11 @@ def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, short_smoke):
     path = folder / "summary.json"
     kept = json.loads(path.read_text())
     for broken, message in [
-        ({**kept, "config": {**kept["config"], "learning_rate": 0.5}}, "another configuration"),
-        ({**kept, "sizes": {**kept["sizes"], "width": 99}}, "another configuration"),
+        (
+            {**kept, "config": {**kept["config"], "learning_rate": 0.5}},
+            r"another configuration \(learning_rate is 0\.5, not 0\.001\)",
+        ),
+        ({**kept, "sizes": {**kept["sizes"], "width": 99}}, r"another configuration \(width is 99, not 8\)"),
         ([1], "not the summary of a run"),
     ]:
         path.write_text(json.dumps(broken))

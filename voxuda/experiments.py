@@ -208,8 +208,8 @@ def summary(folder: Path, config: Config) -> dict | None:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the summary of a run; delete it, and the run is scored again.") from error
     if not same:
-        kept = {**found["config"], **found["sizes"]}
-        asked = json.loads(json.dumps({**wanted, **config.sizes()}))
+        kept = {**found["config"], **found["sizes"], **_ANYWHERE}
+        asked = {**wanted, **json.loads(json.dumps(config.sizes())), **_ANYWHERE}
         other = [f"{name} is {kept.get(name)}, not {value}" for name, value in asked.items() if kept.get(name) != value]
         raise InputError(f"{folder}: was made with another configuration ({'; '.join(other[:2])}); choose another folder.")
     return found

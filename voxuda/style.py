@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from voxuda.optics import radius_grid, spectrum, volume_of
+
 AXES = (-3, -2, -1)
 
 MOST_GAIN = 3.0
@@ -43,14 +45,13 @@ def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *,
 
 def shells(size: int, device: torch.device) -> torch.Tensor:
     """Shell of each frequency of a cube's half spectrum: the length of its vector, rounded, ``(D, H, W // 2 + 1)``."""
-    squares = [k.square() for k in _frequencies(torch.Size([size] * 3))]
-    return (squares[0] + squares[1] + squares[2]).sqrt().round().long().to(device)
+    return radius_grid(size).round().long().to(device)
 
 
 def radial_power(volumes: torch.Tensor) -> torch.Tensor:
     """Mean power in shells of the spectrum, averaged over cubes ``(B, 1, D, D, D)``: ``(K,)``, from frequency 0 outwards."""
     shell = shells(volumes.shape[-1], volumes.device).flatten()
-    power = torch.fft.rfftn(volumes.float(), dim=AXES).abs().square().flatten(1).mean(0)
+    power = spectrum(volumes.float()).abs().square().flatten(1).mean(0)
     totals = torch.zeros(int(shell.max()) + 1, device=volumes.device).index_add_(0, shell, power)
     return totals / torch.bincount(shell)
 
@@ -81,9 +82,9 @@ def match_power(
     gain = (wanted / power.clamp_min(1e-12)).clamp_max(MOST_GAIN**2).sqrt()
     gain[0] = 1  # volumes of mean 0 have nothing there
     shell = shells(volumes.shape[-1], volumes.device)
-    half = torch.fft.rfftn(volumes, dim=AXES) * gain[shell]
+    half = spectrum(volumes) * gain[shell]
     if white is not None:
         missing = (wanted - power * gain.square()).clamp_min(0) / volumes.shape[-1] ** 3  # white noise has n³ in each place
         missing[0] = 0
-        half = half + torch.fft.rfftn(white, dim=AXES) * missing.sqrt()[shell]
-    return torch.fft.irfftn(half, s=volumes.shape[-3:], dim=AXES)
+        half = half + spectrum(white) * missing.sqrt()[shell]
+    return volume_of(half, volumes.shape[-1])

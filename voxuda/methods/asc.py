@@ -6,9 +6,9 @@ import torch
 
 from voxuda import parallel
 from voxuda.losses import prediction_distance
-from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
 from voxuda.style import swap_amplitude
-from voxuda.teacher import Teacher, ramp_up
+from voxuda.teacher import ramp_up
 from voxuda.volumes import zscore
 
 
@@ -25,7 +25,7 @@ def cut_box(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     return box
 
 
-class ASC(Method):
+class ASC(TeacherMethod):
     """Segments the source and the source in the target's look; consistency ties four views of the target.
 
     The student on a mix of target samples in the source's look must agree with the teacher on the target as it is, and the
@@ -35,10 +35,6 @@ class ASC(Method):
 
     BAND = 0.05
     WEIGHT = 200
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
-        self.teacher = Teacher(self.student)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         band = math.ceil(self.BAND * batch.source.shape[-1])
@@ -59,9 +55,6 @@ class ASC(Method):
         found = [self.student(mix(volumes)) for volumes in looks]
         con = prediction_distance(found[1], wanted[0]) + prediction_distance(found[0], wanted[1])
         return {"seg": seg, "con": self.WEIGHT * ramp_up(progress) * con}
-
-    def after_step(self) -> None:
-        self.teacher.update(self.student)
 
 
 class ASCSlices(ASC):

@@ -9,6 +9,7 @@ from torch import nn
 
 from voxuda.adversary import Discriminator, reversal_strength, reverse_gradient
 from voxuda.losses import adversarial_loss, segmentation_loss
+from voxuda.teacher import Teacher
 from voxuda.voxresnet import VoxResNet
 
 
@@ -72,6 +73,17 @@ class Method(nn.Module):
     def rate(self, progress: float) -> float:
         """Factor on the learning rate: a tenth after each third of training, as in the paper."""
         return 0.1 ** int(3 * progress + 1e-9)
+
+
+class TeacherMethod(Method):
+    """A method whose student has a moving average as its teacher."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.teacher = Teacher(self.student)
+
+    def after_step(self) -> None:
+        self.teacher.update(self.student)
 
 
 class AdversarialMethod(Method):

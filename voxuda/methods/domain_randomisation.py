@@ -4,7 +4,8 @@ import torch
 
 from voxuda import parallel
 from voxuda.methods.base import Batch, Method, supervised_pass
-from voxuda.style import AXES, shells
+from voxuda.optics import apply_filter
+from voxuda.style import shells
 from voxuda.volumes import zscore
 
 
@@ -42,6 +43,5 @@ class DomainRandomisation(Method):
         colour = (self.COLOUR * parallel.draw(draw, batch.source)).exp()[:, radius][:, None]
         blur, level = parallel.draw(uniform, batch.source).unbind(1)
         smooth = torch.exp(-2 * (torch.pi * self.BLUR * blur * radius / size).square())
-        spectrum = torch.fft.rfftn(batch.source, dim=AXES) * colour * smooth
-        changed = zscore(torch.fft.irfftn(spectrum, s=batch.source.shape[-3:], dim=AXES))
+        changed = zscore(apply_filter(batch.source, colour * smooth))
         return zscore(changed + self.NOISE * level * parallel.draw(white, batch.source))

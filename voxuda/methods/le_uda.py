@@ -7,14 +7,14 @@ import torch
 from voxuda import parallel
 from voxuda.adversary import EntropyDiscriminator, reverse_gradient
 from voxuda.losses import adversarial_loss, prediction_distance, segmentation_loss, self_information
-from voxuda.methods.base import Batch, Method
+from voxuda.methods.base import Batch, TeacherMethod
 from voxuda.methods.mean_teacher import jitter
 from voxuda.methods.pdam import translate
 from voxuda.style import radial_power
-from voxuda.teacher import Teacher, ramp_up
+from voxuda.teacher import ramp_up
 
 
-class LEUDA(Method):
+class LEUDA(TeacherMethod):
     """The student learns from labels on the source, from a teacher on source-like volumes (source, and target in the source's
     look), and from a teacher whose entropies on the pairs source / source in the target's look and target in the source's look
     / target should equal its own. An adversary on entropy maps ties source in the target's look to the target.
@@ -31,7 +31,6 @@ class LEUDA(Method):
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
-        self.teacher = Teacher(self.student)
         self.discriminator = EntropyDiscriminator(width)
 
     def prepare(self, target: torch.Tensor) -> None:
@@ -57,9 +56,6 @@ class LEUDA(Method):
             "ent": self.TARGET_TEACHER * ramp * entropy,
             "dis": adversarial_loss(*(self.discriminator(part) for part in maps)),
         }
-
-    def after_step(self) -> None:
-        self.teacher.update(self.student)
 
 
 def entropy_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:

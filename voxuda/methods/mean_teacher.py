@@ -4,8 +4,8 @@ import torch
 
 from voxuda import parallel
 from voxuda.losses import prediction_distance
-from voxuda.methods.base import Batch, Method, supervised_pass
-from voxuda.teacher import Teacher, ramp_up
+from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
+from voxuda.teacher import ramp_up
 
 
 def jitter(volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -17,20 +17,13 @@ def jitter(volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return volumes + parallel.draw(noise, volumes)
 
 
-class MeanTeacher(Method):
+class MeanTeacher(TeacherMethod):
     """The student's softmax on target samples follows that of its moving average on noised ones, with growing weight."""
 
     WEIGHT = 0.1
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
-        self.teacher = Teacher(self.student)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         _, seg = supervised_pass(self.student, batch.source, batch.source_labels)
         wanted = self.teacher.foreground(jitter(batch.target, batch.generator))
         distance = prediction_distance(self.student(batch.target), wanted)
         return {"seg": seg, "con": self.WEIGHT * ramp_up(progress) * distance}
-
-    def after_step(self) -> None:
-        self.teacher.update(self.student)

@@ -5,11 +5,10 @@ from torch.nn import functional as F
 
 from voxuda import parallel
 from voxuda.losses import segmentation_loss
-from voxuda.methods.base import Batch, Method, supervised_pass
-from voxuda.teacher import Teacher
+from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
 
 
-class MIC(Method):
+class MIC(TeacherMethod):
     """The teacher labels the whole target sample, the student has to find the same with most blocks set to the mean, 0.
 
     The loss is weighted by the share of voxels of which the teacher is sure. The masked part of MIC alone, without the
@@ -19,10 +18,6 @@ class MIC(Method):
     BLOCK = 8
     MASKED = 0.7
     SURE = 0.968
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
-        self.teacher = Teacher(self.student)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         _, seg = supervised_pass(self.student, batch.source, batch.source_labels)
@@ -41,6 +36,3 @@ class MIC(Method):
         kept = (parallel.draw(blocks, batch.target) >= self.MASKED).float()
         z, y, x = batch.target.shape[2:]
         return batch.target * F.interpolate(kept, scale_factor=self.BLOCK)[..., :z, :y, :x]
-
-    def after_step(self) -> None:
-        self.teacher.update(self.student)
