@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from voxuda.voxresnet import TAPS, VoxResNet, target_batch_norm
+from voxuda.voxresnet import TAPS, PatchHead, VoxResNet, target_batch_norm
 
 
 def test_voxresnet_sizes_as_published():
@@ -25,6 +25,18 @@ def test_receptive_field(tap, field):
         f[:, :, middle, middle, middle].sum().backward()
         reached |= x.grad[0, 0].abs().amax((1, 2)) > 0
     assert reached.sum() == field and reached.nonzero().max() - reached.nonzero().min() + 1 == field
+
+
+@pytest.mark.parametrize("steps", [(2, 2, 2), (8, 8, 8), (1, 4, 4)])
+def test_a_patch_head_is_a_transposed_convolution(steps, generator):
+    head = PatchHead(6, 2, steps, stride=steps).double()
+    x = torch.randn(3, 6, 2, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    ours, theirs = head(x), torch.nn.functional.conv_transpose3d(x, head.weight, head.bias, stride=steps)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
+    wanted = torch.autograd.grad((theirs * weights).sum(), [x, *head.parameters()])
+    for ours_of, theirs_of in zip(torch.autograd.grad((ours * weights).sum(), [x, *head.parameters()]), wanted, strict=True):
+        torch.testing.assert_close(ours_of, theirs_of)
 
 
 def test_target_statistics_do_not_depend_on_the_order_of_classes():

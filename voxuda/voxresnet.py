@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 TAPS = ("c", "v2", "v4", "v6")
 """Where Vox-UDA compares features: second convolution, second, fourth and sixth residual module."""
@@ -39,6 +40,18 @@ class PointwiseHead(nn.Linear):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class PatchHead(nn.ConvTranspose3d):
+    """Classifier of a smaller tap: a transposed convolution whose kernel is its stride, computed as what it then is, a linear
+    map from the channels of each voxel to all scores of its patch. torch's own takes up to eight times as long."""
+
+    def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        assert self.bias is not None
+        patch = math.prod(self.stride)
+        scores = F.linear(x.movedim(1, -1), self.weight.flatten(1).T, self.bias.repeat_interleave(patch))
+        apart = scores.unflatten(-1, (self.out_channels, *self.stride)).permute(0, 4, 1, 5, 2, 6, 3, 7)
+        return apart.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
 class VoxResNet(nn.Module):
     """VoxResNet with three halvings of the volume and a classifier on each tap; the four outputs are summed.
 
@@ -69,7 +82,7 @@ class VoxResNet(nn.Module):
         self.heads = nn.ModuleDict({"c": PointwiseHead(width, classes)})
         for tap, stride in (("v2", 2), ("v4", 4), ("v6", 8)):
             steps = (1, stride, stride) if planar else (stride,) * 3
-            self.heads[tap] = nn.ConvTranspose3d(wide, classes, steps, stride=steps)
+            self.heads[tap] = PatchHead(wide, classes, steps, stride=steps)
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """The four taps of ``(B, 1, D, H, W)``, sides multiples of 8.
