@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import api
+import ledger
 import nbformat
 import papermill
 import psutil
@@ -28,7 +30,7 @@ def fingerprint(notebook: Path, parameters: dict) -> str:
     for cell in nbformat.read(notebook, as_version=4).cells:
         digest.update(repr((cell.cell_type, cell.source, cell.metadata.get("tags"), cell.metadata.get("mystnb"))).encode())
     package = [p for p in (ROOT / "voxuda").rglob("*") if p.suffix in (".py", ".npz")]
-    for path in [ROOT / "constraints.txt", *sorted(package), *sorted((ROOT / "results").glob("*.json"))]:
+    for path in [ROOT / "constraints.txt", *sorted(package), *sorted((ROOT / "results").rglob("*.json"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -93,11 +95,11 @@ def store(executed: Path, notebook: Path) -> None:
     nbformat.write(content, notebook)
 
 
-def page(executed: Path, out: Path) -> None:
+def page(executed: Path, out: Path, documented: set[str]) -> None:
     """The copy that becomes a page.
 
     Turnable figures keep their HTML form only, the other is for live notebooks; injected parameters show only where they
-    differ from the notebook's own; what this run took is said at the top.
+    differ from the notebook's own; what this run took is said at the top, what it uses of the package at the end.
     """
     content = nbformat.read(executed, as_version=4)
     own = next(set(c.source.splitlines()) for c in content.cells if "parameters" in c.metadata.get("tags", []))
@@ -107,10 +109,22 @@ def page(executed: Path, out: Path) -> None:
         if "injected-parameters" not in c.metadata.get("tags", []) or set(c.source.splitlines()) - own - {"# Parameters"}
     ]
     content.cells[0].source += f"\n\nFor this page: {content.metadata['voxuda_cost']}."
+    content.cells[-1].source += api.links(executed, documented)
     for cell in content.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(PLOTLY, None)
     nbformat.write(content, out)
+
+
+def assemble(notebooks: list[Path], source: Path) -> None:
+    """Put everything but the notebooks where Sphinx finds it: settings, written pages, generated pages."""
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    shutil.copytree(ROOT / "book" / "_ext", source / "book" / "_ext", dirs_exist_ok=True)
+    shutil.copy(ROOT / "CITATION.cff", source / "book")
+    (source / "book" / "ledger.md").write_text(ledger.page({path.stem: api.title(path) for path in notebooks}))
+    api.write(notebooks, source / "api")
 
 
 def main() -> int:
@@ -127,17 +141,18 @@ def main() -> int:
     executed.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(source, ignore_errors=True)
     (source / "notebooks").mkdir(parents=True)
-    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    notebooks, documented = sorted((ROOT / "notebooks").glob("*.ipynb")), api.index()
+    for notebook in notebooks:
         execute(notebook, executed / notebook.name, parameters)
         if options.in_place:
             store(executed / notebook.name, notebook)
-        page(executed / notebook.name, source / "notebooks" / notebook.name)
+        page(executed / notebook.name, source / "notebooks" / notebook.name, documented)
     if options.notebooks_only:
         return 0
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, source / name)
-    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
-    shutil.copytree(ROOT / "book" / "_ext", source / "book" / "_ext", dirs_exist_ok=True)
+    if wrong := ledger.faults():
+        print("\n".join(["the fidelity ledger is not so any more:", *wrong]))
+        return 1
+    assemble(notebooks, source)
     program = str(Path(sys.executable).parent / "jupyter-book")
     command = [program, "build", "--all", "-W", "-n", "--keep-going", "--path-output", str(BUILD / "jb"), str(source)]
     log = BUILD / "build.log"

@@ -46,3 +46,12 @@ def test_plain_text_is_aligned():
     end = lines[0].index("seeds") + len("seeds")
     assert [line[:end].split()[-1] for line in lines[2:]] == ["3", "2", "1"]
     assert set(lines[1]) == {"-", " "} and "|" not in "".join(lines)
+
+
+def test_score_and_gain_of_rows():
+    dann, ours, asc = RESULT["rows"]
+    mean, low, high = report.score(ours)
+    assert round(mean, 6) == 45 and 40 <= low < mean < high <= 50
+    mean, low, high = report.gain(ours, dann)
+    assert round(mean, 6) == 12 and round(low, 6) == 10 and round(high, 6) == 14
+    assert report.gain(asc, dann) is None

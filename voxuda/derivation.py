@@ -265,7 +265,7 @@ def derive(
 
 
 def fit_to_map(molecule: Molecule, positions: np.ndarray, masses: np.ndarray, voxel_size: float, steps: int = 150) -> Molecule:
-    """Adjust beads so that their rendered density equals a map's, by gradient descent through :func:`density`.
+    """Adjust beads so that their rendered density equals a map's, by gradient descent through :func:`voxuda.molecules.density`.
 
     K-means alone loses the edges of a map, whose voxels are as coarse as the beads.
 

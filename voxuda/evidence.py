@@ -63,7 +63,7 @@ def geometry_evidence(
     Parameters
     ----------
     particles : sequence of Particle
-        At least three, as :func:`read` gives them.
+        At least three, as :func:`voxuda.ribosomes.read` gives them.
     supplied : Tensor
         ``(N, N, N)`` average that came with them, in the reference frame.
     seed : int

@@ -13,7 +13,7 @@ def place(volume: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     volume : Tensor
         ``(N, N, N)`` in the reference frame, axes z, y, x.
     rotation : Tensor
-        ``(3, 3)`` on x, y, z, for example :attr:`Particle.rotation`.
+        ``(3, 3)`` on x, y, z, for example ``rotation`` of a :class:`~voxuda.particles.Particle`.
 
     Returns
     -------

@@ -157,6 +157,42 @@ def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str, *, x: S
     return figure
 
 
+def interval_dots(
+    rows: Mapping[str, tuple[float, float, float]],
+    xlabel: str,
+    *,
+    beside: Mapping[str, float] | None = None,
+    beside_label: str = "",
+) -> Figure:
+    """One line a row: a dot at the mean, a line from the low to the high end of its interval, a cross at another's value.
+
+    Parameters
+    ----------
+    rows : mapping
+        Row label to mean, low and high end.
+    xlabel : str
+        What the values are.
+    beside : mapping, optional
+        Row label to another's value, for the rows that have one.
+    beside_label : str
+        Whose value that is.
+    """
+    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
+    for place, (label, (mean, low, high)) in enumerate(rows.items()):
+        axis.plot([low, high], [place, place], color=TRUTH_COLOUR, linewidth=2, solid_capstyle="butt")
+        axis.plot(mean, place, "o", color=TRUTH_COLOUR, markersize=5, label=None if place else "ours, 95 %")
+        if beside and label in beside:
+            axis.plot(beside[label], place, "x", color=MASK_COLOUR, markersize=6, markeredgewidth=2)
+    if beside:
+        axis.plot([], [], "x", color=MASK_COLOUR, markeredgewidth=2, label=beside_label)
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    axis.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
 def seed_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Figure:
     """One line a row, one dot a seed, a bar at the mean; series differ in colour and in the shape of the dot.
 

@@ -31,6 +31,22 @@ def _samples(row: dict) -> list[list[float]]:
     return [[100 * value for value in run[row["statistics"]]["samples"]] for run in row["runs"]]
 
 
+def score(row: dict) -> tuple[float, float, float]:
+    """Mean IoU of a row of :func:`voxuda.experiments.collect` over seeds and samples, and its 95 % interval, in percent."""
+    samples = _samples(row)
+    return statistics.mean(statistics.mean(run) for run in samples), *interval(samples)
+
+
+def gain(row: dict, reference: dict) -> tuple[float, float, float] | None:
+    """Mean IoU of a row minus a reference row's and its 95 % interval, in points, paired by seed and sample; ``None`` where
+    they have no seed in common."""
+    theirs, mine = _paired(row, reference)
+    if not mine:
+        return None
+    mean, ends = difference(theirs, mine)
+    return mean, *ends
+
+
 def _paired(row: dict, reference: dict) -> tuple[list, list]:
     """The samples' scores of both rows for the seeds that both have."""
     seeds = sorted({run["seed"] for run in row["runs"]} & {run["seed"] for run in reference["runs"]})
@@ -63,8 +79,7 @@ def beside_the_paper(result: dict, reference: str | None = None) -> str:
     for name, row in rows.items():
         paper = published.get(name, {})
         scores = [run[row["statistics"]] for run in row["runs"]]
-        low, high = interval(_samples(row))
-        mean = statistics.mean(100 * s["iou"] for s in scores)
+        mean, low, high = score(row)
         cells = [row["label"], str(len(scores)), f"{mean:.1f} ({low:.1f} to {high:.1f})", f"{paper.get('iou', '')}"]
         if base:
             cells.append(_difference(row, base))
@@ -79,11 +94,8 @@ def beside_the_paper(result: dict, reference: str | None = None) -> str:
 
 
 def _difference(row: dict, base: dict) -> str:
-    theirs, mine = _paired(row, base)
-    if row is base or not mine:
-        return ""
-    mean, (low, high) = difference(theirs, mine)
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    found = None if row is base else gain(row, base)
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*found) if found else ""
 
 
 def power_note(result: dict, reference: str) -> str:

@@ -144,7 +144,8 @@ def _check(folder: Path) -> None:
 
 
 def molecular_volume(voxel_size: float) -> float:
-    """Volume in nm³ of the region that a simulated 70S ribosome's mask covers: 4V4R above :data:`MASK_THRESHOLD`."""
+    """Volume in nm³ of the region that a simulated 70S ribosome's mask covers: 4V4R above
+    :data:`~voxuda.molecules.MASK_THRESHOLD`."""
     molecule = load("4v4r")
     size = 2 * (int(molecule.radius / voxel_size) + 3)
     beads = (molecule.positions[None], molecule.masses[None], molecule.spreads[None])

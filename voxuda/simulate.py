@@ -244,7 +244,8 @@ def simulate_target(
     background : float
         Standard deviation of the cytosol in Da/nm³.
     imaging : str
-        Filters of the spectrum, :func:`image_target`, or a tilt series of each crop, :func:`image_tilts`.
+        Filters of the spectrum, :func:`~voxuda.imaging.image_target`, or a tilt series of each crop,
+        :func:`~voxuda.imaging.image_tilts`.
     progress : bool
         Show a progress bar.
     """

@@ -25,7 +25,7 @@ class Row:
     method : str
         Name of the method.
     options : dict
-        Fields of :class:`VoxUDAOptions` that differ from the paper's.
+        Fields of :class:`~voxuda.methods.vox_uda.VoxUDAOptions` that differ from the paper's.
     recipe : str
         How the target is simulated where no folder is given.
     source_set : str

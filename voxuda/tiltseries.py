@@ -94,7 +94,7 @@ def simulate_tilt_series(
     size : int
         Side of a sample; a crop 1.3 times as large is rescaled to it, which makes voxels of 13.5 angstrom.
     dose, thickness, defocus : tuple of float
-        Ranges, see :func:`draw_series`.
+        Ranges, see :func:`~voxuda.microscope.draw_series`.
     device : str
         Where images and tomograms are computed.
     progress : bool

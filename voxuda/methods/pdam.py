@@ -46,7 +46,8 @@ def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> tor
 
 
 def translate(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Volumes ``(B, 1, D, D, D)`` in the look of the other domain, of mean 0 and variance 1, see :func:`match_power`."""
+    """Volumes ``(B, 1, D, D, D)`` in the look of the other domain, of mean 0 and variance 1, by
+    :func:`~voxuda.style.match_power`."""
 
     def white(whole: torch.Tensor) -> torch.Tensor:
         return torch.randn(whole.shape, generator=generator, device=whole.device)
