@@ -15,7 +15,10 @@ def problems(notebook: NotebookNode) -> list[str]:
     """What is wrong with an executed notebook, one sentence a fault; empty when it is right."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    return [*_pattern(text), *_execution(code), *_parameters(code), *_figures(code), *_exercises(text), *_lines(code)]
+    return [
+        *_pattern(text), *_execution(code), *_parameters(code), *_figures(code), *_exercises(text), *_lines(code),
+        *_paths(code), *_numbers(text, code),
+    ]  # fmt: skip
 
 
 def _pattern(text: list[str]) -> list[str]:
@@ -93,4 +96,36 @@ def _lines(code: list[NotebookNode]) -> list[str]:
             widest = max(map(len, text.splitlines()), default=0)
             if widest > WIDTH:
                 found.append(f"{what} of cell {cell.execution_count} has {widest} columns, the page {WIDTH}")
+    return found
+
+
+def _paths(code: list[NotebookNode]) -> list[str]:
+    found = [i for i, cell in enumerate(code, start=1) if re.search(r"""["']\.\.?/""", cell.source)]
+    return [f"cell {i} reads a path that depends on the working directory" for i in found]
+
+
+NOT_CLAIMS = (
+    r"^```.*?$|^:label:.*?$|^    .*?$",  # fences and what is indented
+    r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)",  # formulas, code, addresses
+    r"\b(?:Eqs?|Tables?|Figs?\.?|Sections?|[Cc]hapters?) [\dIV]+[-–, \dIV]*(?:and [\dIV]+)?",  # what is numbered
+)
+NUMBER = r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?![\d.]*[A-Za-z])"  # not of a name such as 26S
+
+
+def _numbers(text: list[str], code: list[NotebookNode]) -> list[str]:
+    """Numbers of two digits or more in the prose that no cell computes, asserts or prints."""
+    cells = [cell.source for cell in code]
+    for cell in code:
+        for output in cell.outputs:
+            cells += [output.get("text", ""), "".join(output.get("data", {}).get("text/markdown", ""))]
+    written = re.findall(r"\d[\d,_]*(?:\.\d+)?", "\n".join(cells))
+    known = {float(number.replace(",", "").replace("_", "")) for number in written}
+    found = []
+    for prose in text:
+        for pattern in NOT_CLAIMS:
+            prose = re.sub(pattern, "", prose, flags=re.DOTALL | re.MULTILINE)
+        for number in re.findall(NUMBER, prose):
+            plain = number.replace(",", "")
+            if len(plain) > 1 and float(plain) not in known:
+                found.append(f"the prose says {number}, which no cell has")
     return found

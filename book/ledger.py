@@ -176,7 +176,7 @@ def page(title_of: dict[str, str]) -> str:
     """The ledger as Markdown; ``title_of`` has the headings of the notebooks."""
     lines = [
         "# Fidelity ledger",
-        "What the paper states, one by one, and what became of it: our symbol, the test that pins it, the chapter that shows it."
+        "What the paper states, one by one, and what became of it: our symbol, the test that pins it, the chapter showing it."
         " The book is not built if one of them is gone or has another value. Under *Ours* stands where we depart, or what the"
         " paper left for us to choose.",
     ]

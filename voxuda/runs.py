@@ -26,6 +26,10 @@ BatchNorm = Literal["target", "running"]
 Recipe = Literal["convolution", "tilt-series"]
 SourceSet = Literal["table1", "table2"]
 
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+"""Finished runs, weights and benchmarks of the repository, from any working directory; beside an installed package there are
+none."""
+
 SCALES: dict[str, dict] = {
     "smoke": dict(per_source=4, per_target=6, epochs=2, width=8, batch_size=8, source_snr=(0.3, 0.5)),
     "laptop": dict(per_source=48, per_target=100, epochs=10, width=8, batch_size=8, source_snr=(0.3, 0.5)),

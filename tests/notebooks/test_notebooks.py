@@ -106,6 +106,14 @@ def no_assert(nb):
     nb.cells = [cell for cell in nb.cells if not (is_code(cell) and "assert" in cell.source)]
 
 
+def relative_path(nb):
+    first(nb, is_code).source += '\nopen("../results/x.json")'
+
+
+def typed_number(nb):
+    nb.cells[-1].source += "\n\nWith 48.31 % it is best."
+
+
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
@@ -114,6 +122,7 @@ def no_assert(nb):
         (missing_parameter, "parameter seed is missing"), (no_alt, "has no alt text"), (no_caption, "has no caption"),
         (no_label, "turnable figure"), (no_solution, "do not match"), (no_hint, "folded hint"), (wide, "a line of"), (wide_output, "a printed line of"),
         (no_question, "title and a question"), (no_recap, "not a recap"), (no_assert, "no cell asserts"),
+        (relative_path, "depends on the working directory"), (typed_number, "the prose says 48.31, which no cell has"),
     ],
 )  # fmt: skip
 def test_the_check_finds_a_planted_fault(plant, message):
