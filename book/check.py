@@ -113,7 +113,7 @@ NUMBER = r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?![\d.]*[A-Za-z])"  # not of a name such
 
 
 def _numbers(text: list[str], code: list[NotebookNode]) -> list[str]:
-    """Numbers of two digits or more in the prose that no cell computes, asserts or prints."""
+    """Numbers of two digits or more in the prose that no cell computes, asserts or prints; an exercise asks and claims nothing."""
     cells = [cell.source for cell in code]
     for cell in code:
         for output in cell.outputs:
@@ -121,7 +121,7 @@ def _numbers(text: list[str], code: list[NotebookNode]) -> list[str]:
     written = re.findall(r"\d[\d,_]*(?:\.\d+)?", "\n".join(cells))
     known = {float(number.replace(",", "").replace("_", "")) for number in written}
     found = []
-    for prose in text:
+    for prose in (cell for cell in text if not cell.startswith("```{exercise}")):
         for pattern in NOT_CLAIMS:
             prose = re.sub(pattern, "", prose, flags=re.DOTALL | re.MULTILINE)
         for number in re.findall(NUMBER, prose):
