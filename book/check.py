@@ -113,7 +113,7 @@ NUMBER = r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?![\d.]*[A-Za-z])"  # not of a name such
 
 
 def _numbers(text: list[str], code: list[NotebookNode]) -> list[str]:
-    """Numbers of two digits or more in the prose that no cell computes, asserts or prints; an exercise asks and claims nothing."""
+    """Numbers of two digits or more in the prose that no cell computes, asserts or prints; exercises ask and claim nothing."""
     cells = [cell.source for cell in code]
     for cell in code:
         for output in cell.outputs:

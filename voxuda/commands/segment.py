@@ -68,7 +68,7 @@ class Segment:
             raise InputError(f"{path}: a tomogram among subtomograms; segment the two kinds by separate commands.")
         warn_of_voxel_sizes(volumes)
         (self._tomograms if any(large) else self._subtomograms)(network, volumes)
-        print(f"{len(volumes)} masks in {self.out}")
+        print(f"{len(volumes)} mask{'s' * (len(volumes) > 1)} in {self.out}")
 
     def _subtomograms(self, network: nn.Module, volumes: dict[str, Volume]) -> None:
         with data.new_folder(self.out) as work:
