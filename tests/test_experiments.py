@@ -11,6 +11,7 @@ import torch
 
 from voxuda import data, evaluation, experiments, molecules, report, simulate, tables
 from voxuda.cli import main
+from voxuda.runs import load_network
 from voxuda.volumes import InputError
 
 
@@ -217,3 +218,16 @@ def test_results_are_shown_beside_the_papers_and_kept(everything, tmp_path, caps
     assert main(["results", "rows", "table4"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["n_sampled-10", "vox-uda", "n_sampled", "10"]
     assert "nope: no such row here" in errors and errors.count("no finished run") == 2
+
+
+def test_weights_of_a_row_are_kept_at_half_precision(everything, tmp_path, capsys):
+    kept = tmp_path / "kept"
+    assert main(["results", "keep", str(everything), "--into", str(kept), "--weights", "dann"]) == 0
+    whole, half = (load_network(folder / "dann" / "seed-0") for folder in (everything, kept))
+    x = torch.randn(2, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(half(x).softmax(1), whole(x).softmax(1), atol=0.05, rtol=0)
+    assert all(p.dtype == torch.float32 for p in half.parameters())
+    sizes = [(folder / "dann" / "seed-0" / "weights.safetensors").stat().st_size for folder in (everything, kept)]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert main(["results", "keep", str(everything), "--into", str(kept), "--weights", "nope"]) == 2
+    assert "has no finished run of nope" in capsys.readouterr().err

@@ -139,7 +139,7 @@ class Turnable:
         drawn = self.figure.to_html(
             full_html=False, include_plotlyjs=False, include_mathjax=False, config={"responsive": True, "displaylogo": False}
         )
-        page = f'<div role="img" aria-label="{html.escape(self.alt, quote=True)}">{drawn}</div>'
+        page = f'<div role="figure" aria-label="{html.escape(self.alt, quote=True)}">{drawn}</div>'
         return {"text/plain": self.alt, "text/html": page, "application/vnd.plotly.v1+json": self.figure.to_plotly_json()}
 
 

@@ -260,6 +260,23 @@ def save_weights(path: Path, network: VoxResNet, target: torch.Tensor) -> None:
     write_atomically(lambda temporary: temporary.write_bytes(save(tensors)), path)
 
 
+def halve_weights(run: str | Path, out: str | Path) -> None:
+    """Copy a run's configuration and weights into ``out``, the weights as bfloat16: half the size, for a repository.
+
+    Raises
+    ------
+    InputError
+        The run has no weights, or they cannot be read.
+    """
+    run, out = Path(run), Path(out)
+    load_network(run)  # says what is wrong with them
+    tensors = load_file(run / "weights.safetensors")
+    half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in tensors.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(lambda temporary: temporary.write_bytes(save(half)), out / "weights.safetensors")
+    write_atomically(lambda temporary: temporary.write_bytes((run / "config.json").read_bytes()), out / "config.json")
+
+
 def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:
     """Load ``RUN/weights.safetensors`` into ``network`` with "target" or "running" batch norm statistics.
 

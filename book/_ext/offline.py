@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+SECTIONS = "Show or hide the pages of this section"
+
 
 def adjust_scripts(app, pagename, templatename, context, doctree):
     """Drop thebe's scripts, which call another host, and add plotly.js to pages with a plotly figure."""
@@ -20,7 +22,8 @@ def _describe(script) -> str:
 
 
 def finish(app, exception):
-    """Take plotly.js from the installed package; remove thebe's settings, and preloads of fonts, refused over file://."""
+    """Take plotly.js from the installed package; remove thebe's settings, and preloads of fonts, refused over file://; give
+    screen readers what the theme leaves out."""
     if exception is not None or app.builder.format != "html":
         return
     import plotly
@@ -29,7 +32,14 @@ def finish(app, exception):
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", out / "_static" / "plotly.min.js")
     unwanted = re.compile(r'<link rel="preload" as="font"[^>]*>|<script type="text/x-thebe-config">.*?</script>', re.DOTALL)
     for page in out.rglob("*.html"):
-        page.write_text(unwanted.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = unwanted.sub("", page.read_text(encoding="utf-8"))
+        text = text.replace(
+            '<summary><span class="toctree-toggle"', f'<summary aria-label="{SECTIONS}"><span class="toctree-toggle"'
+        )
+        text = text.replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )  # its children are no items
+        page.write_text(text, encoding="utf-8")
 
 
 def setup(app):

@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
-PAGES = sorted(p.relative_to(HTML).as_posix() for folder in ("book", "notebooks") for p in (HTML / folder).glob("*.html"))
+PAGES = sorted(
+    p.relative_to(HTML).as_posix() for folder in ("book", "notebooks", "api") for p in (HTML / folder).glob("*.html")
+)
 FLAGS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
@@ -50,6 +53,12 @@ def open_page(browser, request):
     context.close()
 
 
+def barriers(page):
+    """What axe-core calls serious or critical for people who do not see, hear or point."""
+    found = Axe().run(page).response["violations"]
+    return [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
+
+
 @pytest.mark.parametrize("name", PAGES or ["no page"])
 def test_a_page_is_whole(open_page, name):
     page = open_page(name)
@@ -61,6 +70,8 @@ def test_a_page_is_whole(open_page, name):
     if figures:
         page.wait_for_function(f"document.querySelectorAll('.plotly-graph-div canvas').length >= {figures}")
     assert page.outside == [] and page.errors == []
+    if page.width > 1000:
+        assert barriers(page) == []
     assert page.locator("article h1").count() == 1
     scrolls = page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
     assert scrolls <= 0, f"the page is {scrolls} px wider than the screen"

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from voxuda import experiments, report, tables
-from voxuda.runs import Scale
+from voxuda.runs import Scale, halve_weights
 from voxuda.volumes import InputError
 
 
@@ -68,12 +68,17 @@ class Keep:
     """Copy the summaries of finished runs, a few kilobytes each, into a folder that can be committed.
 
     Example: voxuda results keep runs/laptop --into results/laptop
+
+    And the network of some rows' first seed, at half precision, for `voxuda segment`: voxuda results keep runs/laptop
+    --into results/laptop --weights dann vox-uda
     """
 
     runs: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUNS")]
     """Folder of `voxuda reproduce`."""
     into: Path
     """Folder that gets ROW/seed-K/summary.json."""
+    weights: tuple[str, ...] = ()
+    """Rows whose first seed keeps its weights too, as bfloat16."""
 
     def run(self) -> None:
         """Copy what is new."""
@@ -90,6 +95,12 @@ class Keep:
                 shutil.copyfile(path, kept)
                 copied += 1
         print(f"{copied} summaries copied into {self.into}, {len(found) - copied} were there")
+        for row in self.weights:
+            first = min((p.parent for p in found if p.parts[-3] == row), default=None, key=lambda p: int(p.name[5:]))
+            if first is None:
+                raise InputError(f"{self.runs}: has no finished run of {row}.")
+            halve_weights(first, self.into / row / first.name)
+            print(f"weights of {row} kept in {self.into / row / first.name}")
 
 
 @dataclasses.dataclass
