@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from voxuda.runs import load_domains, load_network, read_config
+from voxuda.data import Domain
+from voxuda.runs import BatchNorm, load_domains, load_network, read_config
 from voxuda.volumes import InputError
 from voxuda.voxresnet import target_batch_norm
 
@@ -41,30 +42,36 @@ def separability(a: np.ndarray, b: np.ndarray) -> float:
     return float(cross_val_score(model, np.concatenate(thin), labels, cv=folds).mean())
 
 
-def embed(run: str | Path, *, seed: int = 0) -> dict:
-    """Map of the source's and the held-out target's features by a run's network.
-
-    Each domain goes through the network with its own batch norm statistics, measured on its training samples.
+def domain_features(run: str | Path, statistics: BatchNorm = "target") -> tuple[list[np.ndarray], list[Domain]]:
+    """Features ``(N, C)`` of the source and of the held-out target by a run's network, and both domains.
 
     Parameters
     ----------
     run : path
         Folder of a finished run.
-    seed : int
-        Of t-SNE.
+    statistics : str
+        Batch norm statistics: "running" takes those of training for both domains, "target" for each domain its own, measured
+        on its training samples.
+    """
+    source, seen, target = load_domains(read_config(run))
+    network = load_network(run, statistics)
+    features = []
+    for measured, domain in ((source, source), (seen, target)):
+        if statistics == "target":
+            network.load_state_dict(target_batch_norm(network, measured.volumes), strict=False)
+        features.append(deep_features(network, domain.volumes).numpy())
+    return features, [source, target]
+
+
+def embed(run: str | Path, statistics: BatchNorm = "target", *, seed: int = 0) -> dict:
+    """Map of both domains' features by t-SNE, see :func:`domain_features`; ``seed`` is that of t-SNE.
 
     Returns
     -------
     dict
-        ``points``, one ``[x, y]`` a sample; ``domain``, "source" or "target"; ``classes``; ``separability``.
+        ``points``, one ``[x, y]`` a sample; ``domain``, "source" or "target"; ``classes``.
     """
-    config = read_config(run)
-    source, seen, target = load_domains(config)
-    network = load_network(run)
-    features = []
-    for measured, domain in ((source, source), (seen, target)):
-        network.load_state_dict(target_batch_norm(network, measured.volumes), strict=False)
-        features.append(deep_features(network, domain.volumes).numpy())
+    features, (source, target) = domain_features(run, statistics)
     both = StandardScaler().fit_transform(np.concatenate(features))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -73,5 +80,4 @@ def embed(run: str | Path, *, seed: int = 0) -> dict:
         "points": points.round(2).tolist(),
         "domain": ["source"] * len(source) + ["target"] * len(target),
         "classes": [*source.classes, *target.classes],
-        "separability": round(separability(*features), 4),
     }

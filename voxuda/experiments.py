@@ -10,15 +10,15 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from tqdm import tqdm
 
-from voxuda.embedding import embed
+from voxuda.embedding import domain_features, embed, separability
 from voxuda.evaluation import evaluate_run, predict, scores
 from voxuda.methods import Method
-from voxuda.runs import SCALES, Config, Scale, load_target, provenance, read_record, save_json
+from voxuda.runs import SCALES, BatchNorm, Config, Scale, load_target, provenance, read_record, save_json
 from voxuda.tables import Row, select
 from voxuda.training import train, trim_log
 from voxuda.volumes import InputError
@@ -101,12 +101,26 @@ def reproduce(
             raise
     result = collect(table, out, scale=scale, target=target, epochs=epochs)
     if table == "figure6":
-        result["embeddings"] = {row.name: embed(row.folder(out, first_seed)) for row in rows}
+        result |= _figure6(
+            {row.name: [row.folder(out, seed) for seed in range(first_seed, first_seed + seeds)] for row in rows}
+        )
     # Jobs of a sweep over many machines may end at one time.
     mine = out / f"{table}-{scale}.{os.getpid()}.json"
     save_json(result, mine)
     os.replace(mine, out / f"{table}-{scale}.json")
     return result
+
+
+def _figure6(runs: dict[str, list[Path]]) -> dict:
+    """By row and kind of batch norm statistics: a map of the first seed's features, and how well every seed's tell domains."""
+    kinds = get_args(BatchNorm)
+    return {
+        "embeddings": {row: {kind: embed(seeds[0], kind) for kind in kinds} for row, seeds in runs.items()},
+        "separability": {
+            row: {kind: [round(separability(*domain_features(run, kind)[0]), 4) for run in seeds] for kind in kinds}
+            for row, seeds in runs.items()
+        },
+    }
 
 
 def _watch(bar: tqdm, pending: dict[Future, tuple[str, Path]], epochs: dict[Path, int]) -> None:
