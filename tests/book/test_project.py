@@ -129,6 +129,23 @@ def test_a_stored_result_says_what_made_it(path):
         assert {"commit", "torch", "processor", "threads"} <= set(record) and not record["commit"].endswith("dirty")
 
 
+SUMMARIES = sorted((ROOT / "results" / "laptop").glob("*/seed-*/summary.json"))
+
+
+def test_stored_runs_are_what_their_rows_declare():
+    from voxuda import experiments, tables
+
+    folders = {row.folder(Path(), 0).parent.name: row for rows in tables.TABLES.values() for row in rows}
+    seeds = {}
+    for path in SUMMARIES:
+        row, seed = folders[path.parts[-3]], int(path.parent.name.removeprefix("seed-"))
+        run = experiments.summary(path.parent, row.config("laptop", seed))
+        assert run["seed"] == seed and not run["provenance"]["commit"].endswith("dirty") and run["seconds"] > 0
+        assert len(run["target"]["samples"]) == len(run["running"]["samples"]) == run["n"]
+        seeds.setdefault(path.parts[-3], []).append(seed)
+    assert len(seeds) >= 9 and all(found == [0, 1, 2] for found in seeds.values()), "three seeds, from 0, of every row"
+
+
 def test_stand_ins_are_named_wherever_sources_are_promised():
     from voxuda import molecules
 
@@ -143,5 +160,16 @@ def test_stored_weights_load():
 
     folders = [p.parent for p in (ROOT / "results" / "weights").glob("*/weights.safetensors")]
     assert {f.name for f in folders} >= {"source-only", "vox-uda", "ours", "supervised"}
-    for folder in folders:
+    main = {"source-only", "supervised", "dann", "pdam", "vox-uda-ngm", "vox-uda-bf", "vox-uda"}
+    halves = [ROOT / "results" / "laptop" / row / "seed-0" for row in sorted(main)]
+    for folder in [*folders, *halves]:
         runs.load_network(folder)
+
+
+def test_the_workflow_may_only_read_but_for_publishing():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "permissions" not in workflow["jobs"]["test"]
+    assert workflow["jobs"]["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert any(step.get("run") == ".ci/run" for step in workflow["jobs"]["test"]["steps"]), "it runs what the README says"
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
