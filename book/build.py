@@ -18,6 +18,7 @@ import ledger
 import nbformat
 import papermill
 import psutil
+import scores
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -117,13 +118,16 @@ def page(executed: Path, out: Path, documented: set[str]) -> None:
 
 
 def assemble(notebooks: list[Path], source: Path) -> None:
-    """Put everything but the notebooks where Sphinx finds it: settings, written pages, generated pages."""
+    """Put everything but the notebooks where Sphinx finds it: settings, written pages, generated pages and parts of pages."""
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, source / name)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     shutil.copytree(ROOT / "book" / "_ext", source / "book" / "_ext", dirs_exist_ok=True)
     shutil.copy(ROOT / "CITATION.cff", source / "book")
     (source / "book" / "ledger.md").write_text(ledger.page({path.stem: api.title(path) for path in notebooks}))
+    for name, rows in scores.PAGES.items():
+        with open(source / "book" / "methods" / f"{name}.md", "a") as file:
+            file.write("\n" + scores.section(rows))
     api.write(notebooks, source / "api")
 
 

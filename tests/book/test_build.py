@@ -23,12 +23,13 @@ GENERATED = {"book/ledger", "api/index", "api/commands"}
 
 def chapters():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    listed = [c for part in toc["parts"] for c in part["chapters"]]
+    return [toc["root"], *(page["file"] for c in listed for page in (c, *c.get("sections", ())) if "file" in page)]
 
 
 def test_every_notebook_and_page_is_in_the_book():
     notebooks = {f"notebooks/{p.stem}" for p in (ROOT / "notebooks").glob("*.ipynb")}
-    pages = {f"book/{p.stem}" for p in (ROOT / "book").glob("*.md")}
+    pages = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").rglob("*.md")}
     assert notebooks | pages | GENERATED == set(chapters())
     for chapter in chapters():
         assert (HTML / f"{chapter}.html").exists()

@@ -80,7 +80,7 @@ def test_a_file_holds_one_idea(path):
 
 def test_prose_cites_only_what_the_bibliography_has():
     keys = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(), re.M))
-    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    pages = [*(ROOT / "book").rglob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
     cited = {key for page in pages for key in re.findall(r"\{cite:[pt]\}`(\w+)`", page.read_text())}
     assert cited and cited <= keys
 

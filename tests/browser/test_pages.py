@@ -9,9 +9,8 @@ from axe_playwright_python.sync_playwright import Axe
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
-PAGES = sorted(
-    p.relative_to(HTML).as_posix() for folder in ("book", "notebooks", "api") for p in (HTML / folder).glob("*.html")
-)
+FOLDERS = ("book", "book/methods", "notebooks", "api")
+PAGES = sorted(p.relative_to(HTML).as_posix() for folder in FOLDERS for p in (HTML / folder).glob("*.html"))
 FLAGS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",

@@ -1,0 +1,47 @@
+"""What every page of a method ends with: its class, and its scores here beside the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxuda import experiments, report
+from voxuda.methods import method_class
+from voxuda.published import PUBLISHED
+from voxuda.runs import RESULTS
+from voxuda.tables import TABLES
+
+PAGES = {
+    "pdam": ("pdam",),
+    "asc": ("asc", "asc-slices"),
+    "le-uda": ("le-uda", "le-uda-slices"),
+    "adabn": ("adabn",),
+    "fda": ("fda",),
+    "entropy": ("minent", "advent"),
+    "tent": ("tent",),
+    "mean-teacher": ("mean-teacher",),
+    "mic": ("mic",),
+    "cbst": ("cbst",),
+    "source-side": ("domain-randomisation", "zero-shot"),
+}
+"""Page to names of rows of the tables table1 and today."""
+
+
+def section(names: tuple[str, ...], results: Path = RESULTS / "laptop") -> str:
+    """The end of a page: where its methods are, and a table of their scores."""
+    declared = {row.name: row for table in ("table1", "today") for row in TABLES[table]}
+    classes = dict.fromkeys(method_class(declared[name].method) for name in names)
+    links = ", ".join(f"{{py:obj}}`{c.__name__} <{c.__module__}.{c.__name__}>`" for c in classes)
+    run = {row["name"]: row for t in ("table1", "today") for row in experiments.collect(t, results, scale="laptop")["rows"]}
+    lines = [
+        f"**In the package:** {links}.\n\n## Scores\n",
+        "| | seeds | IoU here, 95 % | the paper's Table I |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in names:
+        paper = PUBLISHED["table1"].get(name, {}).get("iou", "")
+        seeds, ours = 0, "not run yet"
+        if name in run:
+            seeds, ours = len(run[name]["runs"]), "{:.1f} ({:.1f} to {:.1f})".format(*report.score(run[name]))
+        lines.append(f"| {declared[name].label} | {seeds} | {ours} | {paper} |")
+    lines.append("\nForeground IoU in percent at scale `laptop`; see [every row](../../notebooks/15_every_row).\n")
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""The pages of methods say what their classes do."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
+import scores
+
+from voxuda import methods, report
+from voxuda.methods import advent, asc, cbst, domain_randomisation, fda, mean_teacher, mic, minent, pdam, tent
+from voxuda.runs import RESULTS
+from voxuda.tables import TABLES
+
+PAGES = Path(__file__).resolve().parents[2] / "book" / "methods"
+
+
+def test_every_method_of_others_has_a_page_and_a_score():
+    assert {path.stem for path in PAGES.glob("*.md")} == set(scores.PAGES)
+    shown = {name for names in scores.PAGES.values() for name in names}
+    ours = {"source-only", "supervised", "dann", "vox-uda", "ours", "vox-uda-ngm", "vox-uda-bf"}
+    assert shown | ours == {row.name for table in ("table1", "today") for row in TABLES[table]}
+
+
+def test_a_score_is_that_of_the_runs():
+    from voxuda import experiments
+
+    row = next(r for r in experiments.collect("table1", RESULTS / "laptop", scale="laptop")["rows"] if r["name"] == "pdam")
+    mean, low, high = report.score(row)
+    text = scores.section(("pdam",))
+    assert f"| PDAM | 3 | {mean:.1f} ({low:.1f} to {high:.1f}) | 39.8 |" in text and "voxuda.methods.pdam.PDAM" in text
+
+
+def test_a_method_that_was_not_run_says_so(tmp_path):
+    assert "| FDA | 0 | not run yet |  |" in scores.section(("fda",), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("page", "said", "value"),
+    [
+        ("pdam", "0.5,\\ 1.5", (float(pdam.source_weight(pdam.torch.full((4, 1), v))) for v in (-9.0, 9.0))),
+        ("asc", "200\\,e", asc.ASC.WEIGHT),
+        ("fda", "0.005\\,", fda.FDA.WEIGHT),
+        ("fda", "two cycles", {2: "two"}[fda.FDA.BAND]),
+        ("entropy", "0.001\\,", minent.MinEnt.WEIGHT),
+        ("entropy", "weight 0.001", advent.ADVENT.WEIGHT),
+        ("tent", "The last tenth", {0.9: "tenth"}[tent.TENT.START]),
+        ("mean-teacher", "0.1\\,e", mean_teacher.MeanTeacher.WEIGHT),
+        ("mic", "blocks of 8³", mic.MIC.BLOCK),
+        ("mic", "0.7 and", mic.MIC.MASKED),
+        ("mic", "beyond 0.968", mic.MIC.SURE),
+        ("cbst", "from 20 to 50 %", (round(100 * p) for p in cbst.CBST.PORTIONS)),
+        ("cbst", "30 % of training", round(100 * cbst.CBST.WARM_UP)),
+        ("source-side", "e^{0.5}", domain_randomisation.DomainRandomisation.COLOUR),
+        ("source-side", "up to 1.5 voxels", domain_randomisation.DomainRandomisation.BLUR),
+        ("source-side", "up to twice", {2.0: "twice"}[domain_randomisation.DomainRandomisation.NOISE]),
+    ],
+)
+def test_a_constant_on_a_page_is_the_one_of_the_class(page, said, value):
+    assert said in " ".join((PAGES / f"{page}.md").read_text().split())
+    parts = [value] if isinstance(value, (int, float, str)) else list(value)
+    for part in parts:
+        assert f"{part:g}" in said if not isinstance(part, str) else part in said
+
+
+def test_pages_name_methods_that_exist():
+    assert all(methods.method_class(name) for name in ("pdam", "asc-slices", "le-uda", "zero-shot"))
