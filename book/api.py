@@ -58,30 +58,28 @@ def index() -> set[str]:
 def used(notebook: Path, documented: set[str]) -> list[str]:
     """Full names of what a notebook takes from the package, sorted."""
     code = "\n".join(c.source for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code")
-    known: dict[str, object] = {}
+    known: dict[str, str] = {}
     found = set()
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "voxuda":
-            for alias in node.names:
-                known[alias.asname or alias.name] = _take(node.module or "", alias.name)
+            known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in known:
-            found.add(_full_name(known[node.id]))
+            found |= _names_of(known[node.id])
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
-            found.add(_full_name(getattr(known[node.value.id], node.attr, None)))
+            found |= _names_of(f"{known[node.value.id]}.{node.attr}")
     return sorted(found & documented)
 
 
-def _take(module: str, name: str) -> object:
+def _names_of(path: str) -> set[str]:
+    """A name as a notebook reaches it, and as the module that defines it has it."""
+    module, name = path.rsplit(".", 1)
     try:
-        return importlib.import_module(f"{module}.{name}")
-    except ModuleNotFoundError:
-        return getattr(importlib.import_module(module), name)
-
-
-def _full_name(thing: object) -> str:
-    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+        thing = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError:  # an attribute of a class
+        return {path}
+    return {path, f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"}
 
 
 def title(notebook: Path) -> str:

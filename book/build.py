@@ -31,7 +31,8 @@ def fingerprint(notebook: Path, parameters: dict) -> str:
     for cell in nbformat.read(notebook, as_version=4).cells:
         digest.update(repr((cell.cell_type, cell.source, cell.metadata.get("tags"), cell.metadata.get("mystnb"))).encode())
     package = [p for p in (ROOT / "voxuda").rglob("*") if p.suffix in (".py", ".npz")]
-    for path in [ROOT / "constraints.txt", *sorted(package), *sorted((ROOT / "results").rglob("*.json"))]:
+    results = [p for p in (ROOT / "results").rglob("*") if p.suffix in (".json", ".safetensors")]
+    for path in [ROOT / "constraints.txt", *sorted(package), *sorted(results)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

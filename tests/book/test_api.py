@@ -25,9 +25,10 @@ def test_names_are_found_however_they_are_imported(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("# A title\n\ntext"), new_code_cell(code)]), path)
     assert api.title(path) == "A title"
     assert api.used(path, api.index()) == [
-        "voxuda.methods.vox_uda.VoxUDAOptions", "voxuda.noise.highpass", "voxuda.simulate.render", "voxuda.teacher.Teacher",
+        "voxuda.methods.vox_uda.VoxUDAOptions", "voxuda.noise.PAPER_RATES", "voxuda.noise.highpass", "voxuda.simulate.render",
+        "voxuda.teacher.Teacher",
     ]  # fmt: skip
-    assert api.links(path, api.index()).count("{py:obj}") == 4
+    assert api.links(path, api.index()).count("{py:obj}") == 5
     assert api.links(path, set()) == ""
 
 
