@@ -39,6 +39,10 @@ def finish(app, exception):
         text = text.replace(
             '<div role="list" class="citation-list">', '<div class="citation-list">'
         )  # its children are no items
+        # A table that scrolls must be reached by the keyboard.
+        text = text.replace(
+            '<div class="pst-scrollable-table-container">', '<div class="pst-scrollable-table-container" tabindex="0">'
+        )
         page.write_text(text, encoding="utf-8")
 
 
