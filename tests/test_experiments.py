@@ -231,5 +231,10 @@ def test_weights_of_a_row_are_kept_at_half_precision(everything, tmp_path, capsy
     assert all(p.dtype == torch.float32 for p in half.parameters())
     sizes = [(folder / "dann" / "seed-0" / "weights.safetensors").stat().st_size for folder in (everything, kept)]
     assert sizes[1] < 0.6 * sizes[0]
+    assert main(["results", "keep", str(everything), "--into", str(kept), "--weights", "dann"]) == 0, "the same again"
+    other = kept / "dann" / "seed-0" / "weights.safetensors"
+    other.write_bytes(other.read_bytes()[:-2] + b"xy")
+    assert main(["results", "keep", str(everything), "--into", str(kept), "--weights", "dann"]) == 2
+    assert "other weights are kept there" in capsys.readouterr().err
     assert main(["results", "keep", str(everything), "--into", str(kept), "--weights", "nope"]) == 2
     assert "has no finished run of nope" in capsys.readouterr().err

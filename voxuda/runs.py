@@ -266,14 +266,17 @@ def halve_weights(run: str | Path, out: str | Path) -> None:
     Raises
     ------
     InputError
-        The run has no weights, or they cannot be read.
+        The run has no weights, they cannot be read, or ``out`` has others.
     """
     run, out = Path(run), Path(out)
     load_network(run)  # says what is wrong with them
     tensors = load_file(run / "weights.safetensors")
-    half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in tensors.items()}
+    half = save({k: v.bfloat16() if v.is_floating_point() else v for k, v in tensors.items()})
+    kept = out / "weights.safetensors"
+    if kept.exists() and kept.read_bytes() != half:
+        raise InputError(f"{kept}: other weights are kept there; delete them first, or choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(lambda temporary: temporary.write_bytes(save(half)), out / "weights.safetensors")
+    write_atomically(lambda temporary: temporary.write_bytes(half), kept)
     write_atomically(lambda temporary: temporary.write_bytes((run / "config.json").read_bytes()), out / "config.json")
 
 
