@@ -55,3 +55,9 @@ def test_score_and_gain_of_rows():
     mean, low, high = report.gain(ours, dann)
     assert round(mean, 6) == 12 and round(low, 6) == 10 and round(high, 6) == 14
     assert report.gain(asc, dann) is None
+
+
+def test_gain_by_seed_pairs_seeds_and_is_wide():
+    dann, ours, _ = RESULT["rows"]
+    mean, low, high = report.gain_by_seed(ours, dann)
+    assert round(mean, 6) == 12 and round(high - mean, 3) == round(mean - low, 3) == round(12.7062 * 2, 3)  # of 10 and 14

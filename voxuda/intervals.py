@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from scipy import stats
 
 
 def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed: int = 0) -> np.ndarray:
@@ -43,6 +44,13 @@ def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> tu
     """
     pairs = [np.asarray(y, float) - np.asarray(x, float) for x, y in zip(a, b, strict=True)]
     return float(np.mean([pair.mean() for pair in pairs])), interval(pairs)
+
+
+def student(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of a few values, one a seed, and Student's interval of it: as wide as so few values make it, unlike a bootstrap."""
+    mean = float(np.mean(values))
+    low, high = stats.t.interval(level, len(values) - 1, loc=mean, scale=stats.sem(values))
+    return mean, float(low), float(high)
 
 
 def seeds_needed(deviation: float, step: float, *, level: float = 0.95, power: float = 0.8) -> int:
