@@ -8,6 +8,8 @@ BIN := .venv/bin
 # Idle OpenMP threads that spin slow every other process down on a small machine.
 export OMP_WAIT_POLICY := PASSIVE
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+# Two files of tests, or two notebooks, at a time: most of them keep one core busy.
+SIDE_BY_SIDE := -n 2 --dist loadscope
 SOURCES := $(shell find voxuda book results -type f -not -name '*.pyc') $(NOTEBOOKS) _config.yml _toc.yml
 
 help: ## list the targets
@@ -35,12 +37,15 @@ notebooks: venv ## run the notebooks in place (SCALE=smoke|laptop|paper DEVICE=c
 test: book ## lint, types, unit tests, the built pages in a browser, notebooks through nbval
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
-	VOXUDA_BOOK=1 $(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks
+	$(BIN)/pytest $(SIDE_BY_SIDE)
+	VOXUDA_BOOK=1 $(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120 $(SIDE_BY_SIDE) notebooks
 
 bench: venv ## time the package beside its peers, into results/benchmarks
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/pytest benchmarks -s -p no:cacheprovider
+
+trust: venv ## kill runs, fill disks, damage files: figures into results/trust
+	$(BIN)/python -m trust.interrupt && $(BIN)/python -m trust.full_disk && $(BIN)/python -m trust.fuzz
 
 lab: venv ## open JupyterLab on the right kernel
 	$(BIN)/jupyter lab notebooks
@@ -48,4 +53,4 @@ lab: venv ## open JupyterLab on the right kernel
 clean: ## remove the built pages, keep .venv
 	rm -rf _build
 
-.PHONY: help venv book notebooks test bench lab clean
+.PHONY: help venv book notebooks test bench trust lab clean

@@ -29,7 +29,7 @@ def test_vox_uda_options_switch_terms(tiny):
     assert terms(pseudo="none", adversary=0.0) == {"seg", "con"}
     for denoiser in ("ngm", "bf", "ibf", "none"):
         assert "pseudo" in terms(denoiser=denoiser)
-    with pytest.raises(InputError, match="not a denoiser"):
+    with pytest.raises(InputError, match="denoiser is median; choose from ngm, bf, ibf, none"):
         terms(denoiser="median")
 
 

@@ -39,8 +39,8 @@ def assert_same_losses(run, other, relative):
     for mine, theirs in zip(a, b, strict=True):
         assert set(mine) == set(theirs)
         for name in set(mine) - {"seconds"}:
-            # Networks give float32 probabilities whatever their weights; a term of 1e-5 made of them has few digits.
-            assert mine[name] == pytest.approx(theirs[name], rel=relative, abs=1e-9), name
+            # Networks give float32 probabilities whatever their weights, 6e-8 apart; a term of 1e-4 has few digits.
+            assert mine[name] == pytest.approx(theirs[name], rel=relative, abs=1e-8), name
 
 
 def train(config, out, *, interrupt=False, resume=False):
@@ -127,7 +127,7 @@ def folder(tmp_path_factory, folders):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_two_processes_have_the_losses_of_one(folder, name):
-    assert_same_losses(folder / "two" / name, folder / "one" / name, 1e-6)
+    assert_same_losses(folder / "two" / name, folder / "one" / name, 1e-5)
 
 
 def test_variants_cover_every_method_and_term(folder):
@@ -138,7 +138,7 @@ def test_variants_cover_every_method_and_term(folder):
 def test_a_run_goes_on_with_another_number_of_processes(folder, folders):
     train(configs(folders)["vox-uda"], folder / "interrupted-two", resume=True)
     for run in ("interrupted-one", "interrupted-two"):
-        assert_same_losses(folder / run, folder / "one" / "vox-uda", 1e-6)
+        assert_same_losses(folder / run, folder / "one" / "vox-uda", 1e-5)
     record = runs.read_record(folder / "interrupted-two")
     assert [record["provenance"]["processes"], record["resumed"][0]["processes"]] == [2, 1]
 

@@ -21,7 +21,7 @@ from voxuda.methods import Method
 from voxuda.runs import SCALES, BatchNorm, Config, Scale, load_target, provenance, read_record, save_json
 from voxuda.tables import Row, select
 from voxuda.training import train, trim_log
-from voxuda.volumes import InputError
+from voxuda.volumes import InputError, append_line
 from voxuda.voxresnet import target_batch_norm
 
 
@@ -163,8 +163,7 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
         network.load_state_dict(target_batch_norm(network, seen.volumes), strict=False)
         iou = scores(predict(network, test.volumes) > 0.5, test)["overall"]["iou"]
         trim_log(oracle, epoch - 1)  # an interrupted epoch may have left a line
-        with open(oracle, "a") as file:
-            file.write(json.dumps({"epoch": epoch, "iou": iou}) + "\n")
+        append_line(json.dumps({"epoch": epoch, "iou": iou}), oracle)
 
     train(config, folder, resume=True, progress=False, after_epoch=score_epoch)
     report = evaluate_run(folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import starfile
 
-from voxuda.volumes import InputError, read_mrc
+from voxuda.volumes import InputError, read_mrc, shown
 
 PART = ".part"
 """Where a folder's files are written before they appear in it."""
@@ -245,7 +245,7 @@ def _of_star(star: Path) -> list[Entry]:
     missing = [name for name, file in zip(names, files, strict=True) if file is None]
     if missing:
         raise InputError(
-            f"{star}: names {len(missing)} volumes that do not exist, first {missing[0]}; "
+            f"{star}: names {len(missing)} volumes that do not exist, first {shown(missing[0])}; "
             "paths count from the folder of the star file or any folder above it, the nearest first."
         )
     sizes = _voxel_sizes(star, particles, tables)
@@ -259,7 +259,7 @@ def _of_star(star: Path) -> list[Entry]:
             raise InputError(f"{file}: {EXPORT[file.suffix.lower()]}.")
         number = name.partition("@")[0]
         if "@" in name and not number.isdecimal():
-            raise InputError(f"{star}: rlnImageName holds {name}; what stands before the @ must be a whole number.")
+            raise InputError(f"{star}: rlnImageName holds {shown(name)}; what stands before the @ must be a whole number.")
         place = int(number) - 1 if "@" in name else None
         kind = f"class {_number(star, 'rlnClassNumber', classes[i]):.0f}" if classes else "unknown"
         for entry in _expand(file, kind, mask_of.get(file), place, sizes[i]):
@@ -280,7 +280,7 @@ def _masks_beside(files: set[Path]) -> dict[Path, Path]:
 
 def _find(name: str, star: Path) -> Path | None:
     """The file of that name nearest to the star file: RELION's paths count from its project folder, somewhere above it."""
-    return next((folder / name for folder in star.absolute().parents if (folder / name).is_file()), None)
+    return next((folder / name for folder in star.absolute().parents if os.path.isfile(folder / name)), None)
 
 
 def _voxel_sizes(star: Path, particles: dict[str, list], tables: list[dict[str, list]]) -> list[float]:
@@ -300,7 +300,7 @@ def _number(star: Path, column: str, value: object) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise InputError(f"{star}: {column} holds {value}; it must be a number.")
+        raise InputError(f"{star}: {column} holds {shown(value)}; it must be a number.")
     return number
 
 
@@ -334,7 +334,7 @@ def check_new_folder(path: str | Path) -> Path:
     """
     path = check_folder(path)
     try:
-        if path.is_dir() and any(item.name != PART for item in path.iterdir()):
+        if path.is_dir() and any(not item.name.endswith(PART) for item in path.iterdir()):
             raise InputError(f"{path}: the folder is not empty; choose another or empty it.")
     except OSError as error:
         raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import platform
@@ -10,15 +11,16 @@ import subprocess
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from voxuda import __version__, data, molecules, simulate, tiltseries
 from voxuda.data import Domain
 from voxuda.methods import VoxUDAOptions, method_class
-from voxuda.volumes import InputError, write_atomically
+from voxuda.volumes import InputError, check_types, shown, write_atomically
 from voxuda.voxresnet import VoxResNet, target_batch_norm
 
 Scale = Literal["smoke", "laptop", "paper"]
@@ -40,6 +42,9 @@ SCALES: dict[str, dict] = {
 smoke runs in seconds and shows that everything works, not how well; laptop takes minutes on two cores; paper has the
 paper's 3,000 source samples, 1,033 target samples for training, width, batch and epochs.
 """
+
+MOST = 1_000_000
+"""The largest number of epochs, channels or samples of a step: far beyond use, and a damaged number is found."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,9 @@ class Config:
     vox_uda: VoxUDAOptions = field(default_factory=VoxUDAOptions)
 
     def __post_init__(self) -> None:
+        if self.scale not in get_args(Scale):
+            raise InputError(f"{shown(self.scale)}: no such scale; choose from {', '.join(SCALES)}.")
+        check_types(self)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}; it must lie between 0 and 2^32 - 1.")
         if not 0 < self.learning_rate < math.inf:
@@ -107,15 +115,13 @@ class Config:
         for name in ("source", "target"):  # absolute, so that a run can be scored from any folder
             folder = getattr(self, name)
             object.__setattr__(self, name, None if folder is None else str(Path(folder).absolute()))
-        if self.scale not in SCALES:
-            raise InputError(f"{self.scale}: no such scale; choose from {', '.join(SCALES)}.")
 
     def size(self, name: str) -> int:
         """``epochs``, ``width`` or ``batch_size``: the override, else the scale's."""
         override = getattr(self, name)
         value = SCALES[self.scale][name] if override is None else override
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
+        if not 1 <= value <= MOST:
+            raise InputError(f"{name} is {value}; it must lie between 1 and {MOST}.")
         return value
 
     def sizes(self) -> dict:
@@ -161,7 +167,10 @@ def read_config(run: str | Path) -> Config:
         options = dict(values["vox_uda"])
         options["lambdas"] = tuple(options["lambdas"])
         names = {f.name for f in dataclasses.fields(Config)} - {"vox_uda"}
-        return Config(**{k: v for k, v in values.items() if k in names}, vox_uda=VoxUDAOptions(**options))
+        config = Config(**{k: v for k, v in values.items() if k in names}, vox_uda=VoxUDAOptions(**options))
+        method_class(config.method)
+        config.sizes()
+        return config
     except (InputError, ValueError, KeyError, TypeError) as error:
         path = Path(run) / "config.json"
         raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
@@ -257,7 +266,30 @@ def save_weights(path: Path, network: VoxResNet, target: torch.Tensor) -> None:
     tensors = dict(network.state_dict())
     tensors |= {f"target_bn.{k}": v for k, v in target_batch_norm(network, target).items()}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    write_atomically(lambda temporary: temporary.write_bytes(save(tensors)), path)
+    write_atomically(lambda temporary: temporary.write_bytes(save(tensors, {CHECKSUM: checksum(tensors)})), path)
+
+
+CHECKSUM = "sha256"
+"""Where a file of weights says what its tensors add up to."""
+
+
+def checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of tensors, on the CPU and contiguous, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights; :exc:`ValueError` when they are not those that were written."""
+    with safe_open(path, "pt") as file:
+        written = (file.metadata() or {}).get(CHECKSUM)
+    tensors = load_file(path)
+    if written not in (None, checksum(tensors)):
+        raise ValueError("another checksum")
+    return tensors
 
 
 def halve_weights(run: str | Path, out: str | Path) -> None:
@@ -270,8 +302,8 @@ def halve_weights(run: str | Path, out: str | Path) -> None:
     """
     run, out = Path(run), Path(out)
     load_network(run)  # says what is wrong with them
-    tensors = load_file(run / "weights.safetensors")
-    half = save({k: v.bfloat16() if v.is_floating_point() else v for k, v in tensors.items()})
+    tensors = {k: v.bfloat16() if v.is_floating_point() else v for k, v in load_file(run / "weights.safetensors").items()}
+    half = save(tensors, {CHECKSUM: checksum(tensors)})
     kept = out / "weights.safetensors"
     if kept.exists() and kept.read_bytes() != half:
         raise InputError(f"{kept}: other weights are kept there; delete them first, or choose another folder.")
@@ -292,11 +324,14 @@ def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> 
     if not path.is_file():
         raise InputError(f"{path}: no such file; finish the run with `voxuda train --resume --out {run}`.")
     try:
-        tensors = load_file(path)
+        tensors = read_weights(path)
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ValueError("not finite")
         trained = {k: v for k, v in tensors.items() if not k.startswith("target_bn.")}
         if batch_norm == "target":
             trained |= {k.removeprefix("target_bn."): v for k, v in tensors.items() if k.startswith("target_bn.")}
-        network.load_state_dict(trained)
+        # Kept weights may be bfloat16; assigned, since the network may be without memory.
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in trained.items()}, assign=True)
     except Exception as error:
         raise InputError(f"{path}: damaged, or weights of another architecture than the run's configuration.") from error
 
@@ -304,6 +339,7 @@ def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> 
 def load_network(run: str | Path, batch_norm: BatchNorm | None = None) -> VoxResNet:
     """The trained network of a run, in evaluation mode, with the run's own choice of batch norm statistics or another."""
     config = read_config(run)
-    network = VoxResNet(config.size("width"), planar=method_class(config.method).planar)
+    with torch.device("meta"):  # no memory is taken for a width that the weights do not have
+        network = VoxResNet(config.size("width"), planar=method_class(config.method).planar)
     load_weights(run, network, batch_norm or config.batch_norm)
     return network.eval()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import statistics
 import time
+import zipfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +23,7 @@ from voxuda import data, parallel
 from voxuda.data import Domain
 from voxuda.methods import Batch, Method, build
 from voxuda.runs import Config, is_run_of, load_domains, load_weights, provenance, read_record, save_json, save_weights
-from voxuda.volumes import InputError, write_atomically
+from voxuda.volumes import InputError, append_line, write_atomically
 
 
 def stream(*key: int) -> int:
@@ -170,8 +172,7 @@ def train(
         line = {"epoch": epoch, "learning_rate": rate, "seconds": time.perf_counter() - start, **means}
         with parallel.together():
             if writes:
-                with open(out / "log.jsonl", "a") as log:
-                    log.write(json.dumps(line) + "\n")
+                append_line(json.dumps(line), out / "log.jsonl")
                 if after_epoch:
                     after_epoch(epoch + 1, method)
                 save_checkpoint(state, method, optimizer, epoch + 1)
@@ -231,12 +232,17 @@ def trim_log(path: Path, epochs: int) -> None:
 def save_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer, epoch: int) -> None:
     """Everything a resumed run needs; the data order follows from seed and epoch."""
     state = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
-    write_atomically(lambda temporary: torch.save(state, temporary), path)
+    buffer = io.BytesIO()  # written from here a full disk is an OSError, which says so
+    torch.save(state, buffer)
+    write_atomically(lambda temporary: temporary.write_bytes(buffer.getbuffer()), path)
 
 
 def load_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
     """Restore a checkpoint and return the number of finished epochs; no code in the file is ever run."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(damaged)
         state = torch.load(path, weights_only=True, map_location="cpu")
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])

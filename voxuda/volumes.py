@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import mrcfile
 import numpy as np
 import torch
+from typeguard import TypeCheckError, check_type
 
 
 class InputError(Exception):
     """Input that cannot be used. The message is one sentence: the file or value, and what would be right."""
+
+
+def shown(value: object) -> str:
+    """A value from a file as a message shows it: printable, on one line, not too long."""
+    text = str(value) if str(value).isprintable() else ascii(value)
+    return text if len(text) <= 80 else f"{text[:60]} …"
+
+
+def check_types(options: object) -> None:
+    """Refuse a data class one of whose fields is not of the type that it is declared to have.
+
+    Raises
+    ------
+    InputError
+        Says which field, and what it may be.
+    """
+    for name, kind in get_type_hints(type(options)).items():
+        try:
+            check_type(getattr(options, name), kind)
+        except TypeCheckError as error:
+            choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+            right = f"choose from {', '.join(choices)}" if choices else f"it must be {getattr(kind, '__name__', kind)}"
+            raise InputError(f"{name} is {shown(getattr(options, name))}; {right}.") from error
 
 
 @dataclass(frozen=True)
@@ -91,6 +118,7 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     if not exists:
         raise InputError(f"{path}: no such file; give the path of an MRC volume.")
     try:
+        _check_claim(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             opened = mrcfile.mmap(path, mode="r") if memory_map else mrcfile.open(path, mode="r")
@@ -99,10 +127,13 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         raise InputError(f"{path}: not a readable MRC file ({reason}); export it again as MRC2014.") from error
     with opened as mrc:
         data = mrc.data
-        edges = [float(mrc.voxel_size[axis]) for axis in "xyz"]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a cell of no voxels says nothing
+            edges = [float(mrc.voxel_size[axis]) if mrc.header[f"m{axis}"] > 0 else 0.0 for axis in "xyz"]
         x, y, z = (float(mrc.header.origin[axis]) for axis in "xyz")
         first = (int(mrc.header.nxstart), int(mrc.header.nystart), int(mrc.header.nzstart))
         images = mrc.is_image_stack() and path.name.lower().endswith((".mrcs", ".mrcs.gz", ".mrcs.bz2"))
+        if not all(0 <= edge < np.inf for edge in edges):
+            raise InputError(f"{path}: voxels of {edges} angstrom are no sizes; correct the cell in the header.")
         if max(edges) - min(edges) > 1e-3 * max(edges):
             raise InputError(f"{path}: voxels of {edges} angstrom are not cubes; resample the volume to equal edges.")
         if np.iscomplexobj(data):
@@ -117,6 +148,25 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         count = int((~np.isfinite(data)).sum())
         raise InputError(f"{path}: {count} voxels are NaN or infinite; replace them, for example by the mean.")
     return Volume(data, edges[0], (x, y, z), path, first, images)
+
+
+def _check_claim(path: Path) -> None:
+    """Refuse a header that claims far more bytes than the file can hold, before memory is taken for them.
+
+    Bytes may be 1,100 times as many as a compressed file has, more than what gzip can do or any volume allows.
+    """
+    packed = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+    with open(path, "rb") as file:
+        start = file.read(2)
+    with packed.get(start, open)(path, "rb") as file:  # type: ignore[operator]
+        words = np.frombuffer(file.read(96).ljust(96, b"\0"), "<i4")
+    most = path.stat().st_size * (1100 if start in packed else 1)
+    claims = []
+    for ordered in (words, words.byteswap()):
+        x, y, z, extended = (max(0, int(ordered[i])) for i in (0, 1, 2, 23))
+        claims.append(1024 + extended + x * y * z // 2)  # no mode has less than half a byte a voxel
+    if min(claims) > most:
+        raise ValueError(f"the header claims at least {min(claims)} bytes, more than the file can hold")
 
 
 def check_new_file(path: str | Path, *, overwrite: bool, makes_folder: bool = True) -> None:
@@ -167,11 +217,28 @@ def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except OSError as error:
+        reason = error.strerror or error
         raise InputError(f"{path}: cannot be written ({reason}); free some space or choose a writable folder.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_line(line: str, path: str | Path) -> None:
+    """Add a line to a text file.
+
+    Raises
+    ------
+    InputError
+        The disk is full or the file cannot be written.
+    """
+    try:
+        with open(path, "a") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose a writable folder."
+        ) from error
 
 
 def write_mrc(
@@ -254,6 +321,19 @@ def check_volume(data: np.ndarray | torch.Tensor, name: str) -> None:
         raise InputError(f"{name}: every voxel has the same value; give a volume with some signal in it.")
 
 
+def _between_ones(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Volumes ``(B, 1, D, H, W)`` over a power of two each, and the smallest and largest value of each, between -1 and 1.
+
+    A power of two rounds nothing; without it the squares of huge intensities overflow, and those of tiny ones vanish.
+    """
+    low, high = (extreme(volumes, dim=(-3, -2, -1), keepdim=True) for extreme in (torch.amin, torch.amax))
+    exponent = torch.frexp(torch.maximum(-low, high).float()).exponent
+    for part in (-exponent // 2, -exponent - (-exponent // 2)):  # 2^-exponent alone may be beyond the largest number
+        factor = torch.ldexp(torch.ones_like(low), part)
+        volumes, low, high = volumes * factor, low * factor, high * factor
+    return volumes, low, high
+
+
 def zscore(volumes: torch.Tensor) -> torch.Tensor:
     """Give each volume mean 0 and variance 1.
 
@@ -262,9 +342,11 @@ def zscore(volumes: torch.Tensor) -> torch.Tensor:
     volumes : Tensor
         ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros.
     """
+    volumes, low, high = _between_ones(volumes)
     centred = volumes - volumes.mean(dim=(-3, -2, -1), keepdim=True)
     deviation = centred.square().mean(dim=(-3, -2, -1), keepdim=True).sqrt()
-    return centred / deviation.clamp_min(1e-12)
+    # The mean of equal values is rounded, and what is left must not be made a variance of 1.
+    return torch.where(low < high, centred / deviation.clamp_min(1e-12), 0)
 
 
 def unit_range(volumes: torch.Tensor) -> torch.Tensor:
@@ -275,8 +357,7 @@ def unit_range(volumes: torch.Tensor) -> torch.Tensor:
     volumes : Tensor
         ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros.
     """
-    low = volumes.amin(dim=(-3, -2, -1), keepdim=True)
-    high = volumes.amax(dim=(-3, -2, -1), keepdim=True)
+    volumes, low, high = _between_ones(volumes)
     return (volumes - low) / (high - low).clamp_min(1e-12)
 
 

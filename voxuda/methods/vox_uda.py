@@ -14,7 +14,7 @@ from voxuda.losses import consistency_loss, segmentation_loss
 from voxuda.methods.base import AdversarialMethod, Batch, supervised_pass
 from voxuda.noise import Average, Kind, Reading, generate_noise, ngm_denoise, noise_level
 from voxuda.teacher import Teacher, balanced_labels, confident_labels
-from voxuda.volumes import InputError, unit_range, zscore
+from voxuda.volumes import InputError, check_types, unit_range, zscore
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class VoxUDAOptions:
     warm_up: float = 0.3
 
     def __post_init__(self) -> None:
+        check_types(self)
         rules = [
             ("sigma_d", self.sigma_d > 0, "it must be positive"),
             ("sigma_r", self.sigma_r > 0, "it must be positive"),
@@ -108,8 +109,6 @@ def denoise(volumes: torch.Tensor, options: VoxUDAOptions) -> torch.Tensor:
         scaled = bilateral_filter(scaled, options.sigma_d, options.sigma_r, options.window)
     elif options.denoiser == "ngm":
         scaled = ngm_denoise(scaled, options.rho, options.reading)
-    elif options.denoiser != "none":
-        raise InputError(f"{options.denoiser}: not a denoiser; choose ngm, bf, ibf or none.")
     return zscore(scaled)
 
 
