@@ -8,11 +8,15 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import hypothesis
 import pytest
 import torch
 
 from voxuda import data, molecules, simulate
 from voxuda.runs import SCALES, Config
+
+hypothesis.settings.register_profile("voxuda", deadline=None)  # no test is about time
+hypothesis.settings.load_profile("voxuda")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,8 +19,8 @@ def radius_grid(size: int) -> torch.Tensor:
 
 
 def spectrum(volumes: torch.Tensor) -> torch.Tensor:
-    """Half spectrum ``(..., D, H, W // 2 + 1)`` of ``(..., D, H, W)`` volumes."""
-    return torch.fft.rfftn(volumes, dim=(-3, -2, -1))
+    """Half spectrum ``(..., D, H, W // 2 + 1)`` of ``(..., D, H, W)`` volumes, in single precision for half precision."""
+    return torch.fft.rfftn(volumes if volumes.dtype == torch.float64 else volumes.float(), dim=(-3, -2, -1))
 
 
 def volume_of(half: torch.Tensor, width: int) -> torch.Tensor:
