@@ -18,7 +18,7 @@ help: ## list the targets
 venv: .venv/.done ## prepare .venv with pinned versions
 
 .venv/.done: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11, 5) else "Python 3.11.5 or newer is needed")'
 	@echo "preparing .venv, some minutes the first time ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
@@ -47,10 +47,17 @@ bench: venv ## time the package beside its peers, into results/benchmarks
 trust: venv ## kill runs, fill disks, damage files: figures into results/trust
 	$(BIN)/python -m trust.interrupt && $(BIN)/python -m trust.full_disk && $(BIN)/python -m trust.fuzz
 
+lock: venv ## every pinned version with its hashes, into requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[supply]'
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header -c constraints.txt --extra book --extra test -o requirements.lock pyproject.toml
+
+audit: lock ## known weaknesses of the pinned versions (asks a database over the network)
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+
 lab: venv ## open JupyterLab on the right kernel
 	$(BIN)/jupyter lab notebooks
 
 clean: ## remove the built pages, keep .venv
 	rm -rf _build
 
-.PHONY: help venv book notebooks test bench trust lab clean
+.PHONY: help venv book notebooks test bench trust lock audit lab clean

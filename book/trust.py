@@ -1,0 +1,80 @@
+"""Pages about trust: what was tried to break the package, with the figures of the trials, and whose code it stands on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TRIALS = ROOT / "results" / "trust"
+
+UNDECLARED = {"axe-playwright-python": "MIT"}
+"""Packages whose metadata name no licence, and what their licence file says."""
+
+
+def _trial(name: str) -> dict:
+    return json.loads((TRIALS / f"{name}.json").read_text())
+
+
+def figures() -> dict[str, str]:
+    """What the page of trust says of the trials, by the names that stand in its text."""
+    interrupt, disk, fuzz = (_trial(name) for name in ("interrupt", "full_disk", "fuzz"))
+    rows = [f"| {kind} | {c['answer']} | {c['sentence']} | {c['fault']} |" for kind, c in fuzz["kinds"].items()]
+    total = {key: sum(counts[key] for counts in fuzz["kinds"].values()) for key in ("answer", "sentence", "fault")}
+    versions = [
+        f"| {v['python']} | {v['torch']} | {v['numpy']} | {v['passed']} | {v['failed']} |" for v in _trial("versions")["runs"]
+    ]
+    return {
+        "KILLED": str(sum(interrupt["kills"].values())),
+        "BY_TIME": str(interrupt["by_time"]),
+        "BY_CHANGE": str(interrupt["by_change"]),
+        "REACHED": "\n".join(f"| {where} | {count} |" for where, count in sorted(interrupt["kills"].items())),
+        "KILL_DIFFERENT": str(interrupt["different"]),
+        "FULL": str(disk["full"]),
+        "CHECKPOINTS": str(disk["checkpoints"]),
+        "DISK_DIFFERENT": str(disk["different"]),
+        "SENTENCES": "\n".join(f"> {sentence}" for sentence in disk["sentences"]),
+        "DAMAGED": f"{sum(total.values()):,}",
+        "DAMAGE": "\n".join([*rows, f"| **all** | {total['answer']} | {total['sentence']} | {total['fault']} |"]),
+        "VERSIONS": "\n".join(versions),
+        "MACHINE": "{processor}, Python {python}, torch {torch}".format(**fuzz["provenance"]),
+    }
+
+
+def page(text: str) -> str:
+    """The page with its figures in place of ``{{NAME}}``."""
+    for name, value in figures().items():
+        assert "{{" + name + "}}" in text, f"the page of trust does not show {name}"
+        text = text.replace("{{" + name + "}}", value)
+    assert "{{" not in text, "the page of trust asks for a figure that there is not"
+    return text
+
+
+def licences() -> list[dict[str, str]]:
+    """Name, version and licence of every package that is installed here."""
+    command = [sys.executable, "-m", "piplicenses", "--from=mixed", "--format=json"]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    for entry in found:
+        if entry["License"] == "UNKNOWN":
+            entry["License"] = UNDECLARED.get(entry["Name"], "UNKNOWN")
+    return [entry for entry in found if entry["Name"] != "voxuda"]
+
+
+def licence_page() -> str:
+    """The licences of all dependencies as Markdown."""
+    rows = [f"| {entry['Name']} | {entry['Version']} | {entry['License'].replace(';', ',')} |" for entry in licences()]
+    return "\n".join(
+        [
+            "# Licences",
+            "",
+            "The package and the book are under the MIT licence. They stand on these packages, as installed where this page was"
+            f" built: {len(rows)} of them, with what builds and tests the book. The list is made from their own metadata.",
+            "",
+            "| package | version | licence |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
