@@ -19,6 +19,7 @@ import nbformat
 import papermill
 import psutil
 import scores
+import trusting
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -126,6 +127,8 @@ def assemble(notebooks: list[Path], source: Path) -> None:
     shutil.copytree(ROOT / "book" / "_ext", source / "book" / "_ext", dirs_exist_ok=True)
     shutil.copy(ROOT / "CITATION.cff", source / "book")
     (source / "book" / "ledger.md").write_text(ledger.page({path.stem: api.title(path) for path in notebooks}))
+    (source / "book" / "trust.md").write_text(trusting.page((ROOT / "book" / "trust.md").read_text()))
+    (source / "book" / "licences.md").write_text(trusting.licence_page())
     for name, rows in scores.PAGES.items():
         with open(source / "book" / "methods" / f"{name}.md", "a") as file:
             file.write("\n" + scores.section(rows))

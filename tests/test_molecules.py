@@ -1,3 +1,9 @@
+import functools
+import gzip
+import hashlib
+import http.server
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -109,17 +115,36 @@ def test_fetch_offline_is_one_sentence(tmp_path, monkeypatch):
         derivation.fetch("1f1b", cache=tmp_path)
 
 
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_fetch_refuses_another_checksum(tmp_path, monkeypatch):
+    """Through pooch itself, from a server on this machine."""
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "1f1b.cif.gz").write_bytes(gzip.compress(b"not what was asked for"))
+    handler = functools.partial(Silent, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(derivation, "_PDB_URL", f"http://127.0.0.1:{server.server_port}/{{}}.cif.gz")
+        with pytest.raises(InputError, match=r"1f1b\.cif\.gz: has not the checksum asked for"):
+            derivation.fetch("1f1b", checksum="0" * 64, cache=tmp_path / "cache")
+        server.shutdown()
+    assert not list((tmp_path / "cache").glob("1f1b*"))
+
+
 def test_fetch_reads_mmcif(tmp_path, monkeypatch, molecule_files):
     import gemmi
     import pooch
 
     structure = gemmi.read_structure(str(molecule_files / "3gl1.pdb.gz"))
     path = tmp_path / "3gl1.cif.gz"
-    import gzip
-
     path.write_bytes(gzip.compress(structure.make_mmcif_document().as_string().encode()))
     monkeypatch.setattr(pooch, "retrieve", lambda *a, **k: str(path))
     molecule = derivation.fetch("3gl1")
+    assert molecule.provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert molecule.mass == pytest.approx(molecules.load("3gl1").mass, rel=0.01)
 
 

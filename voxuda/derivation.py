@@ -319,7 +319,7 @@ def map_on_grid(positions: np.ndarray, masses: np.ndarray, voxel_size: float) ->
     return volume / (voxel_size / 10) ** 3, torch.tensor(shift, dtype=torch.float32)
 
 
-def fetch(name: str, *, assembly: bool = False, cache: str | Path | None = None) -> Molecule:
+def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cache: str | Path | None = None) -> Molecule:
     """Download an mmCIF file from the Protein Data Bank and condense it into beads.
 
     Parameters
@@ -328,13 +328,15 @@ def fetch(name: str, *, assembly: bool = False, cache: str | Path | None = None)
         PDB id.
     assembly : bool
         Use biological assembly 1 instead of the asymmetric unit.
+    checksum : str, optional
+        SHA-256 that the download must have; that of this one is in ``provenance["sha256"]``.
     cache : path, optional
         Folder for the download; by default the user's cache folder.
 
     Raises
     ------
     InputError
-        The id is malformed, or the file cannot be had (offline, or no such entry).
+        The id is malformed, or the file cannot be had (offline, or no such entry) or has another checksum.
     """
     import pooch
 
@@ -345,13 +347,16 @@ def fetch(name: str, *, assembly: bool = False, cache: str | Path | None = None)
     url = _PDB_URL.format(key)
     folder = Path(cache) if cache else Path(pooch.os_cache("voxuda"))
     try:
-        # The PDB revises entries, so no checksum is pinned; gemmi's parser and the atom count are the check.
-        path = pooch.retrieve(url, known_hash=None, fname=f"{key}.cif.gz", path=folder, progressbar=True)
+        # The PDB revises entries, so that a checksum holds until the next revision and is for the caller to ask for.
+        path = pooch.retrieve(url, known_hash=checksum, fname=f"{key}.cif.gz", path=folder, progressbar=True)
+    except ValueError as error:
+        raise InputError(f"{url}: has not the checksum asked for; the entry may have been revised since.") from error
     except Exception as error:
         raise InputError(
             f"{url}: could not be downloaded; check the id and the network, or give a local file to `voxuda molecules derive`."
         ) from error
     record = {"source": f"PDB {key.upper()}", "licence": "CC0-1.0", "unit": "assembly 1" if assembly else "asymmetric unit"}
+    record["sha256"] = pooch.file_hash(path)
     try:
         with gzip.open(path) as file:
             shutil.copyfileobj(file, io.BytesIO())  # a download that was cut off ends before its checksum

@@ -85,6 +85,8 @@ class MoleculesFetch:
     """PDB id."""
     assembly: bool = False
     """Biological assembly 1 instead of the asymmetric unit."""
+    checksum: str | None = None
+    """SHA-256 that the download must have; each bead file records that of its own."""
     out: Path | None = None
     """Bead file; NAME.npz by default."""
     overwrite: bool = False
@@ -94,7 +96,8 @@ class MoleculesFetch:
         """Fetch and report."""
         path = self.out or Path(f"{self.name.lower()}.npz")
         check_new_file(path, overwrite=self.overwrite, makes_folder=False)
-        _write_molecule(path, derivation.fetch(self.name, assembly=self.assembly), self.overwrite)
+        molecule = derivation.fetch(self.name, assembly=self.assembly, checksum=self.checksum)
+        _write_molecule(path, molecule, self.overwrite)
 
 
 def _write_molecule(path: Path, molecule: molecules.Molecule, overwrite: bool) -> None:
