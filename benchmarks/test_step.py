@@ -1,4 +1,7 @@
-"""A training step beside its network passes alone and beside the default layout, and the network beside MONAI's; float32."""
+"""A training step beside its network passes alone and beside the default layout, and the network beside MONAI's.
+
+In float32, and in bfloat16 where the processor multiplies it.
+"""
 
 import pytest
 import torch
@@ -10,6 +13,9 @@ from voxuda.noise import noise_level
 from voxuda.voxresnet import VoxResNet
 
 PAIRS = 8
+IN_BFLOAT16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no instructions for bfloat16"
+)
 
 
 def batch():
@@ -19,8 +25,12 @@ def batch():
     return Batch(volumes[0], labels, volumes[1], None, torch.arange(PAIRS), generator)
 
 
-def training_step(width, layout):
-    """A call that makes one whole step of Vox-UDA, warm-up over, as the training loop does."""
+def bfloat16(enabled=True):
+    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+
+
+def training_step(width, layout, half=False):
+    """A call that makes one whole step of Vox-UDA, warm-up over, as the training loop does; ``half`` in bfloat16."""
     torch.manual_seed(0)
     made = batch()
     method = build("vox-uda", width).to(memory_format=layout).train()
@@ -28,7 +38,8 @@ def training_step(width, layout):
     optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=1e-3, fused=True)
 
     def step():
-        total = torch.stack(list(method.losses(made, 0.5).values())).sum()
+        with bfloat16(half):
+            total = torch.stack(list(method.losses(made, 0.5).values())).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -64,6 +75,15 @@ def test_step(against, peer, width):
     against(f"step-{width}-{peer}", "pairs", PAIRS, training_step(width, torch.channels_last_3d), make(width), name, rounds=7)
 
 
+@IN_BFLOAT16
+@pytest.mark.parametrize("width", [16, 32])
+def test_step_in_bfloat16(against, width):
+    """As the loop takes it: without channels-last, see voxuda.training."""
+    plain = training_step(width, torch.contiguous_format)
+    mine = training_step(width, torch.contiguous_format, half=True)
+    against(f"step-{width}-bfloat16", "pairs", PAIRS, mine, plain, "the same step in float32 with channels first", rounds=7)
+
+
 @pytest.mark.parametrize("width", [16, 32])
 def test_noise_level(against, width):
     volumes = torch.randn(10, 1, 32, 32, 32)
@@ -77,18 +97,20 @@ def test_noise_level(against, width):
     )
 
 
-def both_ways(model):
+def both_ways(model, half=False):
     """A call that takes four samples through a network and back."""
     volumes, labels = torch.randn(4, 1, 32, 32, 32), torch.zeros(4, 32, 32, 32, dtype=torch.long)
-    return lambda: cross_entropy(model.train()(volumes), labels).backward()
+
+    def run():
+        with bfloat16(half):
+            loss = cross_entropy(model.train()(volumes), labels)
+        loss.backward()
+
+    return run
 
 
 def voxresnet():
     return VoxResNet(32).to(memory_format=torch.channels_last_3d)
-
-
-def dynunet():
-    return DynUNet(3, 1, 2, kernel_size=[3] * 4, strides=[1, 2, 2, 2], upsample_kernel_size=[2] * 3, filters=[16, 32, 64, 128])
 
 
 NETWORKS = {
@@ -105,3 +127,11 @@ NETWORKS = {
 def test_network(against, name):
     make, peer = NETWORKS[name]
     against(f"network-{name}", "samples forwards and backwards", 4, both_ways(voxresnet()), both_ways(make()), peer)
+
+
+@IN_BFLOAT16
+@pytest.mark.parametrize("name", ["segresnet", "dynunet"])
+def test_network_in_bfloat16(against, name):
+    make, peer = NETWORKS[name]
+    ours, theirs = both_ways(VoxResNet(32), half=True), both_ways(make(), half=True)
+    against(f"network-{name}-bfloat16", "samples forwards and backwards", 4, ours, theirs, f"{peer}, in bfloat16")
