@@ -68,7 +68,8 @@ def panels(
     rows = -(-len(images) // columns)
     heights = [max(i.shape[0] / i.shape[1] for i in images[row * columns : (row + 1) * columns]) for row in range(rows)]
     width = 7.5 / columns
-    size = (7.5, sum(width * height + 0.3 for height in heights))
+    above = 0.15 + 0.15 * max(len(title.splitlines()) for title in titles)
+    size = (7.5, sum(width * height + above for height in heights))
     figure, axes = plt.subplots(rows, columns, figsize=size, dpi=150, squeeze=False, height_ratios=heights)
     for axis in axes.flat[len(images) :]:
         axis.set_axis_off()
