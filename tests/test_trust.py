@@ -46,14 +46,14 @@ from voxuda.volumes import InputError
 def refuse(sentence):
     raise InputError(sentence)
 
-fuzz.SECONDS = 1
+fuzz.SECONDS = 6
 reads = [
     lambda: None,
     lambda: refuse("/a/b.mrc: is damaged; give another."),
     lambda: refuse("is damaged; give another."),
     lambda: refuse("/a/b.mrc: is damaged\\ngive another."),
     lambda: {}["key"],
-    lambda: bytearray(600 << 20),
+    lambda: bytearray(400 << 20),
     lambda: bytearray(30 << 30),
     lambda: os.kill(os.getpid(), signal.SIGSEGV),
     lambda: signal.pause(),
@@ -69,8 +69,8 @@ def test_the_trials_notice_each_way_to_fail(root):
     said = [line.strip("'\"") for line in done.stdout.splitlines()]
     assert said[:2] == ["answer", "sentence"]
     assert said[2].startswith("not one sentence") and said[3] == "give another."
-    assert said[4] == "KeyError: 'key'".strip("'") and said[5].endswith("GB of memory") and said[6] == "MemoryError"
-    assert said[7:] == [f"crash {-11}", "hang"]
+    assert said[4] == "KeyError: 'key" and said[5].endswith("GB of memory") and said[6] == "MemoryError"
+    assert said[7:] == ["crash -11", "hang"]
 
 
 def test_a_full_disk_loses_nothing(tmp_path, tiny, monkeypatch):
