@@ -53,7 +53,7 @@ reads = [
     lambda: refuse("is damaged; give another."),
     lambda: refuse("/a/b.mrc: is damaged\\ngive another."),
     lambda: {}["key"],
-    lambda: bytearray(400 << 20),
+    lambda: bytearray(800 << 20),
     lambda: bytearray(30 << 30),
     lambda: os.kill(os.getpid(), signal.SIGSEGV),
     lambda: signal.pause(),
