@@ -4,11 +4,13 @@ import errno
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import pytest_socket
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -104,6 +106,27 @@ def test_a_full_disk_loses_nothing(tmp_path, tiny, monkeypatch):
         assert all(torch.equal(whole[k], resumed[k]) for k in whole)
         refused += 1
     assert refused > 4 and kept >= 2
+
+
+def test_the_tests_have_no_network():
+    with pytest.raises(pytest_socket.SocketConnectBlockedError):
+        socket.create_connection(("192.0.2.1", 443), timeout=1)  # an address that documentation may use and nobody has
+
+
+NO_SOCKETS = """
+import socket
+
+def refuse(*arguments, **options):
+    raise RuntimeError("a connection was opened")
+
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from voxuda import cli
+"""
+
+
+def test_importing_the_package_asks_no_one(root):
+    done = script(root, "-c", NO_SOCKETS)
+    assert done.returncode == 0, done.stderr
 
 
 class Evil:

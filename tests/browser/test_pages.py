@@ -1,6 +1,7 @@
 """The built pages in a real browser, over file://, as a reader without a network opens them."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -127,3 +128,51 @@ def test_the_front_door_leads_to_the_preface(browser):
     page.wait_for_url("**/book/index.html")
     assert "every claim runs" in page.locator("article h1").inner_text()
     page.close()
+
+
+def test_the_search_finds_a_chapter(browser):
+    page = browser.new_page()
+    page.goto((HTML / "search.html").as_uri() + "?q=bilateral")
+    page.wait_for_selector("#search-results li a")
+    found = page.locator("#search-results").inner_text()
+    assert "Bilateral and improved bilateral filter" in found and "voxuda.bilateral" in found
+    page.close()
+
+
+def test_the_keyboard_is_enough(browser):
+    """The first key leads past the menu, and a hint unfolds without a mouse."""
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.goto((HTML / "notebooks" / "02_noise_generation.html").as_uri())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.innerText") == "Skip to main content"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#main-content")
+    box = page.locator(".admonition.tip.dropdown").first
+    box.locator("button").first.focus()
+    page.keyboard.press("Enter")
+    assert "toggle-hidden" not in box.get_attribute("class")
+    page.close()
+
+
+def test_a_printed_page_is_the_article_alone(browser):
+    page = browser.new_page(viewport={"width": 794, "height": 1123})  # A4 at 96 dots an inch
+    page.goto((HTML / "notebooks" / "02_noise_generation.html").as_uri())
+    page.emulate_media(media="print")
+    assert not page.locator(".bd-sidebar-primary").is_visible() and not page.locator(".bd-header-article").is_visible()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 794
+    assert page.locator("article img").first.is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.close()
+
+
+def own_bytes(page):
+    """Bytes of a page and of the pictures that it shows, without the scripts and fonts that all pages share."""
+    text = page.read_text()
+    pictures = {page.parent / source for source in re.findall(r'<img[^>]+src="([^":?]+)"', text)}
+    return page.stat().st_size + sum(picture.stat().st_size for picture in pictures)
+
+
+def test_no_page_is_heavy():
+    weights = {name: own_bytes(HTML / name) for name in PAGES}
+    assert {name: weight for name, weight in weights.items() if weight > 1e6 and not name.startswith("notebooks/")} == {}
+    assert {name: weight for name, weight in weights.items() if weight > 3e6} == {}
