@@ -45,7 +45,7 @@ bench: venv ## time the package beside its peers, into results/benchmarks
 	$(BIN)/pytest benchmarks -s -p no:cacheprovider
 
 trust: venv ## kill runs, fill disks, damage files: figures into results/trust
-	$(BIN)/python -m trust.interrupt && $(BIN)/python -m trust.full_disk && $(BIN)/python -m trust.fuzz
+	$(BIN)/python -m trust.interrupt && $(BIN)/python -m trust.fuzz && $(BIN)/python -m trust.full_disk
 
 lock: venv ## every pinned version with its hashes, into requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[supply]'

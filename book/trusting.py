@@ -23,9 +23,8 @@ def figures() -> dict[str, str]:
     interrupt, disk, fuzz = (_trial(name) for name in ("interrupt", "full_disk", "fuzz"))
     rows = [f"| {kind} | {c['answer']} | {c['sentence']} | {c['fault']} |" for kind, c in fuzz["kinds"].items()]
     total = {key: sum(counts[key] for counts in fuzz["kinds"].values()) for key in ("answer", "sentence", "fault")}
-    versions = [
-        f"| {v['python']} | {v['torch']} | {v['numpy']} | {v['passed']} | {v['failed']} |" for v in _trial("versions")["runs"]
-    ]
+    columns = ("python", "torch", "numpy", "passed", "failed", "skipped")
+    versions = ["| " + " | ".join(str(run[column]) for column in columns) + " |" for run in _trial("versions")["runs"]]
     return {
         "KILLED": str(sum(interrupt["kills"].values())),
         "BY_TIME": str(interrupt["by_time"]),

@@ -23,9 +23,9 @@ def some(generator, *shape):
 # --- intensities ---------------------------------------------------------------------------------------------------
 
 
-@given(NUMBERS)
-def test_a_constant_volume_becomes_zeros(value):
-    flat = torch.full((1, 1, 9, 10, 11), value)
+@given(NUMBERS, st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]))
+def test_a_constant_volume_becomes_zeros(value, dtype):
+    flat = torch.full((1, 1, 9, 10, 11), max(-6e4, min(6e4, value)) if dtype == torch.float16 else value).to(dtype)
     assert torch.equal(volumes.zscore(flat), torch.zeros_like(flat))
     assert torch.equal(volumes.unit_range(flat), torch.zeros_like(flat))
 
@@ -63,6 +63,14 @@ def test_half_precision_is_single_precision_with_fewer_digits(generator, dtype):
         torch.testing.assert_close(found.float(), filtered(volumes.unit_range(x.float()), 120.0, 0.3), **close)
     found, expected = noise.noise_level(volumes.zscore(x)), noise.noise_level(volumes.zscore(x.float()))
     torch.testing.assert_close(found.float(), expected, **close)
+
+
+def test_nan_is_not_hidden_by_normalising(generator):
+    x = some(generator, 2, 1, 4, 4, 4)
+    x[0, 0, 0, 0, 0] = float("nan")
+    for function in (volumes.zscore, volumes.unit_range):
+        found = function(x)
+        assert torch.isnan(found[0]).all() and torch.isfinite(found[1]).all()
 
 
 def test_one_nan_stays_within_the_window(generator):

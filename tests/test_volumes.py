@@ -1,4 +1,6 @@
+import bz2
 import errno
+import gzip
 
 import mrcfile
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from voxuda.volumes import (
     InputError,
+    append_line,
     check_new_file,
     check_volume,
     fourier_resize,
@@ -182,3 +185,26 @@ def test_full_disk_keeps_the_last_good_file(tmp_path):
     with pytest.raises(InputError, match="No space left on device"):
         write_atomically(full, path)
     assert path.read_text() == "good" and [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_line_that_finds_the_disk_full():
+    with pytest.raises(InputError, match=r"/dev/full: cannot be written \(No space left on device\); free some space"):
+        append_line("line", "/dev/full")
+
+
+def test_headers_that_claim_too_much(tmp_path):
+    """Honest files that compress to next to nothing are read, files that claim more than they hold are not."""
+    small = np.zeros((160, 64, 64), np.int8)
+    small[0, 0, 0] = 1
+    plain = write_mrc(tmp_path / "a.mrc", small)
+    content = plain.read_bytes()
+    for name, pack in (("a.mrc.bz2", bz2.compress), ("a.mrc.gz", gzip.compress)):
+        (tmp_path / name).write_bytes(pack(content))
+        np.testing.assert_array_equal(read_mrc(tmp_path / name).data, small)
+        for at, value in ((8, 2**30), (92, 2**31 - 1), (0, 2**31 - 1)):
+            lie = content[:at] + value.to_bytes(4, "little") + content[at + 4 :]
+            (tmp_path / name).write_bytes(pack(lie))
+            plain.write_bytes(lie)
+            for path in (plain, tmp_path / name):
+                with pytest.raises(InputError, match="more than the file holds"):
+                    read_mrc(path)

@@ -67,6 +67,7 @@ def trials(base: Path, step: int) -> dict:
                     checkpoints += 1
                     torch.load(state, weights_only=True)
                 sentences.add(said.read_text().split(": ", 1)[1])
+                said.unlink()
                 mount(disk, 1 << 20, again=True)
                 in_child(lambda: training.train(out=disk / "run", **train))
             different += not equal(outcome(disk / "run"), alone)

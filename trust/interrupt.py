@@ -126,9 +126,9 @@ def trials(base: Path, by_time: int, every: int = 1, seed: int = 0) -> dict:
     torch.set_num_threads(1)  # no threads, see in_child
     config = prepare(base)
     train = dict(config=config, resume=True, progress=False)
-    _, seconds = in_child(lambda: training.train(out=base / "alone", **train))
+    in_child(lambda: training.train(out=base / "alone", **train))
     alone = outcome(base / "alone")
-    in_child(lambda: training.train(out=base / "again", **train))
+    _, seconds = in_child(lambda: training.train(out=base / "again", **train))  # now that all is warm
     if not equal(outcome(base / "again"), alone):
         raise RuntimeError("two runs that nobody interrupts differ, so that nothing can be compared")
     kills: dict[str, int] = {}
@@ -146,12 +146,19 @@ def trials(base: Path, by_time: int, every: int = 1, seed: int = 0) -> dict:
         different += not equal(outcome(run), alone)
         shutil.rmtree(run)
 
-    for _ in tqdm(range(by_time), desc="killed at a random moment", unit="trial"):
-        for _ in range(3):  # a run that is killed, goes on, and is killed again
-            in_child(lambda: training.train(out=run, **train), kill_after=draw.uniform(0, seconds))
-            if draw.random() < 0.5:
-                break
-        go_on()
+    killed = 0
+    with tqdm(total=by_time, desc="killed at a random moment", unit="trial") as bar:
+        while killed < by_time:
+            ended = False
+            for _ in range(draw.choice([1, 1, 2, 3])):  # a run that is killed, goes on, and is killed again
+                end, _ = in_child(lambda: training.train(out=run, **train), kill_after=draw.uniform(0, seconds))
+                ended |= end
+            if ended or not run.exists():  # killed too late, or before it began
+                shutil.rmtree(run, ignore_errors=True)
+                continue
+            killed += 1
+            go_on()
+            bar.update()
     with tqdm(desc="killed at a change of a file", unit="trial") as bar:
         while not in_child(lambda: die(1 + changes * every))[0]:  # noqa: B023
             changes += 1

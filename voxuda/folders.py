@@ -334,7 +334,8 @@ def check_new_folder(path: str | Path) -> Path:
     """
     path = check_folder(path)
     try:
-        if path.is_dir() and any(not item.name.endswith(PART) for item in path.iterdir()):
+        # What a process that was killed leaves of a folder of samples, and of a run before its configuration.
+        if path.is_dir() and any(item.name not in (PART, f"config.json{PART}") for item in path.iterdir()):
             raise InputError(f"{path}: the folder is not empty; choose another or empty it.")
     except OSError as error:
         raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error

@@ -330,8 +330,11 @@ def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> 
         trained = {k: v for k, v in tensors.items() if not k.startswith("target_bn.")}
         if batch_norm == "target":
             trained |= {k.removeprefix("target_bn."): v for k, v in tensors.items() if k.startswith("target_bn.")}
-        # Kept weights may be bfloat16; assigned, since the network may be without memory.
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in trained.items()}, assign=True)
+        if next(network.parameters()).is_meta:  # made by load_network; kept weights may be bfloat16
+            trained = {k: v.float() if v.is_floating_point() else v for k, v in trained.items()}
+            network.load_state_dict(trained, assign=True)
+        else:
+            network.load_state_dict(trained)
     except Exception as error:
         raise InputError(f"{path}: damaged, or weights of another architecture than the run's configuration.") from error
 

@@ -151,22 +151,28 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
 
 
 def _check_claim(path: Path) -> None:
-    """Refuse a header that claims far more bytes than the file can hold, before memory is taken for them.
+    """Refuse a header that claims more bytes than the file holds, before memory is taken for them.
 
-    Bytes may be 1,100 times as many as a compressed file has, more than what gzip can do or any volume allows.
+    What a compressed file holds is counted where the claim is more than a thousand times its size, as only a volume of next
+    to nothing can be.
     """
     packed = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
     with open(path, "rb") as file:
         start = file.read(2)
-    with packed.get(start, open)(path, "rb") as file:  # type: ignore[operator]
-        words = np.frombuffer(file.read(96).ljust(96, b"\0"), "<i4")
-    most = path.stat().st_size * (1100 if start in packed else 1)
-    claims = []
-    for ordered in (words, words.byteswap()):
-        x, y, z, extended = (max(0, int(ordered[i])) for i in (0, 1, 2, 23))
-        claims.append(1024 + extended + x * y * z // 2)  # no mode has less than half a byte a voxel
-    if min(claims) > most:
-        raise ValueError(f"the header claims at least {min(claims)} bytes, more than the file can hold")
+    opener = packed.get(start, open)
+    with opener(path, "rb") as file:  # type: ignore[operator]
+        header = file.read(1024).ljust(1024, b"\0")
+    order = {b"D": "<i4", b"\x11": ">i4"}.get(header[212:213])
+    if order is None:
+        return  # mrcfile says that the machine stamp is wrong
+    x, y, z, extended = (max(0, int(np.frombuffer(header, order)[i])) for i in (0, 1, 2, 23))
+    claim = 1024 + extended + x * y * z // 2  # no mode has less than half a byte a voxel
+    held = path.stat().st_size * (1000 if start in packed else 1)
+    if claim > held and start in packed:
+        with opener(path, "rb") as file:  # type: ignore[operator]
+            held = sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
+    if claim > held:
+        raise ValueError(f"the header claims at least {claim} bytes, more than the file holds")
 
 
 def check_new_file(path: str | Path, *, overwrite: bool, makes_folder: bool = True) -> None:
@@ -326,8 +332,10 @@ def _between_ones(volumes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
 
     A power of two rounds nothing; without it the squares of huge intensities overflow, and those of tiny ones vanish.
     """
+    if volumes.dtype in (torch.float16, torch.bfloat16):
+        volumes = volumes.float()
     low, high = (extreme(volumes, dim=(-3, -2, -1), keepdim=True) for extreme in (torch.amin, torch.amax))
-    exponent = torch.frexp(torch.maximum(-low, high).float()).exponent
+    exponent = torch.frexp(torch.maximum(-low, high)).exponent
     for part in (-exponent // 2, -exponent - (-exponent // 2)):  # 2^-exponent alone may be beyond the largest number
         factor = torch.ldexp(torch.ones_like(low), part)
         volumes, low, high = volumes * factor, low * factor, high * factor
@@ -340,13 +348,13 @@ def zscore(volumes: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     volumes : Tensor
-        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros.
+        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros, one with a NaN becomes NaN.
     """
-    volumes, low, high = _between_ones(volumes)
-    centred = volumes - volumes.mean(dim=(-3, -2, -1), keepdim=True)
+    scaled, low, high = _between_ones(volumes)
+    centred = scaled - scaled.mean(dim=(-3, -2, -1), keepdim=True)
     deviation = centred.square().mean(dim=(-3, -2, -1), keepdim=True).sqrt()
     # The mean of equal values is rounded, and what is left must not be made a variance of 1.
-    return torch.where(low < high, centred / deviation.clamp_min(1e-12), 0)
+    return torch.where(low == high, 0, centred / deviation.clamp_min(1e-12)).to(volumes.dtype)
 
 
 def unit_range(volumes: torch.Tensor) -> torch.Tensor:
@@ -355,10 +363,10 @@ def unit_range(volumes: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     volumes : Tensor
-        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros.
+        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros, one with a NaN becomes NaN.
     """
-    volumes, low, high = _between_ones(volumes)
-    return (volumes - low) / (high - low).clamp_min(1e-12)
+    scaled, low, high = _between_ones(volumes)
+    return ((scaled - low) / (high - low).clamp_min(1e-12)).to(volumes.dtype)
 
 
 def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
