@@ -58,7 +58,7 @@ def licences() -> list[dict[str, str]]:
     for entry in found:
         if entry["License"] == "UNKNOWN":
             entry["License"] = UNDECLARED.get(entry["Name"], "UNKNOWN")
-    return [entry for entry in found if entry["Name"] != "voxuda"]
+    return sorted((entry for entry in found if entry["Name"] != "voxuda"), key=lambda entry: entry["Name"].lower())
 
 
 def licence_page() -> str:

@@ -18,7 +18,7 @@ def built():
         pytest.skip("the book is not built: run `make book`")
 
 
-GENERATED = {"book/ledger", "api/index", "api/commands"}
+GENERATED = {"book/ledger", "book/licences", "api/index", "api/commands"}
 
 
 def chapters():
@@ -69,5 +69,5 @@ def test_no_page_says_thebe():
 @pytest.mark.parametrize("chapter", [c for c in chapters() if c.startswith("notebooks/")])
 def test_a_chapter_says_what_it_took(chapter):
     page = (HTML / f"{chapter}.html").read_text()
-    said = re.search(r"For this page: (\d+) s, (\d+\.\d) GB of memory, \d+ processor cores", page)
+    said = re.search(r"For this page: (\d+) s, \d+ times the calibration loop, (\d+\.\d) GB of memory, \d+ processor cores", page)
     assert said and float(said[2]) > 0

@@ -21,7 +21,8 @@ def test_conda_environment_is_the_same_as_make_venv():
     makefile = (ROOT / "Makefile").read_text()
     constraints, extras = re.search(r"pip install .*(-c \S+) -e '(\S+)'", makefile).groups()
     assert pins == {"pip": [constraints, f"-e {extras}"]}
-    optional = {"bench", "triton"}  # peers to time beside, and the GPU kernel; the tests bring their own triton
+    # Peers to time beside, what checks the pins, and the GPU kernel; the tests bring their own triton.
+    optional = {"bench", "supply", "triton"}
     assert set(re.findall(r"\w+", extras)) == set(PROJECT["project"]["optional-dependencies"]) - optional
 
 
