@@ -69,5 +69,6 @@ def test_no_page_says_thebe():
 @pytest.mark.parametrize("chapter", [c for c in chapters() if c.startswith("notebooks/")])
 def test_a_chapter_says_what_it_took(chapter):
     page = (HTML / f"{chapter}.html").read_text()
-    said = re.search(r"For this page: (\d+) s, \d+ times the calibration loop, (\d+\.\d) GB of memory, \d+ processor cores", page)
+    took = r"For this page: (\d+) s, \d+ times the calibration loop, (\d+\.\d) GB of memory, \d+ processor cores"
+    said = re.search(took, page)
     assert said and float(said[2]) > 0
