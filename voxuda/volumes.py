@@ -28,13 +28,7 @@ def shown(value: object) -> str:
 
 
 def check_types(options: object) -> None:
-    """Refuse a data class one of whose fields is not of the type that it is declared to have.
-
-    Raises
-    ------
-    InputError
-        Says which field, and what it may be.
-    """
+    """Refuse, by an ``InputError``, a data class that has a field of another type than declared; it says what that may be."""
     for name, kind in get_type_hints(type(options)).items():
         try:
             check_type(getattr(options, name), kind)
@@ -374,8 +368,8 @@ def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.
 
     What this does to the spectrum: every frequency below the Nyquist limit of both grids is kept unchanged, nothing is
     interpolated. Going to fewer voxels removes all frequencies at and beyond the new limit, and the old limit of an even grid
-    is dropped too; going to more voxels leaves the new high
-    frequencies exactly empty, so a noise level measured there is zero. The mean is kept. The box is taken as periodic.
+    is dropped too; going to more voxels leaves the new high frequencies exactly empty, so a noise level measured there is zero.
+    The mean is kept. The box is taken as periodic.
 
     Parameters
     ----------
