@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -14,9 +13,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from trust.interrupt import equal, in_child, outcome, prepare
+from trust.interrupt import equal, in_child, keep, outcome, prepare
 from voxuda import training
-from voxuda.runs import provenance, save_json
 from voxuda.volumes import InputError
 
 INSIDE = "VOXUDA_OWN_MOUNTS"
@@ -94,9 +92,7 @@ def main() -> int:
         return subprocess.run(command, env={**os.environ, INSIDE: "1"}).returncode
     with tempfile.TemporaryDirectory() as folder:
         found = trials(Path(folder), options.step)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_json({**found, "provenance": provenance()}, options.out)
-    print(json.dumps(found, indent=2))
+    keep(found, options.out)
     return 1 if found["different"] else 0
 
 

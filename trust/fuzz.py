@@ -25,9 +25,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from trust.interrupt import in_child, prepare
+from trust.interrupt import in_child, keep, prepare
 from voxuda import data, methods, runs, training, volumes
-from voxuda.runs import provenance, save_json
 from voxuda.volumes import InputError
 
 SECONDS = 20
@@ -288,8 +287,8 @@ def attempt(kind: Kind) -> str:
     return said if code == 0 else f"crash {code}"
 
 
-def trials(base: Path, cases: int, seed: int = 0, keep: Path | None = None) -> dict[str, dict[str, int]]:
-    """Read ``cases`` damaged files, of each kind as many; a file that is read wrongly is copied to ``keep``.
+def trials(base: Path, cases: int, seed: int = 0, wrong: Path | None = None) -> dict[str, dict[str, int]]:
+    """Read ``cases`` damaged files, of each kind as many; a file that is read wrongly is copied to ``wrong``.
 
     Returns
     -------
@@ -314,9 +313,9 @@ def trials(base: Path, cases: int, seed: int = 0, keep: Path | None = None) -> d
             counts[said if said in ("answer", "sentence") else "fault"] += 1
             if said not in ("answer", "sentence"):
                 print(f"{name}, case {case}: {said}", file=sys.stderr)
-                if keep:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(kind.path, keep / f"{case}-{kind.path.name}")
+                if wrong:
+                    wrong.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(kind.path, wrong / f"{case}-{kind.path.name}")
         kind.path.write_bytes(good)
         found[name] = dict(counts)
     return found
@@ -332,9 +331,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = trials(Path(folder), options.cases, options.seed, options.keep)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_json({"kinds": found, "seed": options.seed, "provenance": provenance()}, options.out)
-    print(json.dumps(found, indent=2))
+    keep({"kinds": found, "seed": options.seed}, options.out)
     return 1 if any(counts["fault"] for counts in found.values()) else 0
 
 

@@ -168,6 +168,13 @@ def trials(base: Path, by_time: int, every: int = 1, seed: int = 0) -> dict:
     return {"by_time": by_time, "by_change": changes, "kills": kills, "different": different}
 
 
+def keep(found: dict, out: Path) -> None:
+    """Print the figures of some trials, and write them with what made them."""
+    print(json.dumps(found, indent=2))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_json({**found, "provenance": provenance()}, out)
+
+
 def main() -> int:
     """Parse the command line, run the trials, and keep their figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -177,9 +184,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = trials(Path(folder), options.trials, options.every)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_json({**found, "provenance": provenance()}, options.out)
-    print(json.dumps(found, indent=2))
+    keep(found, options.out)
     return 1 if found["different"] else 0
 
 

@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save
 from voxuda import __version__, data, molecules, simulate, tiltseries
 from voxuda.data import Domain
 from voxuda.methods import VoxUDAOptions, method_class
-from voxuda.volumes import InputError, check_types, shown, write_atomically
+from voxuda.options import check_types
+from voxuda.volumes import InputError, write_atomically
 from voxuda.voxresnet import VoxResNet, target_batch_norm
 
 Scale = Literal["smoke", "laptop", "paper"]
@@ -105,8 +106,6 @@ class Config:
     vox_uda: VoxUDAOptions = field(default_factory=VoxUDAOptions)
 
     def __post_init__(self) -> None:
-        if self.scale not in get_args(Scale):
-            raise InputError(f"{shown(self.scale)}: no such scale; choose from {', '.join(SCALES)}.")
         check_types(self)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}; it must lie between 0 and 2^32 - 1.")

@@ -9,12 +9,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
 
 import mrcfile
 import numpy as np
 import torch
-from typeguard import TypeCheckError, check_type
 
 
 class InputError(Exception):
@@ -25,17 +23,6 @@ def shown(value: object) -> str:
     """A value from a file as a message shows it: printable, on one line, not too long."""
     text = str(value) if str(value).isprintable() else ascii(value)
     return text if len(text) <= 80 else f"{text[:60]} …"
-
-
-def check_types(options: object) -> None:
-    """Refuse, by an ``InputError``, a data class that has a field of another type than declared; it says what that may be."""
-    for name, kind in get_type_hints(type(options)).items():
-        try:
-            check_type(getattr(options, name), kind)
-        except TypeCheckError as error:
-            choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
-            right = f"choose from {', '.join(choices)}" if choices else f"it must be {getattr(kind, '__name__', kind)}"
-            raise InputError(f"{name} is {shown(getattr(options, name))}; {right}.") from error
 
 
 @dataclass(frozen=True)
@@ -159,7 +146,7 @@ def _check_claim(path: Path) -> None:
     order = {b"D": "<i4", b"\x11": ">i4"}.get(header[212:213])
     if order is None:
         return  # mrcfile says that the machine stamp is wrong
-    x, y, z, extended = (max(0, int(np.frombuffer(header, order)[i])) for i in (0, 1, 2, 23))
+    x, y, z, extended = (max(0, int(word)) for word in np.frombuffer(header, order)[[0, 1, 2, 23]])
     claim = 1024 + extended + x * y * z // 2  # no mode has less than half a byte a voxel
     held = path.stat().st_size * (1000 if start in packed else 1)
     if claim > held and start in packed:
@@ -218,8 +205,7 @@ def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); free some space or choose a writable folder.") from error
+        raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -236,9 +222,12 @@ def append_line(line: str, path: str | Path) -> None:
         with open(path, "a") as file:
             file.write(line + "\n")
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose a writable folder."
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str | Path, error: OSError) -> InputError:
+    reason = error.strerror or error
+    return InputError(f"{path}: cannot be written ({reason}); free some space or choose a writable folder.")
 
 
 def write_mrc(

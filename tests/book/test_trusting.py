@@ -27,8 +27,9 @@ def test_no_trial_found_a_fault():
     assert sum(sum(counts.values()) for counts in kinds.values()) >= 1000
     assert all(counts["fault"] == 0 for counts in kinds.values())
     assert all(run["failed"] == 0 and run["passed"] > 500 for run in found["versions"]["runs"])
-    commits = [record["provenance"]["commit"] for name, record in found.items() if name != "versions"]
-    assert not any(commit.endswith("dirty") for commit in commits)
+    made = [record["provenance"] for name, record in found.items() if name != "versions"]
+    assert not any(by["commit"].endswith("dirty") for by in made)
+    assert len({by["processor"] for by in made}) == 1, "the page names one machine"
 
 
 def test_every_licence_is_known_and_none_forbids():

@@ -13,8 +13,9 @@ from voxuda.bilateral import Gradient, bilateral_filter, improved_bilateral_filt
 from voxuda.losses import consistency_loss, segmentation_loss
 from voxuda.methods.base import AdversarialMethod, Batch, supervised_pass
 from voxuda.noise import Average, Kind, Reading, generate_noise, ngm_denoise, noise_level
+from voxuda.options import check_types
 from voxuda.teacher import Teacher, balanced_labels, confident_labels
-from voxuda.volumes import InputError, check_types, unit_range, zscore
+from voxuda.volumes import InputError, unit_range, zscore
 
 
 @dataclass(frozen=True)
