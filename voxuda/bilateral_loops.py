@@ -1,138 +1,225 @@
-"""The bilateral filters as compiled loops: what a processor does with the rows of ``bilateral``, several times faster.
+"""The bilateral filters as compiled loops: what a processor does with the rows of ``bilateral``, many times faster.
 
 Compiled once, by numba, for all shapes, and kept on disk. A volume with its border is one long row, in which a neighbour is
-always the same number of steps away; the row is worked through in pieces that stay in a processor's cache, and what wraps
-around an edge meets only voxels of the border.
+always the same number of steps away. Sixteen voxels are worked on at once, in the lanes of a vector, and all their neighbours
+are added up before anything is written. Compilers make such vectors of simple loops only, so here they are asked for by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from math import e, log2
+from math import e, log2, sqrt
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 from llvmlite import ir
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-PIECE = 4096
-"""Voxels worked on at a time."""
+LANES = 16
+"""Voxels worked on at once: a vector of AVX-512, two of AVX, four of NEON."""
 
 SLAB = 32
 """Slices that a thread takes at once: few enough for a cache, enough that those of the halo hardly count."""
 
-# 2^f on [-1/2, 1/2]: interpolation in six Chebyshev points, constant term first; relative error 1e-7 before rounding.
-_C0, _C1, _C2, _C3, _C4, _C5 = (
-    np.float32(c) for c in (1.00000008, 0.693147188, 0.240221075, 0.0555035711, 0.00967603192, 0.00133908634)
-)
+# 2^f on [-1/2, 1/2]: interpolation in six Chebyshev points, highest power first; relative error 1e-7 before rounding.
+_POLYNOMIAL = (0.00133908634, 0.00967603192, 0.0555035711, 0.240221075, 0.693147188, 1.00000008)
 
-# Of fast mathematics only that a product and a sum may be rounded at once.
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_ROUNDS = 1.5 * 2.0**23
+"""Added to a small float32, it leaves no bits for a fraction: the last ones are the whole part."""
+
+_FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
+_FUSED = ("contract",)  # a product and a sum may be rounded at once
+
+_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+class _Lanes:
+    """Numbers in the lanes of a vector, while code is generated: an operator emits its instruction."""
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder, self.value = builder, value
+
+    def _with(self, instruction: Callable, other: _Lanes | float) -> _Lanes:
+        right = other.value if isinstance(other, _Lanes) else _constant(other)
+        return _Lanes(self.builder, instruction(self.value, right, flags=_FUSED))
+
+    def __add__(self, other: _Lanes | float) -> _Lanes:
+        return self._with(self.builder.fadd, other)
+
+    def __sub__(self, other: _Lanes | float) -> _Lanes:
+        return self._with(self.builder.fsub, other)
+
+    def __mul__(self, other: _Lanes | float) -> _Lanes:
+        return self._with(self.builder.fmul, other)
+
+    def __truediv__(self, other: _Lanes | float) -> _Lanes:
+        return self._with(self.builder.fdiv, other)
+
+
+def _constant(number: float) -> ir.Constant:
+    return ir.Constant(_FLOATS, [float(np.float32(number))] * LANES)
+
+
+def _in_all(builder: ir.IRBuilder, scalar: ir.Value) -> _Lanes:
+    """One number in every lane."""
+    first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    return _Lanes(builder, builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES)))
+
+
+class _Row:
+    """A float32 array ``(N,)``, while code is generated: read and written a vector at a time."""
+
+    def __init__(self, builder: ir.IRBuilder, data: ir.Value) -> None:
+        self.builder, self.data = builder, data
+
+    def _at(self, place: ir.Value) -> ir.Value:
+        return self.builder.bitcast(self.builder.gep(self.data, [place]), _FLOATS.as_pointer())
+
+    def __getitem__(self, place: ir.Value) -> _Lanes:
+        return _Lanes(self.builder, self.builder.load(self._at(place), align=4))
+
+    def __setitem__(self, place: ir.Value, lanes: _Lanes) -> None:
+        self.builder.store(lanes.value, self._at(place), align=4)
+
+
+def _exp2_below_0(x: _Lanes) -> _Lanes:
+    """2^x for x ≤ 0: a polynomial times a whole power of two, which is added to the exponent bits; below -100 it is 2^-100."""
+    builder = x.builder
+    x = _Lanes(builder, builder.select(builder.fcmp_ordered("<", x.value, _constant(-100)), _constant(-100), x.value))
+    rounded = x + _ROUNDS
+    f = x - (rounded - _ROUNDS)
+    power = _Lanes(builder, _constant(_POLYNOMIAL[0]))
+    for coefficient in _POLYNOMIAL[1:]:
+        power = power * f + coefficient
+    exponent = builder.shl(builder.bitcast(rounded.value, _INTS), ir.Constant(_INTS, [23] * LANES))
+    return _Lanes(builder, builder.bitcast(builder.add(builder.bitcast(power.value, _INTS), exponent), _FLOATS))
+
+
+def _rows(context: Any, builder: ir.IRBuilder, kind: Any, argument: ir.Value) -> list[_Row]:
+    """The rows of an argument that is an array or a tuple of arrays."""
+    kinds, arguments = (
+        ([kind], [argument]) if not hasattr(kind, "count") else (list(kind), cgutils.unpack_tuple(builder, argument))
+    )
+    return [_Row(builder, context.make_array(k)(context, builder, a).data) for k, a in zip(kinds, arguments, strict=True)]
 
 
 @intrinsic
-def _float_of_bits(_, bits):  # type: ignore[no-untyped-def]
-    """The float32 that has the bits of an int32."""
+def _exp2_of_lanes(_: Any, x: Any, at: Any, out: Any) -> Any:
+    """Write 2^x from ``at`` on."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.bitcast(arguments[0], ir.FloatType())
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        given, written = (_rows(context, builder, signature.args[i], arguments[i])[0] for i in (0, 2))
+        written[arguments[1]] = _exp2_below_0(given[arguments[1]])
+        return context.get_dummy_value()
 
-    return numba.types.float32(numba.types.int32), generate
-
-
-@_compile
-def exp2_below_0(x: np.float32) -> np.float32:
-    """2^x for x ≤ 0: a polynomial times a whole power of two; below -100 it stays at 2^-100.
-
-    The whole power is written straight into the exponent bits, so nothing is called and a compiler can make vectors of it.
-    """
-    x = max(x, np.float32(-100))
-    whole = np.floor(x + np.float32(0.5))
-    f = x - whole
-    power = ((((_C5 * f + _C4) * f + _C3) * f + _C2) * f + _C1) * f + _C0
-    return power * _float_of_bits(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))  # type: ignore[call-arg]
+    return numba.void(x, at, out), generate
 
 
-@_compile
-def _weights_of_one(weights, here, there, nearness, scale):  # type: ignore[no-untyped-def]
-    for i in range(len(weights)):
-        change = there[i] - here[i]
-        weights[i] = exp2_below_0(nearness - scale * change * change)
+@intrinsic
+def _mean_of_lanes(_: Any, values: Any, features: Any, at: Any, steps: Any, nearness: Any, out: Any, place: Any) -> Any:
+    """Eq 8 for the voxels from ``at`` on, written from ``place`` on; a step is gone forwards and backwards."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        rows = [_rows(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 5)]
+        (value,), feature, (mean,) = rows
+        here, place = arguments[2], arguments[6]
+        step, near = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (3, 4))
+        mine = [row[here] for row in feature]
+        total = cgutils.alloca_once_value(builder, value[here].value)  # q = p has weight 1
+        weights = cgutils.alloca_once_value(builder, _constant(1))
+        with cgutils.for_range(builder, cgutils.unpack_tuple(builder, step.shape)[0]) as loop:
+            length = builder.load(builder.gep(step.data, [loop.index]))
+            exponent = _in_all(builder, builder.load(builder.gep(near.data, [loop.index])))
+            for there in (builder.add(here, length), builder.sub(here, length)):
+                x = exponent
+                for row, p in zip(feature, mine, strict=True):
+                    change = row[there] - p
+                    x = x - change * change
+                w = _exp2_below_0(x)
+                builder.store((_Lanes(builder, builder.load(weights)) + w).value, weights)
+                builder.store((w * value[there] + _Lanes(builder, builder.load(total))).value, total)
+        mean[place] = _Lanes(builder, builder.load(total)) / _Lanes(builder, builder.load(weights))
+        return context.get_dummy_value()
+
+    return numba.void(values, features, at, steps, nearness, out, place), generate
 
 
-@_compile
-def _weights_of_three(weights, here0, here1, here2, there0, there1, there2, nearness, scale):  # type: ignore[no-untyped-def]
-    for i in range(len(weights)):
-        change0, change1, change2 = there0[i] - here0[i], there1[i] - here1[i], there2[i] - here2[i]
-        square = change0 * change0 + change1 * change1 + change2 * change2
-        weights[i] = exp2_below_0(nearness - scale * square)
+@intrinsic
+def _sobel_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, scale: Any, gradient: Any) -> Any:
+    """Sobel responses along z, y and x of the voxels from ``at`` on, times ``scale``."""
 
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        (value,) = _rows(context, builder, signature.args[0], arguments[0])
+        along_z, along_y, along_x = _rows(context, builder, signature.args[5], arguments[5])
+        here, line, slice_ = arguments[1:4]
+        scale = _in_all(builder, arguments[4])
 
-@_compile
-def _add(total, sums, weights, values):  # type: ignore[no-untyped-def]
-    for i in range(len(weights)):
-        sums[i] += weights[i]
-        total[i] += weights[i] * values[i]
+        def moved(place: ir.Value, step: ir.Value, n: int) -> ir.Value:
+            return {-1: builder.sub, 1: builder.add}[n](place, step) if n else place
 
+        def smooth(before: _Lanes, middle: _Lanes, after: _Lanes) -> _Lanes:
+            return middle * 2.0 + before + after
 
-@_compile
-def _mean_of_row(values, feature0, feature1, feature2, three, nearness, scale, steps, total, sums):  # type: ignore[no-untyped-def]
-    """Eq 8 for a row ``(N,)`` with one or three features: each pair is weighed once and added at both of its ends."""
-    buffer = np.empty(PIECE, np.float32)
-    end = len(values) - steps[-1]
-    for start in range(0, end, PIECE):
-        n = min(PIECE, end - start)
-        weights, here = buffer[:n], slice(start, start + n)
-        for k in range(len(steps)):
-            there = slice(start + steps[k], start + steps[k] + n)
-            if three:
-                _weights_of_three(
-                    weights, feature0[here], feature1[here], feature2[here],
-                    feature0[there], feature1[there], feature2[there], nearness[k], scale,
-                )  # fmt: skip
-            else:
-                _weights_of_one(weights, feature0[here], feature0[there], nearness[k], scale)
-            _add(total[here], sums[here], weights, values[there])
-            _add(total[there], sums[there], weights, values[here])
+        one = ir.Constant(here.type, 1)
+        smooth_yx, slope_y, slope_x = [], [], []
+        for dz in (-1, 0, 1):
+            smooth_x, slope = [], []
+            for dy in (-1, 0, 1):
+                middle = moved(moved(here, slice_, dz), line, dy)
+                before, after = value[moved(middle, one, -1)], value[moved(middle, one, 1)]
+                smooth_x.append(smooth(before, value[middle], after))
+                slope.append(after - before)
+            smooth_yx.append(smooth(*smooth_x))
+            slope_y.append(smooth_x[2] - smooth_x[0])
+            slope_x.append(smooth(*slope))
+        along_z[here] = scale * (smooth_yx[2] - smooth_yx[0])
+        along_y[here] = scale * smooth(*slope_y)
+        along_x[here] = scale * smooth(*slope_x)
+        return context.get_dummy_value()
 
-
-@_compile
-def _smooth(before, here, after, smooth):  # type: ignore[no-untyped-def]
-    """(1, 2, 1) across three rows."""
-    for i in range(len(here)):
-        smooth[i] = before[i] + after[i] + np.float32(2) * here[i]
-
-
-@_compile
-def _smooth_and_slope(before, here, after, smooth, slope):  # type: ignore[no-untyped-def]
-    """(1, 2, 1) and (-1, 0, 1) across three rows."""
-    for i in range(len(here)):
-        smooth[i] = before[i] + after[i] + np.float32(2) * here[i]
-        slope[i] = after[i] - before[i]
+    return numba.void(values, at, width, plane, scale, gradient), generate
 
 
 @_compile
-def _sobel_of_row(values, width, plane, along_z, along_y, along_x):  # type: ignore[no-untyped-def]
-    """Sobel responses ``(N,)`` of a row ``(N,)``; a slice, a line and a voxel at each end stay as they are."""
-    smooth_x, slope_x = np.empty((2, PIECE + 2 * width), np.float32)
-    smooth, slope_y, smooth_slope_x = np.empty((3, 3, PIECE), np.float32)
-    first, last = plane + width + 1, len(values) - plane - width - 1
-    for start in range(first, last, PIECE):
-        n = min(PIECE, last - start)
-        m = n + 2 * width
-        for p in range(3):  # the slice before, this one, and the one after
-            a = start + (p - 1) * plane - width
-            _smooth_and_slope(
-                values[a - 1 : a - 1 + m], values[a : a + m], values[a + 1 : a + 1 + m], smooth_x[:m], slope_x[:m]
-            )
-            _smooth_and_slope(smooth_x[:n], smooth_x[width : width + n], smooth_x[2 * width : m], smooth[p, :n], slope_y[p, :n])
-            _smooth(slope_x[:n], slope_x[width : width + n], slope_x[2 * width : m], smooth_slope_x[p, :n])
-        here = slice(start, start + n)
-        along_z[here] = smooth[2, :n] - smooth[0, :n]
-        _smooth(slope_y[0, :n], slope_y[1, :n], slope_y[2, :n], along_y[here])
-        _smooth(smooth_slope_x[0, :n], smooth_slope_x[1, :n], smooth_slope_x[2, :n], along_x[here])
+def exp2_below_0(x: np.ndarray) -> np.ndarray:
+    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it; below -100 it stays at 2^-100."""
+    padded, result = np.zeros((2, len(x) + LANES), np.float32)
+    padded[: len(x)] = x
+    for at in range(0, len(x), LANES):
+        _exp2_of_lanes(padded, at, result)  # type: ignore[call-arg]
+    return result[: len(x)]
+
+
+# Where a line is no multiple of the lanes, the last vector writes beyond it. What it writes there is written again, rightly,
+# with the next line; after the last line there are lanes to spare.
+
+
+@_compile
+def _mean_of_slab(values, features, slab, border, steps, nearness):  # type: ignore[no-untyped-def]
+    depth, height, width = slab
+    inner = depth - 2 * border[0], height - 2 * border[1], width - 2 * border[2]
+    mean = np.empty(inner[0] * inner[1] * inner[2] + LANES, np.float32)
+    for z in range(inner[0]):
+        for y in range(inner[1]):
+            at = ((z + border[0]) * height + y + border[1]) * width + border[2]
+            place = (z * inner[1] + y) * inner[2]
+            for x in range(0, inner[2], LANES):
+                _mean_of_lanes(values, features, at + x, steps, nearness, mean, place + x)  # type: ignore[call-arg]
+    return mean[:-LANES].reshape(inner)
+
+
+@_compile
+def _sobel_of_slab(values, slab, scale, gradient):  # type: ignore[no-untyped-def]
+    """Fills three rows; a voxel at each end of each axis stays without sense."""
+    depth, height, width = slab
+    plane = height * width
+    for at in range(plane + width + 1, (depth - 1) * plane - width - 1, LANES):
+        _sobel_of_lanes(values, at, width, plane, scale, gradient)  # type: ignore[call-arg]
 
 
 # --- for tensors ---------------------------------------------------------------------------------------------------
@@ -170,25 +257,25 @@ def weighted_mean(
     offsets = [offset for offset in product(range(-radius, radius + 1), repeat=3) if offset > (0, 0, 0)]
     steps = np.array([(z * height + y) * width + x for z, y, x in offsets])
     nearness = np.array([-(z * z + y * y + x * x) * log2(e) / (2 * sigma_d**2) for z, y, x in offsets], np.float32)
-    scale = np.float32(log2(e) / (2 * sigma_r**2))
+    scale = np.float32(sqrt(log2(e) / 2) / sigma_r)  # of features: the exponent is then a squared distance
     result = torch.empty(len(values), 1, *(n - 2 * border for n in values.shape[2:]))
     volumes, means = values.contiguous().numpy(), result.numpy()
     given = None if features is None else features.contiguous().numpy()
     halo = radius if features is not None else radius + 1
-    inside = slice(border, -border)
+
+    def row(slab: np.ndarray) -> np.ndarray:
+        return np.concatenate([slab.ravel(), np.zeros(2 * LANES, np.float32)])
 
     def work(b: int, first: int, last: int) -> None:
-        slab = slice(first + border - halo, last + border + halo)
-        row = volumes[b, 0, slab].ravel()
+        here = slice(first + border - halo, last + border + halo)
+        slab = volumes[b, 0, here]
+        mine = row(slab)
         if given is None:
-            mine = np.zeros((3, len(row)), np.float32)
-            _sobel_of_row(row, width, height * width, *mine)
+            feature = tuple(np.empty((3, len(mine)), np.float32))
+            _sobel_of_slab(mine, slab.shape, scale, feature)
         else:
-            mine = given[b, :, slab].reshape(given.shape[1], -1)
-        total, sums = row.copy(), np.ones_like(row)  # q = p has weight 1
-        _mean_of_row(row, mine[0], mine[-2 % len(mine)], mine[-1], len(mine) == 3, nearness, scale, steps, total, sums)
-        total /= sums
-        means[b, 0, first:last] = total.reshape(-1, height, width)[halo:-halo, inside, inside]
+            feature = tuple(scale * row(volume[here]) for volume in given[b])
+        means[b, 0, first:last] = _mean_of_slab(mine, feature, slab.shape, (halo, border, border), steps, nearness)
 
     depth = result.shape[2]
     slabs = [(b, a, min(a + SLAB, depth)) for b in range(len(values)) for a in range(0, depth, SLAB)]
