@@ -41,7 +41,7 @@ def fingerprint(notebook: Path, parameters: dict) -> str:
     for cell in nbformat.read(notebook, as_version=4).cells:
         digest.update(repr((cell.cell_type, cell.source, cell.metadata.get("tags"), cell.metadata.get("mystnb"))).encode())
     package = [p for p in (ROOT / "voxuda").rglob("*") if p.suffix in (".py", ".npz")]
-    results = [p for p in (ROOT / "results").rglob("*") if p.suffix in (".json", ".safetensors")]
+    results = [p for p in (ROOT / "results").rglob("*") if p.suffix in (".json", ".jsonl", ".safetensors")]
     for path in [ROOT / "constraints.txt", *sorted(package), *sorted(results)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -146,10 +146,23 @@ def page(executed: Path, out: Path, documented: set[str]) -> None:
     nbformat.write(content, out)
 
 
+def launch_buttons(repository: str | None) -> str:
+    """Settings for buttons that open a chapter on a Binder, and the repository; only who publishes knows its address."""
+    if not repository:
+        return ""
+    if not repository.startswith("https://"):
+        raise SystemExit(f"VOXUDA_REPOSITORY is {repository}; it must be the repository's https address.")
+    return (
+        f"repository:\n  url: {repository}\n  branch: main\n  path_to_book: ''\n"
+        "launch_buttons:\n  notebook_interface: jupyterlab\n  binderhub_url: https://mybinder.org\n"
+    )
+
+
 def assemble(notebooks: list[Path], source: Path) -> None:
     """Put everything but the notebooks where Sphinx finds it: settings, written pages, generated pages and parts of pages."""
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, source / name)
+    shutil.copy(ROOT / "_toc.yml", source)
+    settings = (ROOT / "_config.yml").read_text() + launch_buttons(os.environ.get("VOXUDA_REPOSITORY"))
+    (source / "_config.yml").write_text(settings)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     shutil.copytree(ROOT / "book" / "_ext", source / "book" / "_ext", dirs_exist_ok=True)
     shutil.copy(ROOT / "CITATION.cff", source / "book")

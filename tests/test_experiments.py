@@ -11,7 +11,7 @@ import torch
 
 from voxuda import data, evaluation, experiments, molecules, report, simulate, tables
 from voxuda.cli import main
-from voxuda.runs import load_network
+from voxuda.runs import SCALES, load_network
 from voxuda.volumes import InputError
 
 
@@ -210,6 +210,13 @@ def test_results_are_shown_beside_the_papers_and_kept(everything, tmp_path, caps
     assert main(["results", "keep", str(everything), "--into", "results/smoke"]) == 0
     assert capsys.readouterr().out.startswith("0 summaries copied")
     kept = tmp_path / "results" / "smoke" / "dann" / "seed-0" / "summary.json"
+    course = experiments.curve(kept.parent)
+    assert [line["epoch"] for line in course] == list(range(1, SCALES["smoke"]["epochs"] + 1))
+    assert {"seg", "dis", "iou", "learning_rate"} <= {*course[0]}
+    assert course == experiments.curve(everything / "dann" / "seed-0")
+    best = max(course, key=lambda line: line["iou"])
+    assert json.loads(kept.read_text())["oracle"] == {"epoch": best["epoch"], "iou": best["iou"]}
+    assert experiments.curve(tmp_path / "none") == [], "no log was kept"
     kept.write_text(kept.read_text() + " ")
     assert main(["results", "keep", str(everything), "--into", "results/smoke"]) == 2
     assert "another run is kept there" in capsys.readouterr().err

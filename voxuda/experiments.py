@@ -173,9 +173,7 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
 
 def _summarise(config: Config, folder: Path, report: dict) -> dict:
     """What a table keeps of a run."""
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    oracle = folder / "oracle.jsonl"  # missing where the run was trained otherwise
-    watched = [json.loads(line) for line in oracle.read_text().splitlines()] if oracle.exists() else []
+    log, watched = _lines(folder / "log.jsonl"), _lines(folder / "oracle.jsonl")
     kept = {
         kind: {
             "iou": s["overall"]["iou"],
@@ -197,6 +195,25 @@ def _summarise(config: Config, folder: Path, report: dict) -> dict:
         "oracle": max(watched, key=lambda line: line["iou"], default=None),
         **kept,
     }
+
+
+def _lines(path: Path) -> list[dict]:
+    """What is logged; nothing where there is no log, as in a run that was trained otherwise."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def curve(folder: Path) -> list[dict]:
+    """How a run went, epoch by epoch, from its ``log.jsonl`` and ``oracle.jsonl``.
+
+    Returns
+    -------
+    list of dict
+        For each epoch its number, from 1, the ``learning_rate``, the mean of each loss, and the ``iou`` of the test samples
+        with batch norm statistics of the target; empty where no log was kept.
+    """
+    after = {line["epoch"]: line["iou"] for line in _lines(folder / "oracle.jsonl")}
+    epochs = [{**line, "epoch": line["epoch"] + 1} for line in _lines(folder / "log.jsonl")]
+    return [{**line, "iou": after[line["epoch"]]} for line in epochs if line["epoch"] in after]
 
 
 _ANYWHERE = dict(device=None, precision=None)

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
+import build
+
+ROOT = build.ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -167,10 +171,23 @@ def test_stored_weights_load():
         runs.load_network(folder)
 
 
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
+
+
 def test_the_workflow_may_only_read_but_for_publishing():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
-    assert workflow["permissions"] == {"contents": "read"}
-    assert "permissions" not in workflow["jobs"]["test"]
-    assert workflow["jobs"]["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
-    assert any(step.get("run") == ".ci/run" for step in workflow["jobs"]["test"]["steps"]), "it runs what the README says"
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    assert "permissions" not in WORKFLOW["jobs"]["test"]
+    assert WORKFLOW["jobs"]["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert any(step.get("run") == ".ci/run" for step in WORKFLOW["jobs"]["test"]["steps"]), "it runs what the README says"
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_launch_buttons_know_the_address_of_who_publishes():
+    step = next(s for s in WORKFLOW["jobs"]["test"]["steps"] if s.get("run") == ".ci/run")
+    assert step["env"] == {"VOXUDA_REPOSITORY": "${{ github.server_url }}/${{ github.repository }}"}
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text() + build.launch_buttons("https://github.com/a/b"))
+    assert settings["repository"] == {"url": "https://github.com/a/b", "branch": "main", "path_to_book": ""}
+    assert settings["launch_buttons"]["binderhub_url"] == "https://mybinder.org" and "thebe" not in settings["launch_buttons"]
+    assert build.launch_buttons(None) == "" == build.launch_buttons(""), "a private book has none"
+    with pytest.raises(SystemExit, match="must be the repository's https address"):
+        build.launch_buttons("git@github.com:a/b")

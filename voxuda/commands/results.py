@@ -65,7 +65,7 @@ class Show:
 
 @dataclasses.dataclass
 class Keep:
-    """Copy the summaries of finished runs, a few kilobytes each, into a folder that can be committed.
+    """Copy the summaries and logs of finished runs, a few kilobytes each, into a folder that can be committed.
 
     Example: voxuda results keep runs/laptop --into results/laptop
 
@@ -76,7 +76,7 @@ class Keep:
     runs: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUNS")]
     """Folder of `voxuda reproduce`."""
     into: Path
-    """Folder that gets ROW/seed-K/summary.json."""
+    """Folder that gets ROW/seed-K/summary.json, log.jsonl and oracle.jsonl."""
     weights: tuple[str, ...] = ()
     """Rows whose first seed keeps its weights too, as bfloat16."""
 
@@ -94,6 +94,9 @@ class Keep:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, kept)
                 copied += 1
+            for log in (path.with_name(name) for name in ("log.jsonl", "oracle.jsonl")):
+                if log.exists():
+                    shutil.copyfile(log, kept.with_name(log.name))
         print(f"{copied} summaries copied into {self.into}, {len(found) - copied} were there")
         for row in self.weights:
             first = min((p.parent for p in found if p.parts[-3] == row), default=None, key=lambda p: int(p.name[5:]))
