@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+
+import numba
 import numpy as np
 import pytest
 import torch
@@ -9,15 +14,16 @@ from voxuda import bilateral, bilateral_loops
 from voxuda.bilateral_loops import exp2_below_0
 
 REFLECT = dict(mode="reflect")
+NOT_NUMBERS = np.array([0x7FC00000, 0x7FC00001, 0x7FC00080, 0xFFC00000, 0xFFFFFFFF], np.uint32).view(np.float32)
+"""A NaN has many faces: the last is memory filled with ones."""
 
 
 def test_exponential_has_the_stated_error():
     x = np.concatenate([-100 * np.random.default_rng(0).random(20_000), -np.arange(101.0)]).astype(np.float32)
     found = exp2_below_0(x).astype(np.float64)
     assert len(found) == len(x) and np.abs(found / np.exp2(x.astype(np.float64)) - 1).max() < 5e-7
-    smallest = np.float32(2.0**-100) * exp2_below_0(np.zeros(1, np.float32))
-    assert (exp2_below_0(np.array([-101, -1e30, -np.inf], np.float32)) == smallest).all()
-    assert np.isnan(exp2_below_0(np.array([np.nan], np.float32))).all() and len(exp2_below_0(x[:0])) == 0
+    assert (exp2_below_0(np.array([-101, -1e30, -np.inf], np.float32)) == 0).all() and len(exp2_below_0(x[:0])) == 0
+    assert np.isnan(exp2_below_0(NOT_NUMBERS)).all()
 
 
 @settings(max_examples=15, deadline=None)
@@ -64,16 +70,56 @@ def test_slabs_and_threads_change_nothing(generator, monkeypatch):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
-def test_a_strided_volume_and_one_that_is_not_a_number(generator):
+def test_a_strided_volume(generator):
     x = torch.rand(1, 1, 8, 9, 10, generator=generator)
     turned = x.transpose(2, 4).contiguous().transpose(2, 4)
     assert torch.equal(bilateral.improved_bilateral_filter(turned), bilateral.improved_bilateral_filter(x))
-    x[0, 0, 4, 4, 4] = torch.nan
+
+
+@pytest.mark.parametrize("odd", [*NOT_NUMBERS, np.float32(np.inf), np.float32(-np.inf)])
+def test_a_voxel_that_is_no_number_spreads_as_in_the_equation(generator, odd):
+    x = torch.rand(1, 1, 8, 9, 10, generator=generator)
+    x[0, 0, 4, 4, 4] = torch.from_numpy(np.array([odd]))[0]
     plain, improved = bilateral.bilateral_filter(x), bilateral.improved_bilateral_filter(x)
-    assert torch.equal(plain.isnan(), bilateral.reference_filter(x, pad(x, [1] * 6, **REFLECT), 120.0, 1.2).isnan())
+    neighbours = bilateral.reference_filter(x, pad(x, [1] * 6, **REFLECT), 120.0, 1.2).isnan()
+    neighbours[0, 0, 4, 4, 4] = False  # q = p has weight 1 here, and in the equation exp(-(inf - inf)²), which is no number
+    assert torch.equal(plain.isnan() & neighbours, neighbours) and neighbours.sum() == 26
+    assert not plain[0, 0, 4, 4, 4].isfinite() and plain.isfinite().sum() == x.numel() - 27, "no further than its neighbours"
     gradient = bilateral.gradients(x.double(), 1)
     assert torch.equal(improved.isnan(), bilateral.reference_filter(x, gradient, 120.0, 1.2).isnan())
-    assert plain[0, 0, 3:6, 3:6, 3:6].isnan().all() and plain.isnan().sum() == 27, "it spreads to its neighbours, no further"
+
+
+def test_features_of_other_sides_or_types_are_refused(generator):
+    x = torch.rand(1, 1, 8, 9, 10, generator=generator)
+    with pytest.raises(ValueError, match="must be alike"):
+        bilateral_loops.weighted_mean(x, x[..., :-1], 1, 1, 120.0, 1.2)
+    with pytest.raises(numba.errors.TypingError, match="not float32"):
+        bilateral_loops.weighted_mean(x, x.double(), 1, 1, 120.0, 1.2)
+
+
+def test_smallest_volumes_and_a_wide_window(generator):
+    for side, window in ((4, 3), (5, 5), (6, 7), (35, 7)):
+        x, radius = torch.rand(2, 1, side, side, side + 1, generator=generator), window // 2
+        expected = bilateral.reference_filter(x, bilateral.gradients(x.double(), radius), 1.5, 0.3, window)
+        found = bilateral.improved_bilateral_filter(x, 1.5, 0.3, window)
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_without_vectors_and_without_a_cache_it_is_the_same(generator, tmp_path):
+    """The plainest processor that numba knows, and no folder that it may write to."""
+    x = torch.rand(1, 1, 8, 9, 10, generator=generator)
+    torch.save(x, tmp_path / "x.pt")
+    program = (
+        "import sys, numba.core.caching as caching; caching.CompileResultCacheImpl._locator_classes = []\n"
+        "import torch; from voxuda import bilateral\n"
+        "x = torch.load(sys.argv[1])\n"
+        "torch.save([bilateral.bilateral_filter(x), bilateral.improved_bilateral_filter(x)], sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "x.pt"), str(tmp_path / "y.pt")]
+    subprocess.run(command, env={**os.environ, "NUMBA_CPU_NAME": "generic"}, check=True)
+    here = bilateral.bilateral_filter(x), bilateral.improved_bilateral_filter(x)
+    for a, b in zip(torch.load(tmp_path / "y.pt"), here, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
 def test_other_numbers_go_by_rows(generator):

@@ -18,13 +18,17 @@ CHUNK = 65536
 """Voxels worked on at a time: few enough for a cache, enough that a step costs more than calling it."""
 
 
+SMALLEST = 1e-15
+"""Least width of a kernel: float32 has its square, and the inverse of that."""
+
+
 def _check(volumes: torch.Tensor, window: int, sigma_d: float, sigma_r: float) -> int:
     if volumes.ndim != 5 or volumes.shape[1] != 1:
         raise InputError(f"shape {tuple(volumes.shape)} is not a batch of volumes; give (B, 1, D, H, W).")
     if window < 3 or window % 2 == 0:
         raise InputError(f"window is {window}; it must be odd and at least 3.")
-    if sigma_d <= 0 or sigma_r <= 0:
-        raise InputError(f"sigma_d is {sigma_d} and sigma_r is {sigma_r}; both must be positive.")
+    if not (SMALLEST <= sigma_d <= 1 / SMALLEST and SMALLEST <= sigma_r <= 1 / SMALLEST):
+        raise InputError(f"sigma_d is {sigma_d} and sigma_r is {sigma_r}; both must be positive, from {SMALLEST} to 1e15.")
     if min(volumes.shape[2:]) < window // 2 + 3:
         raise InputError(f"shape {tuple(volumes.shape)} is too small for window {window}; sides must exceed the padding.")
     return window // 2

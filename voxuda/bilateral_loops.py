@@ -1,4 +1,4 @@
-"""The bilateral filters as compiled loops: what a processor does with the rows of ``bilateral``, many times faster.
+"""The bilateral filters as compiled loops, for float32 on a processor, where they are several times as fast as rows.
 
 Compiled once, by numba, for all shapes, and kept on disk. A volume with its border is one long row, in which a neighbour is
 always the same number of steps away. Sixteen voxels are worked on at once, in the lanes of a vector, and all their neighbours
@@ -24,18 +24,24 @@ LANES = 16
 """Voxels worked on at once: a vector of AVX-512, two of AVX, four of NEON."""
 
 SLAB = 32
-"""Slices that a thread takes at once: few enough for a cache, enough that those of the halo hardly count."""
+"""Slices that a thread takes at once: enough that those of the halo hardly count, and large volumes are shared evenly."""
 
 # 2^f on [-1/2, 1/2]: interpolation in six Chebyshev points, highest power first; relative error 1e-7 before rounding.
 _POLYNOMIAL = (0.00133908634, 0.00967603192, 0.0555035711, 0.240221075, 0.693147188, 1.00000008)
 
-_ROUNDS = 1.5 * 2.0**23
-"""Added to a small float32, it leaves no bits for a fraction: the last ones are the whole part."""
+_ROUNDS = 1.5 * 2.0**23 + 127
+"""Added to a float32 below 2^22, it leaves no bits for a fraction: the last eight are the whole part, as an exponent has it."""
 
 _FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
 _FUSED = ("contract",)  # a product and a sum may be rounded at once
 
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+def _compile(function: Callable) -> Any:
+    options: Any = dict(nogil=True, error_model="numpy")
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no folder that numba may write to
+        return numba.njit(**options)(function)
 
 
 class _Lanes:
@@ -88,24 +94,26 @@ class _Row:
 
 
 def _exp2_below_0(x: _Lanes) -> _Lanes:
-    """2^x for x ≤ 0: a polynomial times a whole power of two, which is added to the exponent bits; below -100 it is 2^-100."""
+    """2^x for x ≤ 0: a polynomial times a whole power of two, written straight into exponent bits; 0 below -100."""
     builder = x.builder
-    x = _Lanes(builder, builder.select(builder.fcmp_ordered("<", x.value, _constant(-100)), _constant(-100), x.value))
+    # The exponent of 2^-127 is written as 0, which is what a float 0 has.
+    x = _Lanes(builder, builder.select(builder.fcmp_ordered("<", x.value, _constant(-100)), _constant(-127), x.value))
     rounded = x + _ROUNDS
     f = x - (rounded - _ROUNDS)
     power = _Lanes(builder, _constant(_POLYNOMIAL[0]))
     for coefficient in _POLYNOMIAL[1:]:
         power = power * f + coefficient
-    exponent = builder.shl(builder.bitcast(rounded.value, _INTS), ir.Constant(_INTS, [23] * LANES))
-    return _Lanes(builder, builder.bitcast(builder.add(builder.bitcast(power.value, _INTS), exponent), _FLOATS))
+    exponent = builder.shl(builder.bitcast(rounded.value, _INTS), ir.Constant(_INTS, [23] * LANES))  # drops all other bits
+    return power * _Lanes(builder, builder.bitcast(exponent, _FLOATS))
 
 
 def _rows(context: Any, builder: ir.IRBuilder, kind: Any, argument: ir.Value) -> list[_Row]:
     """The rows of an argument that is an array or a tuple of arrays."""
-    kinds, arguments = (
-        ([kind], [argument]) if not hasattr(kind, "count") else (list(kind), cgutils.unpack_tuple(builder, argument))
-    )
-    return [_Row(builder, context.make_array(k)(context, builder, a).data) for k, a in zip(kinds, arguments, strict=True)]
+    several = isinstance(kind, numba.types.BaseTuple)
+    kinds, arrays = (list(kind), cgutils.unpack_tuple(builder, argument)) if several else ([kind], [argument])
+    if any(k.dtype != numba.float32 or k.layout != "C" for k in kinds):  # they are read as they lie in memory
+        raise numba.errors.TypingError(f"{kind} is not float32 without gaps")
+    return [_Row(builder, context.make_array(k)(context, builder, a).data) for k, a in zip(kinds, arrays, strict=True)]
 
 
 @intrinsic
@@ -187,8 +195,8 @@ def _sobel_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, scale:
 
 @_compile
 def exp2_below_0(x: np.ndarray) -> np.ndarray:
-    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it; below -100 it stays at 2^-100."""
-    padded, result = np.zeros((2, len(x) + LANES), np.float32)
+    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it: 0 below -100."""
+    padded, result = np.zeros(len(x) + LANES, np.float32), np.empty(len(x) + LANES, np.float32)
     padded[: len(x)] = x
     for at in range(0, len(x), LANES):
         _exp2_of_lanes(padded, at, result)  # type: ignore[call-arg]
@@ -215,7 +223,8 @@ def _mean_of_slab(values, features, slab, border, steps, nearness):  # type: ign
 
 @_compile
 def _sobel_of_slab(values, slab, scale, gradient):  # type: ignore[no-untyped-def]
-    """Fills three rows; a voxel at each end of each axis stays without sense."""
+    """Fill three rows. The first and the last voxel along each axis get nothing, or what wraps around: the means do not look
+    there, since a slab's halo is one voxel wider than their window."""
     depth, height, width = slab
     plane = height * width
     for at in range(plane + width + 1, (depth - 1) * plane - width - 1, LANES):
@@ -252,19 +261,26 @@ def weighted_mean(
     -------
     Tensor
         ``(B, 1, D, H, W)``.
+
+    Raises
+    ------
+    ValueError
+        The features have other sides.
     """
+    if features is not None and features.shape[2:] != values.shape[2:]:
+        raise ValueError(f"values are {tuple(values.shape[2:])}, features {tuple(features.shape[2:])}; they must be alike.")
     height, width = values.shape[3:]
     offsets = [offset for offset in product(range(-radius, radius + 1), repeat=3) if offset > (0, 0, 0)]
     steps = np.array([(z * height + y) * width + x for z, y, x in offsets])
     nearness = np.array([-(z * z + y * y + x * x) * log2(e) / (2 * sigma_d**2) for z, y, x in offsets], np.float32)
     scale = np.float32(sqrt(log2(e) / 2) / sigma_r)  # of features: the exponent is then a squared distance
-    result = torch.empty(len(values), 1, *(n - 2 * border for n in values.shape[2:]))
+    result = values.new_empty(len(values), 1, *(n - 2 * border for n in values.shape[2:]))
     volumes, means = values.contiguous().numpy(), result.numpy()
     given = None if features is None else features.contiguous().numpy()
     halo = radius if features is not None else radius + 1
 
     def row(slab: np.ndarray) -> np.ndarray:
-        return np.concatenate([slab.ravel(), np.zeros(2 * LANES, np.float32)])
+        return np.concatenate([slab.ravel(), np.zeros(LANES, np.float32)])  # the last vector may read beyond the last voxel
 
     def work(b: int, first: int, last: int) -> None:
         here = slice(first + border - halo, last + border + halo)

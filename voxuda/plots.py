@@ -73,7 +73,8 @@ def panels(
     figure, axes = plt.subplots(rows, columns, figsize=size, dpi=150, squeeze=False, height_ratios=heights)
     for axis in axes.flat[len(images) :]:
         axis.set_axis_off()
-    for axis, image, title, outline in zip(axes.flat, images, titles, outlines or [None] * len(images), strict=False):
+    each = zip(images, titles, outlines or [None] * len(images), strict=True)
+    for axis, (image, title, outline) in zip(axes.flat, each, strict=False):
         grey = np.asarray(image, dtype=float)
         low, high = np.quantile(grey, [0.01, 0.99])
         axis.imshow(grey, cmap="gray", vmin=low, vmax=high, origin="lower")
