@@ -24,8 +24,9 @@ def test_every_method_trains_saves_and_scores(folders, tmp_path, name, tiny):
     assert low <= scores["iou"] <= high
     assert scores["by_batch_norm"]["target"]["overall"]["iou"] == scores["iou"]
     assert main(["evaluate", str(out), "--target", str(folders / "target")]) == 0
-    again = json.loads((out / "scores.json").read_text())
+    again = json.loads((out / "scores-target.json").read_text())
     assert again["overall"]["n"] == 10 and again["target"] == str(folders / "target") and scores["target"] is None
+    assert scores == json.loads((out / "scores.json").read_text()), "scores of one target do not replace those of another"
 
 
 def test_a_target_without_masks_trains_but_is_not_scored(folders, tmp_path, tiny, capsys):

@@ -94,14 +94,14 @@ def scores(predicted: torch.Tensor, domain: Domain) -> dict:
 
 
 def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
-    """Score a run with both kinds of batch norm statistics and write ``RUN/scores.json``.
+    """Score a run with both kinds of batch norm statistics and write ``RUN/scores.json``, or ``RUN/scores-TARGET.json``.
 
     Parameters
     ----------
     run : path
         Folder made by ``voxuda train``.
     target : path, optional
-        A labelled folder; by default the target samples that the run did not train on.
+        A labelled folder, whose name the file of scores gets; by default the target samples that the run did not train on.
 
     Returns
     -------
@@ -125,5 +125,5 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
         "method": config.method, "batch_norm": config.batch_norm, "target": str(target) if target else None,
         "iou": chosen["overall"]["iou"], "dice": chosen["overall"]["dice"], **chosen, "by_batch_norm": results,
     }  # fmt: skip
-    save_json(report, Path(run) / "scores.json")
+    save_json(report, Path(run) / (f"scores-{Path(target).resolve().name}.json" if target else "scores.json"))
     return report

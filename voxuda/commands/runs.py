@@ -54,7 +54,7 @@ class Train:
 
 @dataclasses.dataclass
 class Evaluate:
-    """Score a run on its held-out target samples, or on a labelled folder; writes RUN/scores.json.
+    """Score a run on its held-out target samples into RUN/scores.json, or on a labelled folder into RUN/scores-FOLDER.json.
 
     Example: voxuda evaluate runs/first
     """
