@@ -33,6 +33,11 @@ def test_ours_stand_beside_the_papers():
     assert cells[0][-3:] == ["IoU 4cr2", "IoU 4v4r", "best epoch by test labels"]
 
 
+def test_a_table_that_is_not_the_papers_has_no_column_for_it():
+    header = report.beside_the_paper({**RESULT, "table": "today"}, "dann").splitlines()[0]
+    assert header.startswith("|  | seeds | IoU (95 %) | minus DANN (95 %) | Dice | IoU 4cr2 |") and "paper" not in header
+
+
 def test_the_scatter_of_differences_says_how_many_seeds():
     note = report.power_note(RESULT, "vox-uda")
     assert "scatter by 2.8 points" in note and "over 1 rows" in note  # of 10 and 14

@@ -65,7 +65,8 @@ def gain_by_seed(row: dict, reference: dict, kind: str = "target") -> tuple[floa
 
 
 def beside_the_paper(result: dict, reference: str | None = None) -> str:
-    """The table as Markdown: IoU with its 95 % interval, the paper's, the difference from a reference row, Dice, classes.
+    """The table as Markdown: IoU with its 95 % interval, the paper's if it is one of the paper's tables, the difference from a
+    reference row, Dice, classes.
 
     Parameters
     ----------
@@ -78,19 +79,20 @@ def beside_the_paper(result: dict, reference: str | None = None) -> str:
     base = rows.get(reference or next(iter(rows), ""))
     published = PUBLISHED.get(result["table"], {})
     classes = sorted({name for row in rows.values() for run in row["runs"] for name in run[row["statistics"]]["classes"]})
-    header = ["", "seeds", "IoU (95 %)", "paper"]
+    beside = ["paper"] if published else []
+    header = ["", "seeds", "IoU (95 %)", *beside]
     if base:
         header.append(f"minus {base['label']} (95 %)")
-    header += ["Dice", "paper", *(f"IoU {name}" for name in classes), "best epoch by test labels"]
+    header += ["Dice", *beside, *(f"IoU {name}" for name in classes), "best epoch by test labels"]
     lines = [header, ["---"] * len(header)]
     for name, row in rows.items():
-        paper = published.get(name, {})
+        paper = {metric: [f"{published.get(name, {}).get(metric, '')}"] if published else [] for metric in ("iou", "dice")}
         scores = [run[row["statistics"]] for run in row["runs"]]
         mean, low, high = score(row)
-        cells = [row["label"], str(len(scores)), f"{mean:.1f} ({low:.1f} to {high:.1f})", f"{paper.get('iou', '')}"]
+        cells = [row["label"], str(len(scores)), f"{mean:.1f} ({low:.1f} to {high:.1f})", *paper["iou"]]
         if base:
             cells.append(_difference(row, base))
-        cells += [f"{statistics.mean(100 * s['dice'] for s in scores):.1f}", f"{paper.get('dice', '')}"]
+        cells += [f"{statistics.mean(100 * s['dice'] for s in scores):.1f}", *paper["dice"]]
         for c in classes:
             found = [100 * s["classes"][c] for s in scores if c in s["classes"]]  # a small test part may lack a class
             cells.append(f"{statistics.mean(found):.1f}" if found else "")

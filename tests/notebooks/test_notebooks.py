@@ -135,7 +135,8 @@ def nbval(path):
     """Run nbval on one notebook as ``make test`` does."""
     options = ["-p", "no:cacheprovider", "-o", "addopts=", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=120"]
     command = [sys.executable, "-m", "pytest", *options, str(path)]
-    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+    there = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # which shows no figures to notebooks
+    return subprocess.run(command, cwd=path.parent, env=there, capture_output=True, text=True, check=False)
 
 
 def test_nbval_fails_on_a_planted_wrong_number(tmp_path):
