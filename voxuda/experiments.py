@@ -173,7 +173,8 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
 
 def _summarise(config: Config, folder: Path, report: dict) -> dict:
     """What a table keeps of a run."""
-    log, watched = _lines(folder / "log.jsonl"), _lines(folder / "oracle.jsonl")
+    log, oracle = _lines(folder / "log.jsonl"), folder / "oracle.jsonl"
+    watched = _lines(oracle) if oracle.exists() else []  # missing where the run was trained otherwise
     kept = {
         kind: {
             "iou": s["overall"]["iou"],
@@ -198,8 +199,7 @@ def _summarise(config: Config, folder: Path, report: dict) -> dict:
 
 
 def _lines(path: Path) -> list[dict]:
-    """What is logged; nothing where there is no log, as in a run that was trained otherwise."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def curve(folder: Path) -> list[dict]:
@@ -211,8 +211,11 @@ def curve(folder: Path) -> list[dict]:
         For each epoch its number, from 1, the ``learning_rate``, the mean of each loss, and the ``iou`` of the test samples
         with batch norm statistics of the target; empty where no log was kept.
     """
-    after = {line["epoch"]: line["iou"] for line in _lines(folder / "oracle.jsonl")}
-    epochs = [{**line, "epoch": line["epoch"] + 1} for line in _lines(folder / "log.jsonl")]
+    log, oracle = folder / "log.jsonl", folder / "oracle.jsonl"
+    if not (log.exists() and oracle.exists()):
+        return []
+    after = {line["epoch"]: line["iou"] for line in _lines(oracle)}
+    epochs = [{**line, "epoch": line["epoch"] + 1} for line in _lines(log)]
     return [{**line, "iou": after[line["epoch"]]} for line in epochs if line["epoch"] in after]
 
 
