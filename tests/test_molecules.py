@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import http.server
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,19 +121,41 @@ class Silent(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_fetch_refuses_another_checksum(tmp_path, monkeypatch):
-    """Through pooch itself, from a server on this machine."""
-    served = tmp_path / "served"
-    served.mkdir()
-    (served / "1f1b.cif.gz").write_bytes(gzip.compress(b"not what was asked for"))
-    handler = functools.partial(Silent, directory=served)
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """File that a server on this machine hands out as the entry 1f1b, through pooch itself; what is in it is not read."""
+    (tmp_path / "served").mkdir()
+    handler = functools.partial(Silent, directory=tmp_path / "served")
+    monkeypatch.setattr(derivation, "derive_coordinates", lambda name, path, **_: Path(path).read_bytes())
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(derivation, "_PDB_URL", f"http://127.0.0.1:{server.server_port}/{{}}.cif.gz")
-        with pytest.raises(InputError, match=r"1f1b\.cif\.gz: has not the checksum asked for"):
-            derivation.fetch("1f1b", checksum="0" * 64, cache=tmp_path / "cache")
+        yield tmp_path / "served" / "1f1b.cif.gz"
         server.shutdown()
+
+
+def test_fetch_refuses_another_checksum(tmp_path, served):
+    served.write_bytes(gzip.compress(b"not what was asked for"))
+    with pytest.raises(InputError, match=r"1f1b\.cif\.gz: has not the checksum asked for"):
+        derivation.fetch("1f1b", checksum="0" * 64, cache=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("1f1b*"))
+
+
+def test_fetch_asks_for_what_came_first(tmp_path, served):
+    """A file of the cache that was damaged is fetched again, an entry that was revised is refused until its sum is named."""
+    first, second = gzip.compress(b"an entry"), gzip.compress(b"its revision")
+    fetch = functools.partial(derivation.fetch, "1f1b", cache=tmp_path)
+    served.write_bytes(first)
+    assert fetch() == first
+    (tmp_path / "1f1b.cif.gz").write_bytes(b"damaged")
+    assert fetch() == first
+    served.write_bytes(second)
+    assert fetch() == first  # from the cache
+    (tmp_path / "1f1b.cif.gz").unlink()
+    with pytest.raises(InputError, match=r"has not the checksum recorded in .*1f1b\.cif\.gz\.sha256"):
+        fetch()
+    assert fetch(checksum=hashlib.sha256(second).hexdigest()) == second
+    assert fetch() == second
 
 
 def test_fetch_reads_mmcif(tmp_path, monkeypatch, molecule_files):
@@ -143,7 +166,7 @@ def test_fetch_reads_mmcif(tmp_path, monkeypatch, molecule_files):
     path = tmp_path / "3gl1.cif.gz"
     path.write_bytes(gzip.compress(structure.make_mmcif_document().as_string().encode()))
     monkeypatch.setattr(pooch, "retrieve", lambda *a, **k: str(path))
-    molecule = derivation.fetch("3gl1")
+    molecule = derivation.fetch("3gl1", cache=tmp_path)
     assert molecule.provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert molecule.mass == pytest.approx(molecules.load("3gl1").mass, rel=0.01)
 

@@ -329,7 +329,8 @@ def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cac
     assembly : bool
         Use biological assembly 1 instead of the asymmetric unit.
     checksum : str, optional
-        SHA-256 that the download must have; that of this one is in ``provenance["sha256"]``.
+        SHA-256 that the download must have; that of this one is in ``provenance["sha256"]``. By default that of the first
+        download, which is kept beside it: from then on an entry revised, or a file damaged, is noticed.
     cache : path, optional
         Folder for the download; by default the user's cache folder.
 
@@ -344,13 +345,15 @@ def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cac
     pooch.get_logger().setLevel("WARNING")
     if not (len(key) == 4 and key.isalnum() and key[0].isdigit()):
         raise InputError(f"{name}: not a PDB id; an id is a digit and three letters or digits, such as 1f1b.")
-    url = _PDB_URL.format(key)
-    folder = Path(cache) if cache else Path(pooch.os_cache("voxuda"))
+    url, folder = _PDB_URL.format(key), Path(cache or pooch.os_cache("voxuda"))
+    pin = folder / f"{key}.cif.gz.sha256"
+    if checksum is None and pin.is_file():
+        checksum = pin.read_text().strip()
     try:
-        # The PDB revises entries, so that a checksum holds until the next revision and is for the caller to ask for.
         path = pooch.retrieve(url, known_hash=checksum, fname=f"{key}.cif.gz", path=folder, progressbar=True)
     except ValueError as error:
-        raise InputError(f"{url}: has not the checksum asked for; the entry may have been revised since.") from error
+        asked = f"recorded in {pin}" if pin.is_file() and checksum == pin.read_text().strip() else "asked for"
+        raise InputError(f"{url}: has not the checksum {asked}; the entry may have been revised since.") from error
     except Exception as error:
         raise InputError(
             f"{url}: could not be downloaded; check the id and the network, or give a local file to `voxuda molecules derive`."
@@ -363,6 +366,7 @@ def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cac
     except (OSError, EOFError) as error:
         Path(path).unlink(missing_ok=True)
         raise InputError(f"{url}: the download is damaged and was removed; try again.") from error
+    pin.write_text(record["sha256"] + "\n")
     return derive_coordinates(key, path, assembly=assembly, provenance=record)
 
 

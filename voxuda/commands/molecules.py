@@ -86,7 +86,7 @@ class MoleculesFetch:
     assembly: bool = False
     """Biological assembly 1 instead of the asymmetric unit."""
     checksum: str | None = None
-    """SHA-256 that the download must have; each bead file records that of its own."""
+    """SHA-256 that the download must have; by default that of the first download, which each bead file records too."""
     out: Path | None = None
     """Bead file; NAME.npz by default."""
     overwrite: bool = False
