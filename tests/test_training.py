@@ -13,7 +13,7 @@ def weights(config, out, **options):
     return training.train(config, out, progress=False, **options).student.state_dict()
 
 
-@pytest.mark.parametrize("method", ["source-only", "vox-uda"])
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_same_seed_same_weights_and_resume_equals_uninterrupted(tmp_path, monkeypatch, tiny, method):
     setting = tiny(method=method, epochs=3)
     whole = weights(setting, tmp_path / "a")
@@ -75,6 +75,25 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, tiny
         state = torch.load(out / "checkpoint" / "state.pt", weights_only=True)
         assert state["epoch"] == 1 and all(torch.isfinite(v).all() for v in state["method"].values())
         assert len((out / "log.jsonl").read_text().splitlines()) == 1 and not (out / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_gradient_that_is_not_finite_in_the_last_step_of_an_epoch_spoils_no_checkpoint(tmp_path, tiny, monkeypatch, epoch):
+    """Of three epochs: no loss of the epoch tells, and after the last there is none at all."""
+    losses = methods.METHODS["source-only"].losses
+
+    def explode(self, batch, progress):
+        broken = progress == (4 * epoch + 3) / 12
+        slope_of_root = (0 * next(self.parameters()).sum()).sqrt()  # nought, and its gradient is nought times infinity
+        return {"seg": losses(self, batch, progress)["seg"] + (slope_of_root if broken else 0)}
+
+    monkeypatch.setattr(methods.METHODS["source-only"], "losses", explode)
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match=f"a weight is not finite after epoch {epoch}, step 3; lower --learning-rate"):
+        training.train(tiny(method="source-only", epochs=3, batch_size=2), out, progress=False)
+    state = torch.load(out / "checkpoint" / "state.pt", weights_only=True)
+    assert state["epoch"] == epoch and all(torch.isfinite(v).all() for v in state["method"].values())
+    assert len((out / "log.jsonl").read_text().splitlines()) == epoch and not (out / "weights.safetensors").exists()
 
 
 def test_a_resumed_run_keeps_what_made_it(tmp_path, tiny, monkeypatch):

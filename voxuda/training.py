@@ -168,6 +168,7 @@ def train(
                 history.append({name: value.detach() for name, value in losses.items()})
                 bar.update()
         means = mean_losses(history, out, epoch)
+        check_weights(method, out, epoch, steps)
         bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
         line = {"epoch": epoch, "learning_rate": rate, "seconds": time.perf_counter() - start, **means}
         with parallel.together():
@@ -204,6 +205,15 @@ def mean_losses(history: list[dict[str, torch.Tensor]], out: Path, epoch: int) -
         for name, value in losses.items():
             terms.setdefault(name, []).append(value)  # a term may join within an epoch
     return {name: statistics.fmean(torch.stack(values).tolist()) for name, values in terms.items()}
+
+
+def check_weights(method: Method, out: Path, epoch: int, steps: int) -> None:
+    """Refuse what the last step of an epoch broke: no later loss would tell before the checkpoint is written."""
+    if not torch.stack([value.isfinite().all() for value in method.state_dict().values()]).all():
+        raise InputError(
+            f"{out}: a weight is not finite after epoch {epoch}, step {steps - 1}; lower --learning-rate and train into a "
+            "new folder, the last good checkpoint is kept."
+        )
 
 
 def open_folder(config: Config, out: Path, epochs: int, *, again: bool) -> None:
