@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import api
+import exercises
 import ledger
 import nbformat
 import papermill
@@ -61,20 +62,24 @@ def calibration() -> float:
 
 
 def execute(notebook: Path, out: Path, parameters: dict) -> None:
-    """Run one notebook in its own folder; ``out`` holds it with outputs and with the time and memory it took."""
+    """Run one notebook in its own folder; ``out`` holds it with outputs and with the time and memory it took. On the way each
+    exercise's stub is proved to fail its check."""
     key = out.with_suffix(".key")
     wanted = fingerprint(notebook, parameters)
     if out.exists() and key.exists() and key.read_text() == wanted:
         print(f"{notebook.name}: unchanged")
         return
     print(f"{notebook.name}: running ...", end=" ", flush=True)
+    proved = out.with_suffix(".proved.ipynb")
+    nbformat.write(exercises.with_proofs(nbformat.read(notebook, as_version=4)), proved)
     with peak_memory() as peak:
         papermill.execute_notebook(
-            notebook, out, parameters,
+            proved, out, parameters,
             cwd=str(notebook.parent), kernel_name="python3", progress_bar=False, execution_timeout=7200,
             extra_arguments=["--log-level=ERROR"],  # the kernel warns that it is reached over TCP, which is local
         )  # fmt: skip
-    content = nbformat.read(out, as_version=4)
+    proved.unlink()
+    content = exercises.without_proofs(nbformat.read(out, as_version=4))
     seconds, memory = content.metadata.papermill.duration, peak[0] / 1e9
     loops = seconds / calibration()
     content.metadata["voxuda_cost"] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+import exercises
 from nbformat import NotebookNode
 
 WIDTH = 78
@@ -16,8 +17,8 @@ def problems(notebook: NotebookNode) -> list[str]:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     return [
-        *_pattern(text), *_execution(code), *_parameters(code), *_figures(code), *_exercises(text), *_lines(code),
-        *_paths(code), *_numbers(text, code),
+        *_pattern(text), *_execution(code), *_parameters(code), *_figures(code), *_exercises(text),
+        *exercises.faults(notebook.cells), *_lines(code), *_paths(code), *_numbers(text, code),
     ]  # fmt: skip
 
 
@@ -78,12 +79,12 @@ def _figures(code: list[NotebookNode]) -> list[str]:
 
 def _exercises(text: list[str]) -> list[str]:
     whole = "\n".join(text)
-    exercises = re.findall(r"```\{exercise\} .+\n:label: (\S+)", whole)
+    labels = re.findall(r"```\{exercise\} .+\n:label: (\S+)", whole)
     solutions = re.findall(r"```\{solution-start\} (\S+)\n:class: dropdown", whole)
-    found = [] if len(exercises) >= 2 else ["fewer than two exercises"]
-    if exercises != solutions:
-        found.append(f"exercises {exercises} and folded solutions {solutions} do not match")
-    if whole.count("{admonition} Hint\n:class: tip, dropdown") != len(exercises):
+    found = [] if len(labels) >= 2 else ["fewer than two exercises"]
+    if labels != solutions:
+        found.append(f"exercises {labels} and folded solutions {solutions} do not match")
+    if whole.count("{admonition} Hint\n:class: tip, dropdown") != len(labels):
         found.append("not every exercise has one folded hint")
     return found
 

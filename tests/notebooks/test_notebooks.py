@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book"))
 
+import exercises
 from check import problems
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -86,6 +87,26 @@ def no_hint(nb):
     cell.source = cell.source.replace("Hint", "Note")
 
 
+def no_stub(nb):
+    cell = first(nb, lambda c: c.source.startswith("```{exercise}"))
+    cell.source = cell.source.replace("~~~python", "~~~text")
+
+
+def solution_cell(nb):
+    start = next(i for i, c in enumerate(nb.cells) if c.source.startswith("```{solution-start}"))
+    return first(nb, lambda c: is_code(c) and nb.cells.index(c) > start)
+
+
+def no_check(nb):
+    cell = solution_cell(nb)
+    cell.source = cell.source.replace("# Check", "# Look")
+
+
+def check_of_something_else(nb):
+    cell = solution_cell(nb)
+    cell.source = cell.source.partition("# Check\n")[0] + "# Check\nassert True"
+
+
 def wide(nb):
     first(nb, is_code).source += "\n# " + "x" * 80
 
@@ -120,7 +141,9 @@ def typed_number(nb):
         (out_of_order, "did not run in order"), (error, "ends in an error"), (warning, "prints a warning"),
         (untagged, "must be tagged parameters"), (unused_parameter, "parameter speed has no effect"),
         (missing_parameter, "parameter seed is missing"), (no_alt, "has no alt text"), (no_caption, "has no caption"),
-        (no_label, "turnable figure"), (no_solution, "do not match"), (no_hint, "folded hint"), (wide, "a line of"), (wide_output, "a printed line of"),
+        (no_label, "turnable figure"), (no_solution, "do not match"), (no_hint, "folded hint"),
+        (no_stub, "has no stub"), (no_check, "has no assert after a line # Check"),
+        (check_of_something_else, "is not both answered and checked"), (wide, "a line of"), (wide_output, "a printed line of"),
         (no_question, "title and a question"), (no_recap, "not a recap"), (no_assert, "no cell asserts"),
         (relative_path, "depends on the working directory"), (typed_number, "the prose says 48.31, which no cell has"),
     ],
@@ -129,6 +152,34 @@ def test_the_check_finds_a_planted_fault(plant, message):
     notebook = nbformat.read(ROOT / "notebooks" / "01_subtomogram.ipynb", as_version=4)
     plant(notebook)
     assert any(message in found for found in problems(notebook))
+
+
+@pytest.mark.parametrize("check", ["assert answer == 4", "print(answer)\nassert 2 + 2 == 4"])
+def test_a_stub_that_passes_its_check_stops_the_build(tmp_path, check):
+    new = nbformat.v4
+    cells = [
+        new.new_code_cell("two = 2"),
+        new.new_markdown_cell("```{exercise} Four\n:label: ex-four\n\nWhat is it?\n\n~~~python\nanswer = ...\n~~~\n```"),
+        new.new_markdown_cell("```{solution-start} ex-four\n:class: dropdown\n```"),
+        new.new_code_cell(f"answer = two + two\n# Check\n{check}"),
+        new.new_markdown_cell("```{solution-end}\n```"),
+        new.new_code_cell("two"),
+    ]
+    proved, out = tmp_path / "proved.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(exercises.with_proofs(new.new_notebook(cells=cells)), proved)
+
+    def execute():
+        papermill.execute_notebook(proved, out, cwd=str(tmp_path), kernel_name="python3", progress_bar=False)
+
+    if "2 + 2" in check:
+        with pytest.raises(papermill.PapermillExecutionError, match="ex-four: the stub passes the check"):
+            execute()
+    else:
+        execute()
+        notebook = exercises.without_proofs(nbformat.read(out, as_version=4))
+        assert [c.source for c in notebook.cells] == [c.source for c in cells]
+        assert [c.execution_count for c in notebook.cells if is_code(c)] == [1, 2, 3]
+        assert notebook.cells[-1].outputs[0].execution_count == 3
 
 
 def nbval(path):
