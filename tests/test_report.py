@@ -23,7 +23,7 @@ RESULT = {
 def test_ours_stand_beside_the_papers():
     lines = report.beside_the_paper(RESULT, "dann").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0][:6] == ["", "seeds", "IoU (95 %)", "paper", "minus DANN (95 %)", "Dice"]
+    assert cells[0][:6] == ["", "seeds", "IoU (95 %, bootstrap)", "paper", "minus DANN (95 %, bootstrap)", "Dice"]
     dann, ours, slices = cells[2:]
     assert dann[2].startswith("25.3 (") and dann[3:5] == ["38.4", ""] and dann[-1] == "40.0"
     # Paired over the two seeds that both have: +10 and +14.
@@ -35,13 +35,16 @@ def test_ours_stand_beside_the_papers():
 
 def test_a_table_that_is_not_the_papers_has_no_column_for_it():
     header = report.beside_the_paper({**RESULT, "table": "today"}, "dann").splitlines()[0]
-    assert header.startswith("|  | seeds | IoU (95 %) | minus DANN (95 %) | Dice | IoU 4cr2 |") and "paper" not in header
+    assert (
+        header.startswith("|  | seeds | IoU (95 %, bootstrap) | minus DANN (95 %, bootstrap) | Dice | IoU 4cr2 |")
+        and "paper" not in header
+    )
 
 
 def test_the_scatter_of_differences_says_how_many_seeds():
     note = report.power_note(RESULT, "vox-uda")
     assert "scatter by 2.8 points" in note and "over 1 rows" in note  # of 10 and 14
-    assert "63 for 1, 16 for 2, 7 for 3" in note
+    assert "65 for 1, 18 for 2, 10 for 3" in note
     assert "fewer than two seeds" in report.power_note(RESULT, "asc")
     assert "no run of nope" in report.power_note(RESULT, "nope")
 

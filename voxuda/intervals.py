@@ -29,7 +29,7 @@ def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed:
 
 
 def interval(runs: Sequence[Sequence[float]], *, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over seeds and samples; with three seeds it is a rough one."""
+    """Percentile bootstrap interval of the mean over seeds and samples; with three seeds it is too narrow, see ``student``."""
     low, high = np.quantile(resampled_means(runs), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -54,9 +54,10 @@ def student(values: Sequence[float], *, level: float = 0.95) -> tuple[float, flo
 
 
 def seeds_needed(deviation: float, step: float, *, level: float = 0.95, power: float = 0.8) -> int:
-    """Seeds for which a paired difference of ``step`` is seen with probability ``power``, two-sided at ``level``.
+    r"""Seeds for which Student's interval of a paired difference of ``step`` excludes 0 with probability ``power``.
 
-    :math:`n = ((z_{(1+level)/2} + z_{power})\\,s / step)^2`, the normal approximation, at least 2.
+    The smallest :math:`n \ge 2` with :math:`P(T > t_{(1+level)/2,\,n-1}) \ge power`, where :math:`T` is noncentral Student of
+    :math:`n - 1` degrees of freedom and noncentrality :math:`\sqrt n\,step / s`.
 
     Parameters
     ----------
@@ -68,4 +69,7 @@ def seeds_needed(deviation: float, step: float, *, level: float = 0.95, power: f
         Confidence of the test, and probability of seeing what is there.
     """
     z = NormalDist().inv_cdf
-    return max(2, math.ceil(((z((1 + level) / 2) + z(power)) * deviation / step) ** 2))
+    n = max(2, math.ceil(((z((1 + level) / 2) + z(power)) * deviation / step) ** 2))  # a known deviation would need as many
+    while stats.nct.sf(stats.t.ppf((1 + level) / 2, n - 1), n - 1, n**0.5 * step / deviation) < power:
+        n += 1
+    return n

@@ -80,9 +80,9 @@ def beside_the_paper(result: dict, reference: str | None = None) -> str:
     published = PUBLISHED.get(result["table"], {})
     classes = sorted({name for row in rows.values() for run in row["runs"] for name in run[row["statistics"]]["classes"]})
     beside = ["paper"] if published else []
-    header = ["", "seeds", "IoU (95 %)", *beside]
+    header = ["", "seeds", "IoU (95 %, bootstrap)", *beside]
     if base:
-        header.append(f"minus {base['label']} (95 %)")
+        header.append(f"minus {base['label']} (95 %, bootstrap)")
     header += ["Dice", *beside, *(f"IoU {name}" for name in classes), "best epoch by test labels"]
     lines = [header, ["---"] * len(header)]
     for name, row in rows.items():
@@ -127,7 +127,8 @@ def power_note(result: dict, reference: str) -> str:
     needed = ", ".join(f"{seeds_needed(deviation, step)} for {step}" for step in STEPS)
     return (
         f"Differences from {rows[reference]['label']} scatter by {deviation:.1f} points from seed to seed (pooled over "
-        f"{len(variances)} rows). Seeds needed to see a step of that many points with probability 0.8: {needed}."
+        f"{len(variances)} rows). Seeds needed for Student's interval to exclude 0 with probability 0.8 at a step of that many "
+        f"points: {needed}."
     )
 
 

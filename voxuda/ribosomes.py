@@ -193,7 +193,7 @@ def prepare(folder: str | Path, out: str | Path, *, missing: Literal["raise", "s
     out : path
         New folder, for ``volumes.mrcs``, ``masks.mrcs`` and ``samples.csv``.
     missing : str
-        As in :func:`voxuda.particles.read_particles`.
+        As in :func:`~voxuda.particles.read_particles`.
 
     Raises
     ------

@@ -10,6 +10,7 @@ import platform
 import subprocess
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -175,6 +176,10 @@ def read_config(run: str | Path) -> Config:
         raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
 
 
+LIBRARIES = ("numpy", "scipy", "numba", "scikit-image", "lightning-fabric", "safetensors")
+"""What else computes a run: distributions whose versions it notes."""
+
+
 def provenance() -> dict:
     """What decides a run's numbers beside its configuration: code, libraries, hardware."""
     here = Path(__file__).resolve().parent
@@ -188,6 +193,7 @@ def provenance() -> dict:
         "commit": commit,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "libraries": {name: version(name) for name in LIBRARIES},
         "processor": _processor(),
         "threads": torch.get_num_threads(),
     }

@@ -46,7 +46,7 @@ def open_page(browser, request):
 
     def visit(name):
         page.goto((HTML / name).as_uri(), wait_until="load")
-        page.wait_for_timeout(500)  # for what scripts ask for after loading
+        page.wait_for_timeout(300)  # for what scripts ask for after loading
         return page
 
     yield visit
@@ -109,6 +109,25 @@ def test_code_is_readable_too(browser):
     page.goto((HTML / "notebooks" / "04_voxresnet.html").as_uri())
     assert barriers(page) == []
     page.close()
+
+
+@pytest.mark.parametrize("name", ["notebooks/04_voxresnet.html", "notebooks/15_every_row.html", "book/trust.html", "book/index.html"])
+def test_a_page_is_readable_in_the_dark(browser, name):
+    page = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme="dark")
+    page.goto((HTML / name).as_uri())
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(map(int, re.findall(r"\d+", background)[:3])) < 60
+    assert barriers(page) == []
+    page.close()
+
+
+def test_pages_of_modules_are_whole(open_page):
+    for path in sorted((HTML / "api" / "modules").glob("*.html")):
+        page = open_page(path.relative_to(HTML).as_posix())
+        assert page.outside == [] and page.errors == [], path.name
+        assert page.locator("article h1").count() == 1, path.name
+        assert page.evaluate("document.scrollingElement.scrollWidth <= window.innerWidth"), path.name
 
 
 def test_a_hint_and_a_solution_unfold(browser):

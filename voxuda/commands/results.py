@@ -57,7 +57,7 @@ class Show:
         sizes = result["sizes"]
         print(
             f"{self.table} at scale {self.scale}: width {sizes['width']}, {sizes['epochs']} epochs; IoU and Dice in percent, "
-            "intervals by bootstrap over seeds and test samples."
+            "intervals by bootstrap over seeds and test samples (with three seeds too narrow; the book's claims use Student's)."
         )
         print(table if self.markdown else report.plain(table))
         print(report.power_note(result, reference))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from voxuda import evaluation, experiments, ladder, parallel, report, runs, tables, training
+from voxuda import evaluation, experiments, folders, ladder, parallel, report, runs, tables, training
 from voxuda.volumes import InputError
 
 
@@ -49,7 +50,15 @@ class Train:
                     config = runs.read_config(self.out)
             training.train(config, self.out, resume=self.resume)
             if parallel.rank() == 0:
-                print(f"run finished in {self.out}; next: voxuda evaluate {self.out}")
+                print(f"run finished in {self.out}; next: {following(config, self.out)}")
+
+
+def following(config: runs.Config, out: Path) -> str:
+    """The command to give after training: to score the run, or, where the target has no masks, to use it."""
+    with suppress(InputError):  # the target may have been taken away since
+        if config.target and folders.list_entries(config.target)[0].mask is None:
+            return f"voxuda segment {out} FILES --out masks"
+    return f"voxuda evaluate {out}"
 
 
 @dataclasses.dataclass

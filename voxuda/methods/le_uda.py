@@ -20,9 +20,9 @@ class LEUDA(TeacherMethod):
     / target should equal its own. An adversary on entropy maps ties source in the target's look to the target.
 
     Both teachers are moving averages of one student at one rate, so they are one network, kept once. Unverified, since
-    LE-UDA's code was never released: the form and the weight of its adversary, taken from ADVENT. Other than there, looks
-    are exchanged by matching amplitudes and not by a CycleGAN, all source labels are used, and the test sees the target as it
-    is.
+    LE-UDA's code was never released: the form of its adversary, taken from ADVENT, and its weight, our choice. Other than
+    there, looks are exchanged by matching amplitudes and not by a CycleGAN, all source labels are used, and the test sees the
+    target as it is.
     """
 
     SOURCE_TEACHER = 1.0
