@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
@@ -35,6 +35,8 @@ class Statement:
         What the symbol must be: a constant, or the default of a field. ``None`` where it is a function or a class.
     departs : str
         How ours differs, or what the paper left for us to choose.
+    also : dict
+        Full names and values of what ``departs`` and ``says`` tell of further symbols; a dictionary's keys are parts of a name.
     """
 
     where: str
@@ -44,9 +46,11 @@ class Statement:
     cell: tuple[str, str]
     value: object = None
     departs: str = ""
+    also: dict[str, object] = field(default_factory=dict)
 
 
 OPTIONS = "voxuda.methods.vox_uda.VoxUDAOptions"
+SCALES = "voxuda.runs.SCALES"
 
 STATEMENTS = [
     Statement("IV-A", "Source molecules 1BXN, 1F1B, 1YG6", "voxuda.molecules.PAPER_SOURCE_SETS",
@@ -55,14 +59,18 @@ STATEMENTS = [
               "where coordinates could not be embedded, named stand-ins of the same size class take their place"),
     Statement("IV-A", "500 samples at each SNR, 0.03 and 0.05, so 3,000 a source set", "voxuda.runs.SCALES",
               "test_runs.py::test_paper_scale_is_the_papers", ("07_what_closes_the_gap", 'runs.SCALES["paper"]'),
-              None, "at the scales smoke and laptop fewer, and at ten times the SNR"),
+              None, "at the scales smoke and laptop fewer, and at ten times the SNR",
+              {f"{SCALES}.paper.per_source": 500, f"{SCALES}.paper.source_snr": (0.03, 0.05),
+               f"{SCALES}.laptop.per_source": 48, f"{SCALES}.laptop.source_snr": (0.3, 0.5),
+               f"{SCALES}.smoke.source_snr": (0.3, 0.5)}),
     Statement("Fig 1", "A mask is the density above 300", "voxuda.molecules.MASK_THRESHOLD",
               "test_simulate.py::test_same_seed_same_samples_and_labels_follow_the_density",
               ("01_subtomogram", "density"), 300.0, "read as daltons per cubic nanometre"),
-    Statement("IV-A", "The target is Poly-GA, 1,033 real subtomograms", "voxuda.simulate.simulate_target",
+    Statement("IV-A", "The target is Poly-GA, real subtomograms: 901 ribosomes, 66 26S proteasomes, 66 TRiC",
+              "voxuda.simulate.simulate_target",
               "test_simulate.py::test_target_varies_from_sample_to_sample", ("01_subtomogram", "simulate_target"),
-              None, "not part of this repository: the target is simulated, or a folder of yours"),
-    Statement("Eqs 2, 3", "DFT and high-pass filter", "voxuda.noise.highpass",
+              None, "not part of this repository: the target is simulated, as many of each of the three, or a folder of yours"),
+    Statement("Eqs 2 to 4", "DFT, high-pass filter, inverse DFT", "voxuda.noise.highpass",
               "test_noise.py::test_highpass_against_numpy_full_spectrum", ("02_noise_generation", "highpass_by_hand"),
               None, "the filter's shape is not stated; the four rates are volumes of cubes"),
     Statement("III-A", "The filter rate is 24.4 %", f"{OPTIONS}.rho", "test_noise.py::test_paper_rates_are_cubes",
@@ -70,24 +78,25 @@ STATEMENTS = [
               "the share removed, as the usual code does; `reading` has the other"),
     Statement("III-A", "The average noise level of the whole subset", f"{OPTIONS}.average",
               "test_noise.py::test_the_two_averages_differ_by_root_n", ("02_noise_generation", 'average="volumes"'),
-              "variances", "two readings, both there"),
+              "variances", "two readings, both there; of the variances, so that no inverse DFT is needed"),
     Statement("III-A", "10 target samples give the noise level", f"{OPTIONS}.n_sampled",
               "test_methods.py::test_vox_uda_adds_noise_of_the_level_of_the_target",
               ("02_noise_generation", "noise.noise_level(target[:10])"), 10, "drawn anew in each step"),
     Statement("Eqs 5, 6", "Gaussian noise of that variance is added to the source", "voxuda.noise.generate_noise",
               "test_noise.py::test_generated_noise", ("02_noise_generation", "noise.generate_noise"), None,
-              "whether the noised source is segmented too is open; it is"),
+              "whether the noised source is segmented too is open; it is", {f"{OPTIONS}.segment_noised": True}),
     Statement("Eq 7", "Cosine consistency at four taps", "voxuda.losses.consistency_loss",
               "test_losses.py::test_consistency_loss_is_a_cosine_similarity", ("04_voxresnet", "consistency_loss"), None,
               "1 minus the similarity of channel vectors, averaged over voxels"),
     Statement("IV-C", "λ is (0.2, 0.2, 0.3, 0.3)", f"{OPTIONS}.lambdas",
               "test_losses.py::test_consistency_loss_closed_form", ("04_voxresnet", "consistency_loss"), (0.2, 0.2, 0.3, 0.3)),
-    Statement("Eq 8", "Bilateral filter in a window of 3³", "voxuda.bilateral.bilateral_filter",
+    Statement("Eqs 8, 9", "Bilateral filter of two Gaussian kernels in a window of 3³", "voxuda.bilateral.bilateral_filter",
               "test_bilateral.py::test_bf_equals_the_equation", ("03_bilateral_filters", "bilateral_filter"), None,
-              "the voxel itself is part of the average"),
+              "the voxel itself is part of the average", {f"{OPTIONS}.window": 3}),
     Statement("Eqs 10-14", "Improved filter: the range kernel on gradients", "voxuda.bilateral.improved_bilateral_filter",
               "test_bilateral.py::test_ibf_equals_the_equation", ("03_bilateral_filters", "improved_bilateral_filter"), None,
-              "the three Sobel responses are the gradient; the other reading is `sobel_magnitude`"),
+              "the three Sobel responses are the gradient; the other reading is `sobel_magnitude`",
+              {f"{OPTIONS}.gradient": "sobel", f"{OPTIONS}.denoiser": "ibf"}),
     Statement("IV-A", "σ_d is 120", f"{OPTIONS}.sigma_d", "test_bilateral.py::test_reference_equals_a_loop_over_voxels",
               ("03_bilateral_filters", "sigma_d"), 120.0, "in voxels, so the kernel is a box"),
     Statement("IV-A", "σ_r is 1.2", f"{OPTIONS}.sigma_r", "test_bilateral.py::test_reference_equals_a_loop_over_voxels",
@@ -95,26 +104,30 @@ STATEMENTS = [
     Statement("III-B", "NGM denoising: the sample minus its high-pass", "voxuda.noise.ngm_denoise",
               "test_noise.py::test_denoising_and_noise_add_up", ("03_bilateral_filters", "ngm_denoise")),
     Statement("III", "The teacher is an exponential moving average", "voxuda.teacher.Teacher",
-              "test_teacher.py::test_teacher_closed_form", ("05_teacher", "Teacher"), None, "the decay, 0.99, is ours"),
+              "test_teacher.py::test_teacher_closed_form", ("05_teacher", "Teacher"), None, "the decay, 0.99, is ours",
+              {f"{OPTIONS}.ema": 0.99}),
     Statement("III", "η is 0.85", f"{OPTIONS}.eta", "test_teacher.py::test_labels", ("05_teacher", "confident_labels"), 0.85,
-              "on the more likely class; other voxels are ignored; a warm-up of 30 % is ours"),
+              "on the more likely class; other voxels are ignored; a warm-up of 30 % is ours", {f"{OPTIONS}.warm_up": 0.3}),
     Statement("III-B", "The teacher sees the denoised target, the student the target", "voxuda.methods.vox_uda.denoise",
               "test_methods.py::test_pseudo_labels_come_from_the_teacher_and_the_denoised_target",
               ("06_vox_uda", "improved_bilateral_filter")),
     Statement("III", "VoxResNet, sum of four outputs", "voxuda.voxresnet.VoxResNet",
               "test_voxresnet.py::test_voxresnet_sizes_as_published", ("04_voxresnet", "VoxResNet"), None,
-              "no auxiliary losses; heads straight to class scores"),
+              "no auxiliary losses; heads straight to class scores; width 32, and 8 at the scales smoke and laptop",
+              {f"{SCALES}.paper.width": 32, f"{SCALES}.laptop.width": 8, f"{SCALES}.smoke.width": 8}),
     Statement("Eq 1", "L = L_seg + L_con + L_dis, all of weight 1", "voxuda.methods.vox_uda.VoxUDA",
               "test_methods.py::test_vox_uda_options_switch_terms", ("06_vox_uda", "losses"), None,
-              "the loss of the pseudo-labels, which the equation lacks, is added"),
+              "the loss of the pseudo-labels, which the equation lacks, is added", {f"{OPTIONS}.adversary": 1.0}),
     Statement("III", "A domain discriminator", "voxuda.adversary.Discriminator",
               "test_methods.py::test_dann_pushes_features_together_and_the_discriminator_apart",
               ("13_adversaries", "Discriminator"), None, "gradient reversal on v6, form and schedule of DANN"),
     Statement("IV-A", "Adam, 0.001, a tenth after every 100 of 300 epochs", "voxuda.methods.base.Method.rate",
               "test_training.py::test_learning_rate_falls_tenfold_after_each_third", ("06_vox_uda", "training.train"), None,
-              "after each third, however many epochs"),
+              "after each third, however many epochs",
+              {"voxuda.runs.Config.learning_rate": 1e-3, f"{SCALES}.paper.epochs": 300}),
     Statement("IV-A", "Batch of 16", "voxuda.runs.SCALES", "test_runs.py::test_paper_scale_is_the_papers",
-              ("07_what_closes_the_gap", 'paper["batch_size"]'), None, "8 at the scales smoke and laptop"),
+              ("07_what_closes_the_gap", 'paper["batch_size"]'), None, "8 at the scales smoke and laptop",
+              {f"{SCALES}.paper.batch_size": 16, f"{SCALES}.laptop.batch_size": 8, f"{SCALES}.smoke.batch_size": 8}),
     Statement("IV-A", "mIoU and Dice", "voxuda.evaluation.iou_and_dice",
               "test_evaluation.py::test_iou_and_dice_against_scikit_learn", ("06_vox_uda", "iou_and_dice"), None,
               "of the foreground, a sample each, then the mean, as the paper's tables suggest"),
@@ -123,6 +136,12 @@ STATEMENTS = [
               "the paper is silent; scores with both kinds stand side by side"),
     Statement("Tables I, II", "Nine systems on two source sets", "voxuda.tables.TABLES",
               "test_tables.py::test_table_2_is_table_1_on_another_source", ("07_what_closes_the_gap", "tables.TABLES")),
+    Statement("IV-A", "ASC and LE-UDA work on two-dimensional slices", "voxuda.methods.asc.ASCSlices",
+              "test_baselines.py::test_slices_do_not_see_each_other", ("15_every_row", '"le-uda"'), None,
+              "and in a row beside it on volumes, as the official code of ASC does"),
+    Statement("Fig 6", "Features before and after adaptation by t-SNE", "voxuda.embedding.embed",
+              "test_embedding.py::test_features_are_means_of_the_deepest_tap", ("15_every_row", 'figure6["embeddings"]'), None,
+              "which features is open: the mean over voxels of v6; with both kinds of batch norm statistics"),
     Statement("IV-C", "Poisson noise π(σ_t), speckle noise x N(0, σ_t²)", f"{OPTIONS}.noise",
               "test_noise.py::test_generated_noise", ("02_noise_generation", '"poisson"'), "gaussian"),
 ]  # fmt: skip
@@ -139,6 +158,9 @@ def faults() -> list[str]:
             continue
         if entry.value is not None and thing != entry.value:
             found.append(f"{entry.symbol} is {thing}, the ledger says {entry.value}")
+        for name, value in entry.also.items():
+            if (other := _resolve(name)) != value:
+                found.append(f"{name} is {other}, the ledger says {value}")
         file, function = entry.test.split("::")
         path = ROOT / "tests" / file
         if not path.exists() or function not in _functions(path):
@@ -151,7 +173,7 @@ def faults() -> list[str]:
 
 
 def _resolve(name: str) -> object:
-    """The object of a full name; of a field of a dataclass, its default."""
+    """The object of a full name; of a field of a dataclass, its default; within a dictionary, the value of a key."""
     parts = name.split(".")
     for i in range(len(parts), 0, -1):
         try:
@@ -159,7 +181,7 @@ def _resolve(name: str) -> object:
         except ModuleNotFoundError:
             continue
         for part in parts[i:]:
-            thing = getattr(thing, part)
+            thing = thing[part] if isinstance(thing, dict) else getattr(thing, part)
         return thing
     raise ImportError(name)
 

@@ -120,7 +120,10 @@ def refuse(*arguments, **options):
     raise RuntimeError("a connection was opened")
 
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from voxuda import cli
+import importlib, pkgutil, voxuda
+for module in pkgutil.walk_packages(voxuda.__path__, "voxuda."):
+    if module.name != "voxuda.__main__":
+        importlib.import_module(module.name)
 """
 
 

@@ -205,13 +205,22 @@ def test_nbval_fails_on_a_planted_wrong_number(tmp_path):
 
 
 def texts(notebook):
-    """What each code cell prints, in order, without the cells that nbval ignores or papermill adds."""
+    """What each code cell prints and returns as text or table, in order, without the cells that nbval ignores or papermill adds."""
     skipped = {"nbval-ignore-output", "injected-parameters"}
     return [
-        "".join(o.get("text", "") for o in cell.outputs)
+        [o.get("text", "") or [o.get("data", {}).get(kind, "") for kind in ("text/plain", "text/markdown")] for o in cell.outputs]
         for cell in notebook.cells
         if is_code(cell) and not skipped & set(cell.metadata.get("tags", []))
     ]
+
+
+def test_another_number_in_a_table_is_seen():
+    notebook = nbformat.read(ROOT / "notebooks" / "15_every_row.ipynb", as_version=4)
+    stored = texts(notebook)
+    cell = first(notebook, lambda c: is_code(c) and any("text/markdown" in o.get("data", {}) for o in c.outputs))
+    table = cell.outputs[0].data["text/markdown"]
+    cell.outputs[0].data["text/markdown"] = table.replace("DANN | 3", "DANN | 4", 1)
+    assert texts(notebook) != stored
 
 
 def test_papermill_parameters_take_effect(tmp_path):
