@@ -147,6 +147,7 @@ def test_fetch_asks_for_what_came_first(tmp_path, served):
     fetch = functools.partial(derivation.fetch, "1f1b", cache=tmp_path)
     served.write_bytes(first)
     assert fetch() == first
+    assert not (tmp_path / "1f1b.cif.gz").stat().st_mode & 0o111, "a file that can be run"
     (tmp_path / "1f1b.cif.gz").write_bytes(b"damaged")
     assert fetch() == first
     served.write_bytes(second)

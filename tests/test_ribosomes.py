@@ -44,6 +44,7 @@ def upstream(tmp_path, monkeypatch) -> Path:
         path = folder / ribosomes.FOLDER / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text)
+    path.chmod(0o755)
     (folder / "other.txt").write_text("not wanted")
     git(folder, "init", "--quiet")
     git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
@@ -66,7 +67,9 @@ def test_fetch_brings_the_pinned_files_and_nothing_else(upstream, tmp_path):
     git(upstream, "commit", "--quiet", "-m", "two")
     out = ribosomes.fetch(tmp_path / "out")
     assert sorted(p.name for p in out.iterdir()) == sorted([*ribosomes.CHECKSUMS, ribosomes.STEM])
-    assert len(list((out / ribosomes.STEM).rglob("*.mrcs"))) == 40
+    stacks = list((out / ribosomes.STEM).rglob("*.mrcs"))
+    assert len(stacks) == 40
+    assert not any(path.stat().st_mode & 0o111 for path in stacks), "one was a program upstream"
     with pytest.raises(InputError, match="not empty"):
         ribosomes.fetch(out)
 

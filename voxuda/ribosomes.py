@@ -107,6 +107,8 @@ def fetch(out: str | Path) -> Path:
         for name in (*CHECKSUMS, STEM):
             os.replace(clone / FOLDER / name, work / name)
         shutil.rmtree(clone)
+        for path in filter(Path.is_file, work.rglob("*")):
+            path.chmod(0o644)  # data, whatever the repository says
         _check(work)
     return out
 
