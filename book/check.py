@@ -11,6 +11,11 @@ from nbformat import NotebookNode
 WIDTH = 78
 """Columns that fit the page."""
 
+NEEDS = (
+    r"\*\*Needs\.\*\* At (?:any|scale) `s[a-z]+`[^.]*on two CPU cores,\s+under\s+([\d.]+)\s+GB\s+of\s+memory,\s+no\s+GPU[.;]"
+)
+"""What the first cell says of time, memory and GPU; the build compares the memory."""
+
 
 def problems(notebook: NotebookNode) -> list[str]:
     """What is wrong with an executed notebook, one sentence a fault; empty when it is right."""
@@ -18,7 +23,7 @@ def problems(notebook: NotebookNode) -> list[str]:
     text = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     return [
         *_pattern(text), *_execution(code), *_parameters(code), *_figures(code), *_exercises(text),
-        *exercises.faults(notebook.cells), *_lines(code), *_paths(code), *_numbers(text, code),
+        *exercises.faults(notebook.cells), *_lines(code), *_paths(code), *_numbers([*text, *_descriptions(code)], code),
     ]  # fmt: skip
 
 
@@ -26,6 +31,8 @@ def _pattern(text: list[str]) -> list[str]:
     found = []
     if not text or not text[0].startswith("# ") or "**Question.**" not in text[0]:
         found.append("the first cell lacks a title and a question")
+    if not text or not re.search(NEEDS, text[0]):
+        found.append("the first cell does not say what the notebook needs")
     if not text or not text[-1].startswith("## Recap"):
         found.append("the last cell is not a recap")
     return found
@@ -77,6 +84,17 @@ def _figures(code: list[NotebookNode]) -> list[str]:
     return found
 
 
+def _descriptions(code: list[NotebookNode]) -> list[str]:
+    """Captions and alt texts."""
+    found = []
+    for cell in code:
+        about = cell.metadata.get("mystnb", {})
+        found += [about.get("figure", {}).get("caption", ""), about.get("image", {}).get("alt", "")]
+        for output in cell.outputs:
+            found += re.findall(r'aria-label="([^"]*)"', "".join(output.get("data", {}).get("text/html", "")))
+    return found
+
+
 def _exercises(text: list[str]) -> list[str]:
     whole = "\n".join(text)
     labels = re.findall(r"```\{exercise\} .+\n:label: (\S+)", whole)
@@ -106,15 +124,17 @@ def _paths(code: list[NotebookNode]) -> list[str]:
 
 
 NOT_CLAIMS = (
+    NEEDS,
     r"^```.*?$|^:label:.*?$|^    .*?$",  # fences and what is indented
-    r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)",  # formulas, code, addresses
+    r"\$\$.*?\$\$|\$(?![\d.,\s]*\$)[^$]*\$|`[^`]*`|\]\([^)]*\)",  # formulas but for mere numbers, code, addresses
     r"\b(?:Eqs?|Tables?|Figs?\.?|Sections?|[Cc]hapters?) [\dIV]+[-–, \dIV]*(?:and [\dIV]+)?",  # what is numbered
 )
 NUMBER = r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?![\d.]*[A-Za-z])"  # not of a name such as 26S
 
 
 def _numbers(text: list[str], code: list[NotebookNode]) -> list[str]:
-    """Numbers of two digits or more in the prose that no cell computes, asserts or prints; exercises ask and claim nothing."""
+    """Numbers of two digits or more in prose, captions and alt texts that no cell computes, asserts or prints; exercises ask
+    and claim nothing."""
     cells = [cell.source for cell in code]
     for cell in code:
         for output in cell.outputs:

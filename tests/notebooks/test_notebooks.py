@@ -119,6 +119,10 @@ def no_question(nb):
     nb.cells[0].source = "# Title only"
 
 
+def no_needs(nb):
+    nb.cells[0].source = nb.cells[0].source.replace("GB", "megabytes")
+
+
 def no_recap(nb):
     nb.cells[-1].source = "The end."
 
@@ -135,6 +139,18 @@ def typed_number(nb):
     nb.cells[-1].source += "\n\nWith 48.31 % it is best."
 
 
+def typed_formula(nb):
+    nb.cells[-1].source += "\n\nWith $48.31$ % it is best."
+
+
+def typed_caption(nb):
+    first(nb, has_picture).metadata["mystnb"]["figure"]["caption"] += " With 48.31 % it is best."
+
+
+def typed_alt(nb):
+    first(nb, has_picture).metadata["mystnb"]["image"]["alt"] += " With 48.31 % it is best."
+
+
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
@@ -144,8 +160,9 @@ def typed_number(nb):
         (no_label, "turnable figure"), (no_solution, "do not match"), (no_hint, "folded hint"),
         (no_stub, "has no stub"), (no_check, "has no assert after a line # Check"),
         (check_of_something_else, "is not both answered and checked"), (wide, "a line of"), (wide_output, "a printed line of"),
-        (no_question, "title and a question"), (no_recap, "not a recap"), (no_assert, "no cell asserts"),
+        (no_question, "title and a question"), (no_needs, "does not say what the notebook needs"), (no_recap, "not a recap"), (no_assert, "no cell asserts"),
         (relative_path, "depends on the working directory"), (typed_number, "the prose says 48.31, which no cell has"),
+        (typed_formula, "says 48.31"), (typed_caption, "says 48.31"), (typed_alt, "says 48.31"),
     ],
 )  # fmt: skip
 def test_the_check_finds_a_planted_fault(plant, message):
