@@ -111,7 +111,9 @@ def test_code_is_readable_too(browser):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["notebooks/04_voxresnet.html", "notebooks/15_every_row.html", "book/trust.html", "book/index.html"])
+@pytest.mark.parametrize(
+    "name", ["notebooks/04_voxresnet.html", "notebooks/15_every_row.html", "book/trust.html", "book/index.html"]
+)
 def test_a_page_is_readable_in_the_dark(browser, name):
     page = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme="dark")
     page.goto((HTML / name).as_uri())
