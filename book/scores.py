@@ -11,17 +11,20 @@ from voxuda.runs import RESULTS
 from voxuda.tables import TABLES
 
 PAGES = {
+    "dann": ("dann",),
     "pdam": ("pdam",),
     "asc": ("asc", "asc-slices"),
     "le-uda": ("le-uda", "le-uda-slices"),
     "adabn": ("adabn",),
     "fda": ("fda",),
-    "entropy": ("minent", "advent"),
+    "minent": ("minent",),
+    "advent": ("advent",),
     "tent": ("tent",),
     "mean-teacher": ("mean-teacher",),
     "mic": ("mic",),
     "cbst": ("cbst",),
-    "source-side": ("domain-randomisation", "zero-shot"),
+    "domain-randomisation": ("domain-randomisation",),
+    "zero-shot": ("zero-shot",),
 }
 """Page to names of rows of the tables table1 and today."""
 

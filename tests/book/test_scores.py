@@ -9,7 +9,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
 import scores
 
 from voxuda import methods, report
-from voxuda.methods import advent, asc, cbst, domain_randomisation, fda, mean_teacher, mic, minent, pdam, tent
+from voxuda.methods import (
+    advent,
+    asc,
+    cbst,
+    domain_randomisation,
+    fda,
+    le_uda,
+    mean_teacher,
+    mic,
+    minent,
+    pdam,
+    tent,
+    zero_shot,
+)
 from voxuda.runs import RESULTS
 from voxuda.tables import TABLES
 
@@ -19,7 +32,7 @@ PAGES = Path(__file__).resolve().parents[2] / "book" / "methods"
 def test_every_method_of_others_has_a_page_and_a_score():
     assert {path.stem for path in PAGES.glob("*.md")} == set(scores.PAGES)
     shown = {name for names in scores.PAGES.values() for name in names}
-    ours = {"source-only", "supervised", "dann", "vox-uda", "ours", "vox-uda-ngm", "vox-uda-bf"}
+    ours = {"source-only", "supervised", "vox-uda", "ours", "vox-uda-ngm", "vox-uda-bf"}
     assert shown | ours == {row.name for table in ("table1", "today") for row in TABLES[table]}
 
 
@@ -43,8 +56,8 @@ def test_a_method_that_was_not_run_says_so(tmp_path):
         ("asc", "200\\,e", asc.ASC.WEIGHT),
         ("fda", "0.005\\,", fda.FDA.WEIGHT),
         ("fda", "two cycles", {2: "two"}[fda.FDA.BAND]),
-        ("entropy", "0.001\\,", minent.MinEnt.WEIGHT),
-        ("entropy", "weight 0.001", advent.ADVENT.WEIGHT),
+        ("minent", "0.001\\,", minent.MinEnt.WEIGHT),
+        ("advent", "weight 0.001", advent.ADVENT.WEIGHT),
         ("tent", "The last tenth", {0.9: "tenth"}[tent.TENT.START]),
         ("mean-teacher", "0.1\\,e", mean_teacher.MeanTeacher.WEIGHT),
         ("mic", "blocks of 8³", mic.MIC.BLOCK),
@@ -52,9 +65,13 @@ def test_a_method_that_was_not_run_says_so(tmp_path):
         ("mic", "beyond 0.968", mic.MIC.SURE),
         ("cbst", "from 20 to 50 %", (round(100 * p) for p in cbst.CBST.PORTIONS)),
         ("cbst", "30 % of training", round(100 * cbst.CBST.WARM_UP)),
-        ("source-side", "e^{0.5}", domain_randomisation.DomainRandomisation.COLOUR),
-        ("source-side", "up to 1.5 voxels", domain_randomisation.DomainRandomisation.BLUR),
-        ("source-side", "up to twice", {2.0: "twice"}[domain_randomisation.DomainRandomisation.NOISE]),
+        ("domain-randomisation", "e^{0.5}", domain_randomisation.DomainRandomisation.COLOUR),
+        ("domain-randomisation", "up to 1.5 voxels", domain_randomisation.DomainRandomisation.BLUR),
+        ("domain-randomisation", "up to twice", {2.0: "twice"}[domain_randomisation.DomainRandomisation.NOISE]),
+        ("zero-shot", "between 0 and 2", zero_shot.NOISE_RANGE),
+        ("le-uda", "0.1\\,", le_uda.LEUDA.TARGET_TEACHER),
+        ("le-uda", "scaled by 0.01", le_uda.LEUDA.ADVERSARY),
+        ("le-uda", "ten times", {10: "ten"}[round(le_uda.LEUDA.ADVERSARY / advent.ADVENT.WEIGHT)]),
     ],
 )
 def test_a_constant_on_a_page_is_the_one_of_the_class(page, said, value):
