@@ -89,6 +89,20 @@ def test_images_are_told_from_volumes_by_name_and_space_group(tmp_path):
             read_mrc(write_images(tmp_path / name), memory_map=True).check_is_volume()
 
 
+def test_axes_in_another_order_are_refused(tmp_path):
+    path = tmp_path / "a.mrc"
+    write_mrc(path, torch.rand(4, 5, 6), 10.0)
+    content = bytearray(path.read_bytes())
+    for axes, fine in (((3, 2, 1), False), ((1, 2, 2), False), ((0, 0, 0), True)):
+        content[64:76] = np.array(axes, "<i4").tobytes()
+        path.write_bytes(content)
+        if fine:
+            assert read_mrc(path).data.shape == (4, 5, 6)
+        else:
+            with pytest.raises(InputError, match=r"a\.mrc: columns, rows and sections are axes"):
+                read_mrc(path)
+
+
 def test_the_place_of_the_first_voxel_is_kept(tmp_path):
     path = write_mrc(tmp_path / "v.mrc", np.ones((4, 4, 4)), 2.0, origin=(1.0, 2.0, 3.0), start=(-5, 6, 7))
     header = mrcfile.open(path, header_only=True).header

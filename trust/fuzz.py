@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -186,6 +187,22 @@ def finite(tensor: torch.Tensor) -> None:
     assert torch.isfinite(tensor).all(), "an answer with NaN or infinity"
 
 
+def as_stored(content: bytes) -> np.ndarray:
+    """The voxels of an MRC file by the format's definition, without the library that the package reads with."""
+    order = "<" if content[212:213] == b"D" else ">"
+    words = np.frombuffer(content[:1024], f"{order}i4")
+    kind = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}[int(words[3])]
+    x, y, z = (int(word) for word in words[:3])
+    voxels = np.frombuffer(content, f"{order}{kind}", x * y * z, offset=1024 + int(words[23]))
+    return voxels.reshape(z, y, x).astype(np.float32)
+
+
+def right(volume: volumes.Volume, content: bytes) -> None:
+    """An answer is right if it holds the voxels that the file does, in their order."""
+    stored = as_stored(content)
+    assert np.array_equal(np.asarray(volume.data, np.float32).reshape(stored.shape), stored), "other voxels than the file's"
+
+
 def kinds(base: Path) -> dict[str, Kind]:
     """Good files of each kind that the package reads, of some kilobytes each."""
     config = prepare(base)
@@ -210,12 +227,15 @@ def kinds(base: Path) -> dict[str, Kind]:
     def read_mrc() -> None:
         for memory_map in (False, True):
             volume = volumes.read_mrc(mrc, memory_map=memory_map)
+            right(volume, mrc.read_bytes())
             if not memory_map:
                 finite(torch.from_numpy(volume.data))
         data.load(mrc.parent)
 
     def read_packed() -> None:
-        finite(torch.from_numpy(volumes.read_mrc(packed).data))
+        volume = volumes.read_mrc(packed)
+        right(volume, gzip.decompress(packed.read_bytes()))
+        finite(torch.from_numpy(volume.data))
 
     def read_star() -> None:
         domain = data.load(star)
@@ -226,6 +246,7 @@ def kinds(base: Path) -> dict[str, Kind]:
         domain = data.load(base / "source")
         assert len(domain) > 0 and domain.masks is not None
         finite(domain.volumes)
+        right(volumes.read_mrc(base / "source" / "volumes.mrcs"), (base / "source" / "volumes.mrcs").read_bytes())
 
     def read_network(run: Path) -> None:
         finite(runs.load_network(run)(torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))))

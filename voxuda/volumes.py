@@ -87,7 +87,7 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     ------
     InputError
         The file is missing, is not MRC, is shorter than its header says, is not 3D or a stack of 3D volumes, holds
-        complex values, has voxels that are not cubes, or holds NaN or infinity.
+        complex values, has its axes in another order or voxels that are not cubes, or holds NaN or infinity.
     """
     path = Path(path)
     try:
@@ -113,6 +113,11 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         x, y, z = (float(mrc.header.origin[axis]) for axis in "xyz")
         first = (int(mrc.header.nxstart), int(mrc.header.nystart), int(mrc.header.nzstart))
         images = mrc.is_image_stack() and path.name.lower().endswith((".mrcs", ".mrcs.gz", ".mrcs.bz2"))
+        axes = tuple(int(mrc.header[name]) for name in ("mapc", "mapr", "maps"))
+        if axes not in ((1, 2, 3), (0, 0, 0)):  # some programs leave them out
+            raise InputError(
+                f"{path}: columns, rows and sections are axes {axes}; reorder the volume so that they are (1, 2, 3)."
+            )
         if not all(0 <= edge < np.inf for edge in edges):
             raise InputError(f"{path}: voxels of {edges} angstrom are no sizes; correct the cell in the header.")
         if max(edges) - min(edges) > 1e-3 * max(edges):
