@@ -42,6 +42,21 @@ def test_a_target_without_masks_trains_but_is_not_scored(folders, tmp_path, tiny
         training.train(tiny(target=str(bare), method="supervised"), tmp_path / "other", progress=False)
 
 
+def test_the_step_after_training_is_one_that_can_be_taken(folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "train", lambda *_, **__: None)
+    bare = tmp_path / "bare"
+    shutil.copytree(folders / "target", bare)
+    (bare / "masks.mrcs").unlink()
+    for target, following in [
+        ([], "evaluate r"),
+        (["--target", str(folders / "target")], "evaluate r"),
+        (["--target", str(bare)], "segment r FILES --out masks"),
+        (["--target", str(tmp_path / "gone")], "evaluate r"),
+    ]:
+        assert main(["train", *target, "--out", "r"]) == 0
+        assert capsys.readouterr().out == f"run finished in r; next: voxuda {following}\n"
+
+
 def test_resume_takes_the_options_of_the_run(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(training, "save_weights", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
