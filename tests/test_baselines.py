@@ -11,7 +11,7 @@ from voxuda import losses, methods, runs, teacher, training
 from voxuda.adversary import reversal_strength
 from voxuda.methods import asc, le_uda, mean_teacher, mic, pdam
 from voxuda.methods.base import supervised_pass
-from voxuda.style import swap_amplitude
+from voxuda.style import radial_power, swap_amplitude
 from voxuda.volumes import InputError, zscore
 
 
@@ -31,6 +31,44 @@ def made(tiny):
 
 def gradient(loss, parameter):
     return torch.autograd.grad(loss, parameter, retain_graph=True)[0]
+
+
+def rewind(batch):
+    batch.generator.manual_seed(batch.generator.initial_seed())
+
+
+def assert_same(found, expected, rtol=1e-5):
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=0)  # some terms are less than the default atol
+
+
+def estrange(method):
+    """Make the teacher another network than the student."""
+    with torch.no_grad():
+        for parameter in method.teacher.network.parameters():
+            parameter.mul_(0.7)
+
+
+@pytest.mark.parametrize("name", ["source-only", "dann", "le-uda", "mean-teacher", "minent", "advent", "cbst", "mic", "tent"])
+def test_the_source_is_segmented_as_it_is(made, name):
+    method, batch = made(name)
+    expected = supervised_pass(method.student, batch.source, batch.source_labels)[1]
+    assert_same(method.losses(batch, 0.5)["seg"], expected)
+
+
+def test_supervised_segments_the_target(made):
+    method, batch = made("supervised")
+    expected = supervised_pass(method.student, batch.target, batch.target_labels)[1]
+    assert_same(method.losses(batch, 0.5)["seg"], expected)
+
+
+@pytest.mark.parametrize("name", ["vox-uda", "asc", "le-uda", "mean-teacher", "mic"])
+def test_teachers_follow_their_students_after_a_step(made, name):
+    method, _ = made(name)
+    before = method.teacher.network.conv1a.weight.clone()
+    with torch.no_grad():
+        method.student.conv1a.weight += 1
+    method.after_step()
+    torch.testing.assert_close(method.teacher.network.conv1a.weight, before + 0.5)
 
 
 def test_the_ramp():
@@ -58,6 +96,16 @@ def test_mean_teacher_agrees_with_itself(made):
     assert all(p.grad is None for p in method.teacher.parameters())
 
 
+def test_mean_teacher_shows_the_noise_to_the_teacher(made):
+    method, batch = made("mean-teacher")
+    estrange(method)
+    con = method.losses(batch, 0.5)["con"]
+    rewind(batch)
+    wanted = method.teacher.foreground(mean_teacher.jitter(batch.target, batch.generator))
+    distance = (method.student(batch.target).softmax(1)[:, 1] - wanted).square().mean()
+    assert_same(con, 0.1 * math.exp(-1.25) * distance)
+
+
 def test_fda_trains_on_the_source_in_the_look_of_the_target(made):
     method, batch = made("fda")
     seg = method.losses(batch, 0.0)["seg"]
@@ -78,6 +126,20 @@ def test_entropy_is_lowered_and_weighs_as_published(made, name, of_one_bit):
         for parameter in method.student.heads.parameters():
             parameter.zero_()
     assert method.losses(batch, 0.0)["ent"].item() == pytest.approx(of_one_bit, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "weight", "power"), [("minent", 1e-3, 1), ("fda", 0.005, 4), ("tent", 1, 1)])
+def test_entropy_is_that_of_the_target_to_its_power(made, name, weight, power):
+    method, batch = made(name)
+    entropy = losses.self_information(method.student(batch.target)).sum(1)
+    assert_same(method.losses(batch, 0.95)["ent"], weight * entropy.pow(power).mean())
+
+
+def test_advent_tells_entropy_maps_of_source_and_target(made):
+    method, batch = made("advent")
+    maps = [losses.self_information(method.student(volumes)) for volumes in (batch.source, batch.target)]
+    expected = losses.adversarial_loss(*(method.discriminator(part) for part in maps))
+    assert_same(method.losses(batch, 0.5)["dis"], expected)
 
 
 def test_advent_reverses_what_reaches_the_student_at_its_weight(made, monkeypatch):
@@ -123,6 +185,13 @@ def test_cbst_waits_and_then_takes_more_and_more(made):
     assert (method.portion(0.3), method.portion(1.0)) == (0.2, pytest.approx(0.5))
 
 
+def test_cbst_learns_from_class_balanced_labels_of_its_own(made):
+    method, batch = made("cbst")
+    logits = method.student(batch.target)
+    labels = teacher.class_balanced_labels(logits.detach().softmax(1)[:, 1], 0.35)
+    assert_same(method.losses(batch, 0.65)["pseudo"], losses.segmentation_loss(logits, labels))
+
+
 def test_mic_hides_whole_blocks_from_the_student_alone(made):
     method, batch = made("mic")
     batch.target = torch.ones(64, 1, 16, 16, 20)
@@ -142,6 +211,18 @@ def test_mic_weighs_by_how_sure_the_teacher_is(made, monkeypatch):
         batch.generator.manual_seed(0)
         found.append(method.losses(batch, 0.0)["masked"].item())
     assert found[0] == 0 < found[1] == pytest.approx(found[2] / 4, rel=1e-4)
+
+
+def test_mic_wants_of_the_masked_target_what_the_teacher_says_of_the_whole(made):
+    method, batch = made("mic")
+    estrange(method)
+    foreground = method.teacher.foreground(batch.target)
+    method.SURE = torch.maximum(foreground, 1 - foreground).median().item()  # of about half of the voxels
+    found = method.losses(batch, 0.5)["masked"]
+    rewind(batch)
+    share = (torch.maximum(foreground, 1 - foreground) > method.SURE).float().mean()
+    wanted = losses.segmentation_loss(method.student(method.mask(batch)), (foreground > 0.5).long())
+    assert_same(found, share * wanted)
 
 
 def test_tent_moves_batch_norm_alone_and_lowers_the_entropy(made):
@@ -184,6 +265,13 @@ def test_domain_randomisation_varies_colour_blur_and_noise_without_the_target(ma
     assert len(likeness.unique()) == 64
     method.COLOUR = method.BLUR = method.NOISE = 0.0
     torch.testing.assert_close(method.randomise(batch), batch.source, rtol=1e-3, atol=1e-3)
+
+
+def test_domain_randomisation_segments_the_randomised_source(made):
+    method, batch = made("domain-randomisation")
+    seg = method.losses(batch, 0.5)["seg"]
+    rewind(batch)
+    assert_same(seg, supervised_pass(method.student, method.randomise(batch), batch.source_labels)[1])
 
 
 def test_pdam_inpaints_hallucinations_only():
@@ -233,6 +321,23 @@ def test_pdam_has_two_adversaries_that_are_reversed(made, monkeypatch):
         torch.testing.assert_close(reversed_, -reversal_strength(1.0) * straight, rtol=1e-3, atol=1e-9)
 
 
+def test_pdam_weighs_what_it_translated_and_inpainted_and_shows_it_to_both_adversaries(made):
+    method, batch = made("pdam")
+    found = method.losses(batch, 0.5)
+    rewind(batch)
+    translated = pdam.translate(batch.source, radial_power(batch.source), method.target_power, batch.generator)
+    inpainted = pdam.inpaint(translated, batch.source_labels)
+    assert not torch.equal(inpainted, translated)
+    features, seg = supervised_pass(method.student, inpainted, batch.source_labels)
+    target = method.student.features(batch.target)
+    deep = [method.on_features(part["v6"]) for part in (features, target)]
+    maps = [method.on_entropy(losses.self_information(method.student.classify(part))) for part in (features, target)]
+    weight = (pdam.source_weight(deep[0]) + pdam.source_weight(maps[0])) / 2
+    assert_same(found["seg"], weight * seg)
+    assert_same(found["dis"], losses.adversarial_loss(*deep))
+    assert_same(found["dis_entropy"], losses.adversarial_loss(*maps))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_cutmix_box_is_a_cube_of_the_published_sides(seed):
     box = asc.cut_box(torch.Size([40, 40, 40]), torch.Generator().manual_seed(seed))
@@ -253,19 +358,40 @@ def test_asc_agrees_with_itself_where_both_looks_are_one(made, monkeypatch):
     assert method.losses(batch, 1.0)["con"] > 0
 
 
-def test_asc_pairs_each_look_with_the_other(made, monkeypatch):
+@pytest.mark.parametrize("name", ["asc", "asc-slices"])
+def test_asc_pairs_each_look_with_the_other(made, monkeypatch, name):
     """The student on the target in the source's look against the teacher on the target, and the other way round."""
-    method, batch = made("asc")
+    method, batch = made(name)
     monkeypatch.setattr(method, "BAND", 0.2)
     monkeypatch.setattr(asc, "cut_box", lambda shape, _: torch.zeros(shape, dtype=torch.bool))
-    with torch.no_grad():
-        for parameter in method.teacher.network.parameters():
-            parameter.mul_(0.7)  # so that it is not the student
-    looks = [batch.target, zscore(swap_amplitude(batch.target, batch.source, 4))]
+    estrange(method)
+    looks = [batch.target, zscore(swap_amplitude(batch.target, batch.source, 4, planar=name == "asc-slices"))]
     teachers = [method.teacher.foreground(look) for look in looks]
     students = [method.student(look).softmax(1)[:, 1] for look in looks]
     expected = (students[1] - teachers[0]).square().mean() + (students[0] - teachers[1]).square().mean()
     assert method.losses(batch, 1.0)["con"].item() == pytest.approx(200 * expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["asc", "asc-slices"])
+def test_asc_segments_the_source_in_both_looks(made, monkeypatch, name):
+    method, batch = made(name)
+    monkeypatch.setattr(method, "BAND", 0.2)
+    translated = zscore(swap_amplitude(batch.source, batch.target, 4, planar=name == "asc-slices"))
+    expected = [supervised_pass(method.student, x, batch.source_labels)[1] for x in (batch.source, translated)]
+    assert_same(method.losses(batch, 0.5)["seg"], sum(expected))
+
+
+def test_asc_mixes_views_and_what_the_teacher_says_of_them_alike(made, monkeypatch):
+    method, batch = made("asc")
+    monkeypatch.setattr(asc, "swap_amplitude", lambda content, *_, **__: content)
+    estrange(method)
+    con = method.losses(batch, 0.5)["con"]
+    rewind(batch)
+    box = asc.cut_box(batch.target.shape[2:], batch.generator)
+    found, wanted = batch.target, method.teacher.foreground(batch.target)
+    found, wanted = (torch.where(box, x.roll(1, 0), x) for x in (found, wanted))
+    distance = (method.student(found).softmax(1)[:, 1] - wanted).square().mean()
+    assert_same(con, 200 * math.exp(-1.25) * 2 * distance, rtol=1e-4)
 
 
 def test_slices_do_not_see_each_other():
@@ -297,3 +423,38 @@ def test_le_uda_lets_its_teachers_speak_later_and_keeps_them_still(made):
     sum(late.values()).backward()
     assert all(p.grad is None for p in method.teacher.parameters())
     assert method.student.conv1a.weight.grad.abs().max() > 0
+
+
+def le_uda_looks(method, batch):
+    """The source in the target's look, and the target in the source's."""
+    rewind(batch)
+    power = radial_power(batch.source)
+    source_as_target = pdam.translate(batch.source, power, method.target_power, batch.generator)
+    return source_as_target, pdam.translate(batch.target, method.target_power, power, batch.generator)
+
+
+def test_le_uda_pairs_its_student_with_its_teachers(made):
+    method, batch = made("le-uda")
+    estrange(method)
+    found = method.losses(batch, 0.5)
+    source_as_target, target_as_source = le_uda_looks(method, batch)
+    on_source, on_target = method.student(batch.source), method.student(target_as_source)
+    s, ts, st, t = (
+        method.teacher.foreground(mean_teacher.jitter(volumes, batch.generator))
+        for volumes in (batch.source, target_as_source, source_as_target, batch.target)
+    )
+    con = losses.prediction_distance(on_source, s) + losses.prediction_distance(on_target, ts)
+    ent = le_uda.entropy_distance(on_source, st) + le_uda.entropy_distance(on_target, t)
+    assert_same(found["con"], math.exp(-1.25) * con / 2)
+    assert_same(found["ent"], 0.1 * math.exp(-1.25) * ent / 2)
+
+
+def test_le_uda_reverses_what_its_adversary_says_of_the_target_and_its_look(made):
+    method, batch = made("le-uda")
+    dis = method.losses(batch, 0.5)["dis"]
+    source_as_target, _ = le_uda_looks(method, batch)
+    maps = [losses.self_information(method.student(volumes)) for volumes in (source_as_target, batch.target)]
+    own = losses.adversarial_loss(*(method.discriminator(part) for part in maps))
+    student = method.student.conv1a.weight
+    assert_same(dis, own)
+    torch.testing.assert_close(gradient(dis, student), -1e-2 * gradient(own, student), rtol=1e-3, atol=1e-9)

@@ -91,11 +91,24 @@ def test_check_warns_of_what_is_suspicious(tmp_path, capsys):
         assert any(text in line for line in warnings), text
 
 
+def test_check_says_to_which_side_smoothed_boxes_lean(tmp_path, capsys):
+    volumes = simulate.simulate_target([molecules.load("4v4r")], n_per_molecule=10).volumes.numpy()
+    for sign, lean in ((1, (9, 10)), (-1, (0, 1))):
+        folder = tmp_path / str(sign)
+        folder.mkdir()
+        for i, volume in enumerate(volumes):
+            write_mrc(folder / f"{i}.mrc", sign * volume)
+        run("check", folder)
+        rows, warnings, _ = table(capsys)
+        assert any(f"smoothed, {n} of 10 boxes lean bright" in rows["polarity"] for n in lean)
+        assert any("nearly all boxes lean dark" in line for line in warnings) == (sign == -1)
+
+
 def test_check_does_not_guess_without_masks(tmp_path, capsys):
     write_mrc(tmp_path / "a.mrc", np.random.default_rng(0).exponential(size=(32, 32, 32)))
     run("check", tmp_path)
     rows, warnings, _ = table(capsys)
-    assert rows["polarity"].startswith("not known without masks (skewness +") and rows["masks"].startswith("none")
+    assert rows["polarity"].startswith("not known without masks; smoothed, ") and rows["masks"].startswith("none")
     assert any("one sample is too few" in line for line in warnings)
     write_mrc(tmp_path / "a_mask.mrc", np.ones((32, 32, 32), bool))
     run("check", tmp_path)

@@ -5,18 +5,33 @@ import pytest
 import torch
 
 from voxuda import methods, runs, training
-from voxuda.methods import VoxUDAOptions
-from voxuda.volumes import InputError, read_mrc, write_mrc
+from voxuda.adversary import reversal_strength
+from voxuda.bilateral import bilateral_filter, improved_bilateral_filter
+from voxuda.losses import adversarial_loss, consistency_loss, segmentation_loss
+from voxuda.methods import VoxUDAOptions, vox_uda
+from voxuda.methods.base import supervised_pass
+from voxuda.noise import generate_noise, ngm_denoise, noise_level
+from voxuda.teacher import confident_labels
+from voxuda.volumes import InputError, read_mrc, unit_range, write_mrc, zscore
+
+
+def built(tiny, name, options=None, **changes):
+    """A method of width 2, prepared, and a batch."""
+    source, target, _ = runs.load_domains(tiny())
+    torch.manual_seed(0)
+    method = methods.build(name, 2, options)
+    method.prepare(target.volumes)
+    return method, training.make_batch(source, target, 0, 0, tiny(**changes), 1)
 
 
 def step(tiny, progress=1.0, **changes):
     """A Vox-UDA of width 2, a batch and its losses."""
-    source, target, _ = runs.load_domains(tiny())
-    torch.manual_seed(0)
-    method = methods.build("vox-uda", 2, VoxUDAOptions(**changes))
-    method.prepare(target.volumes)
-    batch = training.make_batch(source, target, 0, 0, tiny(), 1)
+    method, batch = built(tiny, "vox-uda", VoxUDAOptions(**changes))
     return method, batch, method.losses(batch, progress)
+
+
+def rewind(batch):
+    batch.generator.manual_seed(batch.generator.initial_seed())
 
 
 def test_vox_uda_options_switch_terms(tiny):
@@ -36,10 +51,53 @@ def test_vox_uda_options_switch_terms(tiny):
 def test_vox_uda_adds_noise_of_the_level_of_the_target(tiny):
     method, batch, _ = step(tiny, n_sampled=6)
     added = method.add_noise(batch) - batch.source
-    from voxuda.noise import noise_level
-
     # All six target samples are drawn, so the level does not depend on the draw.
     assert added.std() == pytest.approx(noise_level(method.target).item(), rel=0.05)
+
+
+def test_vox_uda_draws_its_noise_as_its_options_say(tiny):
+    options = VoxUDAOptions(n_sampled=2, rho=0.5, reading="cube_kept", average="volumes", noise="speckle")
+    method, batch = built(tiny, "vox-uda", options)
+    found = method.add_noise(batch)
+    rewind(batch)
+    sampled = method.target[torch.randperm(6, generator=batch.generator)[:2]]
+    sigma = noise_level(sampled, 0.5, "cube_kept", "volumes")
+    torch.testing.assert_close(found, batch.source + generate_noise(batch.source, sigma, batch.generator, "speckle"))
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "lambdas"),
+    [("vox-uda", "add_noise", (0.4, 0.3, 0.2, 0.1)), ("zero-shot", "randomise", (0.2, 0.2, 0.3, 0.3))],
+)
+def test_the_noised_source_is_segmented_too_and_tied_to_the_source(tiny, name, noise, lambdas):
+    method, batch = built(tiny, name, VoxUDAOptions(lambdas=lambdas))
+    found = method.losses(batch, 0.5)
+    rewind(batch)
+    noised = getattr(method, noise)(batch)
+    (a, seg), (b, noised_seg) = (supervised_pass(method.student, x, batch.source_labels) for x in (batch.source, noised))
+    torch.testing.assert_close(found["seg"], (seg + noised_seg) / 2)
+    torch.testing.assert_close(found["con"], consistency_loss(a, b, lambdas))
+
+
+@pytest.mark.parametrize("change", [{"noise": "none"}, {"segment_noised": False}])
+def test_vox_uda_can_segment_the_source_alone(tiny, change):
+    method, batch, found = step(tiny, **change)
+    torch.testing.assert_close(found["seg"], supervised_pass(method.student, batch.source, batch.source_labels)[1])
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "filtered"),
+    [
+        ("ngm", lambda x: ngm_denoise(x, 0.5, "cube_kept")),
+        ("bf", lambda x: bilateral_filter(x, 1.5, 1.0, 5)),
+        ("ibf", lambda x: improved_bilateral_filter(x, 1.5, 1.0, 5, "sobel_magnitude")),
+        ("none", lambda x: x),
+    ],
+)
+def test_each_denoiser_is_the_filter_of_its_name(denoiser, filtered, generator):
+    ours = VoxUDAOptions(denoiser, 1.5, 1.0, window=5, gradient="sobel_magnitude", rho=0.5, reading="cube_kept")
+    volumes = torch.randn(2, 1, 16, 16, 16, generator=generator)
+    torch.testing.assert_close(vox_uda.denoise(volumes, ours), zscore(filtered(unit_range(volumes))))
 
 
 def test_pseudo_labels_come_from_the_teacher_and_the_denoised_target(tiny):
@@ -50,6 +108,22 @@ def test_pseudo_labels_come_from_the_teacher_and_the_denoised_target(tiny):
     foreground = method.teacher.foreground(method.denoised[batch.target_index])
     expected = torch.where(foreground >= 0.85, 1, torch.where(foreground <= 0.15, 0, -1))
     assert torch.equal(method.pseudo_labels(batch), expected)
+
+
+def test_pseudo_labels_supervise_the_student_on_the_target_as_it_is(tiny):
+    method, batch, found = step(tiny, eta=0.6)
+    labels = confident_labels(method.teacher.foreground(method.denoised[batch.target_index]), 0.6)
+    assert labels.unique().tolist() == [-1, 0, 1]
+    torch.testing.assert_close(found["pseudo"], segmentation_loss(method.student(batch.target), labels))
+
+
+def test_pseudo_labels_count_when_the_warm_up_ends(tiny):
+    method, batch = built(tiny, "vox-uda", VoxUDAOptions(warm_up=0.6))
+    assert "pseudo" not in method.losses(batch, 0.59) and "pseudo" in method.losses(batch, 0.6)
+
+
+def test_the_teacher_of_vox_uda_has_the_decay_of_the_options(tiny):
+    assert built(tiny, "vox-uda", VoxUDAOptions(ema=0.5))[0].teacher.decay == 0.5
 
 
 def test_share_can_be_estimated_from_the_source(tiny):
@@ -71,10 +145,7 @@ def test_only_supervised_reads_target_labels(folders, tmp_path, tiny):
 
 
 def test_dann_pushes_features_together_and_the_discriminator_apart(tiny):
-    source, target, _ = runs.load_domains(tiny())
-    torch.manual_seed(0)
-    method = methods.build("dann", 2)
-    batch = training.make_batch(source, target, 0, 0, tiny(), 1)
+    method, batch = built(tiny, "dann")
 
     def gradients(progress):
         method.zero_grad()
@@ -86,15 +157,22 @@ def test_dann_pushes_features_together_and_the_discriminator_apart(tiny):
     torch.testing.assert_close(judge, judge_again)  # the discriminator's own gradient is not reversed
 
 
+@pytest.mark.parametrize(("name", "weight"), [("dann", 1.0), ("vox-uda", 0.5)])
+def test_the_adversary_tells_the_deepest_features_and_what_the_student_gets_is_reversed(tiny, name, weight):
+    method, batch = built(tiny, name, VoxUDAOptions(adversary=weight))
+    deepest = [method.student.features(volumes)["v6"] for volumes in (batch.source, batch.target)]
+    own = adversarial_loss(*(method.discriminator(part) for part in deepest))
+    dis = method.losses(batch, 0.1)["dis"]
+    torch.testing.assert_close(dis, own)
+    reversed_, straight = (torch.autograd.grad(loss, method.student.conv1a.weight)[0] for loss in (dis, own))
+    torch.testing.assert_close(reversed_, -weight * reversal_strength(0.1) * straight, rtol=1e-3, atol=1e-7)
+
+
 def test_zero_shot_sees_no_target_and_noise_of_many_levels(tiny):
-    source, target, _ = runs.load_domains(tiny())
-    torch.manual_seed(0)
-    method = methods.build("zero-shot", 2)
-    batch = training.make_batch(source, target, 0, 0, tiny(batch_size=8), 1)
-    state = batch.generator.get_state()
+    method, batch = built(tiny, "zero-shot", batch_size=8)
     losses = method.losses(batch, 0.5)
     assert set(losses) == {"seg", "con"}
-    batch.generator.set_state(state)
+    rewind(batch)
     batch.target = torch.full_like(batch.target, torch.nan)
     assert method.losses(batch, 0.5) == losses
     noised = method.randomise(batch)

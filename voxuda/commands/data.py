@@ -8,8 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 import tyro
+from scipy import ndimage, stats
 
 from voxuda import data, evidence, noise, ribosomes, runs
 from voxuda.volumes import check_new_file, zscore
@@ -41,9 +43,9 @@ class DataCheck:
             warnings.append("the volumes hold next to no high frequencies, so the noise module will measure next to no noise.")
         turn = False
         if masks is None:
-            skewness = normal.pow(3).mean(dim=(1, 2, 3, 4)).median()
             rows["masks"] = "none: the samples can be a target to train on, not to be scored on"
-            rows["polarity"] = f"not known without masks (skewness {skewness:+.2f}); protein must be bright"
+            rows["polarity"], more = _lean(normal)
+            warnings += more
         else:
             rows["masks"], more = _foreground(folder, masks)
             rows["polarity"], turn = _polarity(normal, masks)
@@ -98,6 +100,20 @@ def _foreground(folder: data.SubtomogramFolder, masks: torch.Tensor) -> tuple[st
             warnings.append(f"the mask is {what} in {', '.join(names[:3])}{more}.")
     row = f"{len(masks)}, foreground min {shares.min():.2%}, median {shares.median():.2%}, max {shares.max():.2%}"
     return row, warnings
+
+
+def _lean(normal: torch.Tensor) -> tuple[str, list[str]]:
+    """The row about polarity where there are no masks, and a warning if it looks wrong: smoothed, bright bodies on even ground
+    have positive skewness. Volumes ``(N, 1, D, D, D)``."""
+    smoothed = ndimage.gaussian_filter(normal[:, 0].numpy(), (0, 2, 2, 2))
+    skewness = stats.skew(smoothed.reshape(len(smoothed), -1), axis=1)
+    bright = int((skewness > 0).sum())
+    row = (
+        f"not known without masks; smoothed, {bright} of {len(normal)} boxes lean bright (skewness {np.median(skewness):+.2f})"
+    )
+    if len(normal) >= 10 and bright <= len(normal) / 10:
+        return row, ["nearly all boxes lean dark: if protein is dark in them, convert them with --invert."]
+    return row, []
 
 
 def _polarity(normal: torch.Tensor, masks: torch.Tensor) -> tuple[str, bool]:
