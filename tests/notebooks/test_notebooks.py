@@ -222,11 +222,10 @@ def test_nbval_fails_on_a_planted_wrong_number(tmp_path):
 
 
 def texts(notebook):
-    """What each code cell prints and returns as text or table, in order, without the cells that nbval ignores or papermill adds."""
+    """What each code cell prints, and its tables, in order, without the cells that nbval ignores or papermill adds."""
     skipped = {"nbval-ignore-output", "injected-parameters"}
-    kinds = ("text/plain", "text/markdown")
     return [
-        "".join(o.get("text", "") or "".join(o.get("data", {}).get(kind, "") for kind in kinds) for o in cell.outputs)
+        "".join(o.get("text", "") or o.get("data", {}).get("text/markdown", "") for o in cell.outputs)
         for cell in notebook.cells
         if is_code(cell) and not skipped & set(cell.metadata.get("tags", []))
     ]
