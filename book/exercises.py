@@ -63,6 +63,8 @@ def _names(source: str, context: type) -> set[str]:
     names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
     if context is ast.Store:
         names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        inner = [node.target for node in nodes if isinstance(node, ast.comprehension)]  # these names live there alone
+        names -= {name.id for target in inner for name in ast.walk(target) if isinstance(name, ast.Name)}
     return names
 
 
@@ -74,7 +76,7 @@ def faults(cells: Iterable[NotebookNode]) -> list[str]:
             found.append(f"{label} has no stub with ... to fill in")
         elif "assert" not in check:
             found.append(f"{label} has no assert after a line {CHECK}")
-        elif missing := _names(stub, ast.Store) - _names(answer, ast.Store) & _names(check, ast.Load):
+        elif missing := _names(stub, ast.Store) - (_names(answer, ast.Store) & _names(check, ast.Load)):
             found.append(f"{label}: {', '.join(sorted(missing))} of the stub is not both answered and checked")
     return found
 
