@@ -53,16 +53,12 @@ def _execution(code: list[NotebookNode]) -> list[str]:
     return found
 
 
-def _names(source: str, context: type) -> set[str]:
-    return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
-
-
 def _parameters(code: list[NotebookNode]) -> list[str]:
     tagged = [i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])]
     if tagged != [0]:
         return ["the first code cell, and no other, must be tagged parameters"]
-    declared = _names(code[0].source, ast.Store)
-    used = set().union(*(_names(cell.source, ast.Load) for cell in code[1:]))
+    declared = exercises.names(code[0].source, ast.Store)
+    used = set().union(*(exercises.names(cell.source, ast.Load) for cell in code[1:]))
     found = [f"parameter {name} is missing" for name in sorted({"scale", "device", "seed"} - declared)]
     return found + [f"parameter {name} has no effect" for name in sorted(declared - used)]
 

@@ -58,14 +58,15 @@ def exercises(cells: Iterable[NotebookNode]) -> list[Exercise]:
     return found
 
 
-def _names(source: str, context: type) -> set[str]:
+def names(source: str, context: type) -> set[str]:
+    """Names that a piece of code loads (``ast.Load``) or binds (``ast.Store``)."""
     nodes = list(ast.walk(ast.parse(source)))
-    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
+    found = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
     if context is ast.Store:
-        names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        found |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
         inner = [node.target for node in nodes if isinstance(node, ast.comprehension)]  # these names live there alone
-        names -= {name.id for target in inner for name in ast.walk(target) if isinstance(name, ast.Name)}
-    return names
+        found -= {name.id for target in inner for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
 
 
 def faults(cells: Iterable[NotebookNode]) -> list[str]:
@@ -76,7 +77,7 @@ def faults(cells: Iterable[NotebookNode]) -> list[str]:
             found.append(f"{label} has no stub with ... to fill in")
         elif "assert" not in check:
             found.append(f"{label} has no assert after a line {CHECK}")
-        elif missing := _names(stub, ast.Store) - (_names(answer, ast.Store) & _names(check, ast.Load)):
+        elif missing := names(stub, ast.Store) - (names(answer, ast.Store) & names(check, ast.Load)):
             found.append(f"{label}: {', '.join(sorted(missing))} of the stub is not both answered and checked")
     return found
 
