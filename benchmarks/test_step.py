@@ -18,27 +18,27 @@ IN_BFLOAT16 = pytest.mark.skipif(
 )
 
 
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    volumes = torch.randn(2, PAIRS, 1, 32, 32, 32, generator=generator)
-    labels = (torch.rand(PAIRS, 32, 32, 32, generator=generator) < 0.05).long()
-    return Batch(volumes[0], labels, volumes[1], None, torch.arange(PAIRS), generator)
+def batch(pairs=PAIRS, device="cpu"):
+    generator = torch.Generator(device).manual_seed(0)
+    volumes = torch.randn(2, pairs, 1, 32, 32, 32, generator=generator, device=device)
+    labels = (torch.rand(pairs, 32, 32, 32, generator=generator, device=device) < 0.05).long()
+    return Batch(volumes[0], labels, volumes[1], None, torch.arange(pairs, device=device), generator)
 
 
-def bfloat16(enabled=True):
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+def bfloat16(enabled=True, device="cpu"):
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)
 
 
-def training_step(width, layout, half=False):
+def training_step(width, layout, half=False, pairs=PAIRS, device="cpu"):
     """A call that makes one whole step of Vox-UDA, warm-up over, as the training loop does; ``half`` in bfloat16."""
     torch.manual_seed(0)
-    made = batch()
-    method = build("vox-uda", width).to(memory_format=layout).train()
+    made = batch(pairs, device)
+    method = build("vox-uda", width).to(device).to(memory_format=layout).train()
     method.prepare(made.target.repeat(2, 1, 1, 1, 1))
     optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=1e-3, fused=True)
 
     def step():
-        with bfloat16(half):
+        with bfloat16(half, device):
             total = torch.stack(list(method.losses(made, 0.5).values())).sum()
         optimizer.zero_grad()
         total.backward()

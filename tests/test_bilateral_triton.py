@@ -23,7 +23,7 @@ with pytest.MonkeyPatch.context() as patch:  # triton.jit looks at the variable 
 @pytest.fixture(autouse=True)
 def one_program_a_volume(monkeypatch):
     if DEVICE == "cpu":  # the interpreter takes a second for a program
-        monkeypatch.setattr(_bilateral_triton, "TILE", (8, 8))
+        monkeypatch.setattr(_bilateral_triton, "TILE", (4, 8))
 
 
 def reference(x, sigma_d, sigma_r, gradient):
@@ -50,7 +50,7 @@ def test_smallest_volume_with_weights_that_underflow_or_ignore_the_values(genera
 
 
 def test_seams_between_programs(generator, monkeypatch):
-    monkeypatch.setattr(_bilateral_triton, "TILE", (4, 4))
+    monkeypatch.setattr(_bilateral_triton, "TILE", (2, 4))
     monkeypatch.setattr(_bilateral_triton, "MARCH", 3)
     assert_equals_the_equation(torch.rand(1, 1, 5, 5, 6, generator=generator), 0.9, 2.0, True)
 

@@ -195,6 +195,7 @@ def provenance() -> dict:
         "torch": torch.__version__,
         "libraries": {name: version(name) for name in LIBRARIES},
         "processor": _processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
     }
 
