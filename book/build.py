@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -64,8 +65,8 @@ def calibration() -> float:
 
 
 def execute(notebook: Path, out: Path, parameters: dict) -> None:
-    """Run one notebook in its own folder; ``out`` holds it with outputs and with the time and memory it took. On the way each
-    exercise's stub is proved to fail its check."""
+    """Run one notebook; ``out`` holds it with outputs and with the time and memory it took. On the way each exercise's stub is
+    proved to fail its check. It runs in an empty folder, which proves that it needs no file of where it is run."""
     key = out.with_suffix(".key")
     wanted = fingerprint(notebook, parameters)
     if out.exists() and key.exists() and key.read_text() == wanted:
@@ -74,10 +75,10 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     print(f"{notebook.name}: running ...", end=" ", flush=True)
     proved = out.with_suffix(".proved.ipynb")
     nbformat.write(exercises.with_proofs(nbformat.read(notebook, as_version=4)), proved)
-    with peak_memory() as peak:
+    with peak_memory() as peak, tempfile.TemporaryDirectory() as empty:
         papermill.execute_notebook(
             proved, out, parameters,
-            cwd=str(notebook.parent), kernel_name="python3", progress_bar=False, execution_timeout=7200,
+            cwd=empty, kernel_name="python3", progress_bar=False, execution_timeout=7200,
             extra_arguments=["--log-level=ERROR"],  # the kernel warns that it is reached over TCP, which is local
         )  # fmt: skip
     proved.unlink()
@@ -183,6 +184,19 @@ def assemble(notebooks: list[Path], source: Path) -> None:
     api.write(notebooks, source / "api")
 
 
+def render(source: Path, out: Path, log: Path) -> int:
+    """Build the pages of ``source`` below ``out``, and return 0 if nothing at all is wrong with them; what is, is printed."""
+    program = str(Path(sys.executable).parent / "jupyter-book")
+    command = [program, "build", "--all", "-W", "-n", "--keep-going", "--path-output", str(out), str(source)]
+    print("building the pages ...", flush=True)
+    with open(log, "w") as file:
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if status:
+        print("\n".join(line for line in log.read_text().splitlines() if "WARNING" in line or "rror" in line))
+        print(f"the book has faults, see {log}")
+    return status
+
+
 def main() -> int:
     """Parse the command line, run, build."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -209,15 +223,7 @@ def main() -> int:
         print("\n".join(["the fidelity ledger is not so any more:", *wrong]))
         return 1
     assemble(notebooks, source)
-    program = str(Path(sys.executable).parent / "jupyter-book")
-    command = [program, "build", "--all", "-W", "-n", "--keep-going", "--path-output", str(BUILD / "jb"), str(source)]
-    log = BUILD / "build.log"
-    print("building the pages ...", flush=True)
-    with open(log, "w") as file:
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-    if status:
-        print("\n".join(line for line in log.read_text().splitlines() if "WARNING" in line or "rror" in line))
-        print(f"the book has faults, see {log}")
+    if status := render(source, BUILD / "jb", BUILD / "build.log"):
         return status
     shutil.rmtree(BUILD / "html", ignore_errors=True)
     shutil.copytree(BUILD / "jb" / "_build" / "html", BUILD / "html")

@@ -2,13 +2,19 @@
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
+import build
+
+ROOT = build.ROOT
 HTML = ROOT / "_build" / "html"
 
 
@@ -72,3 +78,48 @@ def test_a_chapter_says_what_it_took(chapter):
     took = r"For this page: (\d+) s, \d+ times the calibration loop, (\d+\.\d) GB of memory, \d+ processor cores"
     said = re.search(took, page)
     assert said and float(said[2]) > 0
+
+
+def small_book(folder, text, repository=None):
+    """Sources of a book with the settings of this one, of one page and one chapter."""
+    for name in ("_ext", "_static"):
+        shutil.copytree(ROOT / "book" / name, folder / "book" / name)
+    shutil.copy(ROOT / "book" / "references.bib", folder / "book")
+    (folder / "_config.yml").write_text((ROOT / "_config.yml").read_text() + build.launch_buttons(repository))
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: notebooks/chapter\n")
+    (folder / "index.md").write_text(f"# A page\n\n{text}\n")
+    (folder / "notebooks").mkdir()
+    chapter = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("(here)=\n# A chapter\n\nWords.")])
+    chapter.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(chapter, folder / "notebooks" / "chapter.ipynb")
+    return folder
+
+
+PLANTED = {
+    "[words](elsewhere.md)": "elsewhere",
+    "[words](#no-such-place)": "no-such-place",
+    "{ref}`no-such-label`": "no-such-label",
+    "{numref}`fig-of-nothing`": "fig-of-nothing",
+    "{eq}`eq-of-nothing`": "eq-of-nothing",
+    "{doc}`no/such/page`": "no/such/page",
+    "{py:func}`voxuda.nothing`": "voxuda.nothing",
+    "{cite:p}`nobody1900`": "nobody1900",
+    "![words](missing.png)": "missing.png",
+}
+"""Links and references that lead nowhere, and the word by which the build must name each."""
+
+
+def test_a_link_that_leads_nowhere_stops_the_build(tmp_path, capsys):
+    source = small_book(tmp_path / "source", "\n\n".join(["[a chapter](here)", *PLANTED]))
+    assert build.render(source, tmp_path / "out", tmp_path / "log") != 0
+    said = capsys.readouterr().out
+    assert [fault for fault, word in PLANTED.items() if word not in said] == []
+    assert "here" not in re.findall(r"not found: '(\S+)'", said), "a link that leads somewhere is no fault"
+
+
+def test_a_launch_button_opens_its_chapter(tmp_path):
+    text = "[a chapter](here), {cite:p}`molder2021snakemake`\n\n```{bibliography}\n```"
+    source = small_book(tmp_path / "source", text, "https://github.com/owner/name")
+    assert build.render(source, tmp_path / "out", tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    page = (tmp_path / "out" / "_build" / "html" / "notebooks" / "chapter.html").read_text()
+    assert "https://mybinder.org/v2/gh/owner/name/main?urlpath=lab/tree/notebooks/chapter.ipynb" in page

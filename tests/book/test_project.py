@@ -1,13 +1,18 @@
 """The files around the package agree with each other."""
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
+import time
 import tomllib
+import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -46,6 +51,42 @@ def test_make_help_lists_every_target():
     ).stdout
     targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert {line.split()[0] for line in listed.splitlines()} == set(targets)
+
+
+def test_make_lab_opens_a_notebook_on_the_kernel_that_has_the_package(tmp_path):
+    plan = ["make", "--no-print-directory", "-n", "lab"]
+    command = subprocess.run(plan, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()[-3:]
+    assert command == [".venv/bin/jupyter", "lab", "notebooks"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=word"]
+    environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path)}
+
+    def ask(path, **arguments):
+        headers = {"Authorization": "token word"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/{path}", headers=headers, **arguments)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    with open(tmp_path / "log", "w") as log:
+        server = psutil.Popen([*command, *options], cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(240):
+            time.sleep(0.25)
+            if f"127.0.0.1:{port}" in (tmp_path / "log").read_text():
+                break
+        notebook = ask("contents/02_noise_generation.ipynb")["content"]
+        body = json.dumps({"name": notebook["metadata"]["kernelspec"]["name"]}).encode()
+        ask("kernels", data=body, method="POST")
+        kernel = next(child for child in server.children() if "ipykernel_launcher" in child.cmdline())
+        found = [kernel.cmdline()[0], "-c", "import voxuda; print(voxuda.__file__)"]
+        where = subprocess.run(found, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+        assert where == str(ROOT / "voxuda" / "__init__.py")
+    finally:
+        for process in [*server.children(recursive=True), server]:
+            process.kill()
+        server.wait()
 
 
 def test_versions_agree():
