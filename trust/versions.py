@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
-from voxuda.runs import save_json
+from voxuda.runs import provenance, save_json
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ["tests/book", "tests/browser", "tests/notebooks", "tests/test_experiments.py"]
@@ -26,16 +27,20 @@ print(json.dumps({"python": platform.python_version(), **{name: version(name) fo
 
 
 def run(python: str) -> dict:
-    """The versions in one environment, and how many tests pass, fail and are skipped there."""
+    """The versions in one environment, how many tests pass, fail and are skipped there, and why."""
     said = subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         ignored = [f"--ignore={path}" for path in LEFT_OUT]
-        command = [python, "-m", "pytest", "tests", *ignored, "-p", "no:cacheprovider", f"--junit-xml={report}"]
+        side_by_side = ["-n", "2", "--dist", "loadscope"]
+        command = [python, "-m", "pytest", "tests", *ignored, *side_by_side, "-p", "no:cacheprovider", f"--junit-xml={report}"]
         subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})
-        suite = next(ElementTree.parse(report).iter("testsuite")).attrib
+        found = ElementTree.parse(report)
+    suite = next(found.iter("testsuite")).attrib
     failed, skipped = int(suite["failures"]) + int(suite["errors"]), int(suite["skipped"])
-    return {**json.loads(said), "passed": int(suite["tests"]) - failed - skipped, "failed": failed, "skipped": skipped}
+    counts = {"passed": int(suite["tests"]) - failed - skipped, "failed": failed, "skipped": skipped}
+    reasons = Counter(case.attrib["message"] for case in found.iter("skipped"))
+    return {**json.loads(said), **counts, "reasons": dict(reasons.most_common())}
 
 
 def main() -> int:
@@ -46,7 +51,7 @@ def main() -> int:
     options = parser.parse_args()
     found = [run(python) for python in options.pythons]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_json({"left_out": LEFT_OUT, "runs": found}, options.out)
+    save_json({"left_out": LEFT_OUT, "runs": found, "provenance": provenance()}, options.out)
     print(json.dumps(found, indent=2), file=sys.stderr)
     return 1 if any(entry["failed"] for entry in found) else 0
 
