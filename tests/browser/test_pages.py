@@ -59,6 +59,15 @@ def barriers(page, context=None):
     return [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
 
 
+CUT_OFF = """() => {
+    const edge = document.querySelector("article").getBoundingClientRect().right + 2;
+    return [...document.querySelectorAll("article :is(table, pre, img, svg, mjx-container[display], .plotly-graph-div)")]
+        .filter(e => e.checkVisibility())
+        .filter(e => e.getBoundingClientRect().left + Math.max(e.scrollWidth || 0, e.getBoundingClientRect().width) > edge)
+        .map(e => `${e.tagName} ${e.innerText}`.slice(0, 60));
+}"""
+
+
 @pytest.mark.parametrize("name", PAGES or ["no page"])
 def test_a_page_is_whole(open_page, name):
     page = open_page(name)
@@ -75,6 +84,10 @@ def test_a_page_is_whole(open_page, name):
     assert page.locator("article h1").count() == 1
     scrolls = page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
     assert scrolls <= 0, f"the page is {scrolls} px wider than the screen"
+    if page.width > 1000:
+        page.set_viewport_size({"width": 718, "height": 1047})  # A4 within margins of 1 cm, at 96 dots an inch
+        page.emulate_media(media="print")
+        assert page.evaluate(CUT_OFF) == [], "on paper nothing scrolls"
 
 
 def test_the_turnable_figure_is_drawn_in_colour(browser):
@@ -160,12 +173,38 @@ def test_the_search_finds_a_chapter(browser):
     page.close()
 
 
-def test_the_keyboard_is_enough(browser):
-    """The first key leads past the menu, and a hint unfolds without a mouse."""
-    page = browser.new_page(viewport={"width": 1300, "height": 900})
+FOCUSED = """() => {
+    const focused = document.activeElement;
+    const shown = focused.tagName == "SUMMARY" ? focused.querySelector("span") : focused;
+    const {left, right, width, height} = shown.getBoundingClientRect(), style = getComputedStyle(shown);
+    return {
+        name: focused.getAttribute("aria-label") || focused.innerText || focused.className,
+        page: focused == document.body,
+        inside: width > 0 && height > 0 && left > -1 && right < innerWidth + 1,
+        ring: style.outlineStyle != "none" || style.boxShadow != "none",
+    };
+}"""
+
+
+@pytest.mark.parametrize("width", [1300, 390], ids=["wide", "phone"])
+def test_the_keyboard_is_enough(browser, width):
+    """Tab leads past the menu, then to everything that can be pressed, each time where one can see it."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
     page.goto((HTML / "notebooks" / "02_noise_generation.html").as_uri())
+    reached = []
+    for _ in range(500):
+        page.keyboard.press("Tab")
+        at = page.evaluate(FOCUSED)
+        if at["page"]:
+            break
+        reached.append(at)
+    assert [at["name"] for at in reached if not (at["inside"] and at["ring"])] == []
+    names = [at["name"] for at in reached]
+    assert names[0] == "Skip to main content" and len(names) < 500
+    assert {"Search", "light/dark", "Download this page", "Toggle hidden content"} <= set(names)
+    assert names[-1].startswith("Next") or width == 1300, "on a phone the folded contents are not walked through"
+    page.goto(page.url)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.innerText") == "Skip to main content"
     page.keyboard.press("Enter")
     assert page.url.endswith("#main-content")
     box = page.locator(".admonition.tip.dropdown").first
