@@ -37,7 +37,7 @@ notebooks: venv ## run the notebooks in place (SCALE=smoke|laptop|paper DEVICE=c
 test: book ## lint, types, unit tests, the built pages in a browser, notebooks through nbval
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(SIDE_BY_SIDE)
+	$(BIN)/pytest $(SIDE_BY_SIDE) --durations 25
 	VOXUDA_BOOK=1 $(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120 $(SIDE_BY_SIDE) notebooks
 
 bench: venv ## time the package beside its peers, into results/benchmarks

@@ -112,13 +112,13 @@ def test_without_vectors_and_without_a_cache_it_is_the_same(generator, tmp_path)
     program = (
         "import sys, numba.core.caching as caching; caching.CompileResultCacheImpl._locator_classes = []\n"
         "import torch; from voxuda import bilateral\n"
-        "x = torch.load(sys.argv[1])\n"
+        "x = torch.load(sys.argv[1], weights_only=True)\n"
         "torch.save([bilateral.bilateral_filter(x), bilateral.improved_bilateral_filter(x)], sys.argv[2])\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "x.pt"), str(tmp_path / "y.pt")]
     subprocess.run(command, env={**os.environ, "NUMBA_CPU_NAME": "generic"}, check=True)
     here = bilateral.bilateral_filter(x), bilateral.improved_bilateral_filter(x)
-    for a, b in zip(torch.load(tmp_path / "y.pt"), here, strict=True):
+    for a, b in zip(torch.load(tmp_path / "y.pt", weights_only=True), here, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 

@@ -149,7 +149,7 @@ def test_batch_norm_is_that_of_the_whole_batch(folder):
     y = layer(x)
     (y * gradient).sum().backward()
     expected = {"y": y, "x": x.grad, "weight": layer.weight.grad, "bias": layer.bias.grad, **layer.state_dict()}
-    parts = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    parts = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name, value in expected.items():
         found = torch.cat([part[name] for part in parts]) if name in ("y", "x") else parts[1][name]
         torch.testing.assert_close(found, value.detach(), rtol=1e-10, atol=1e-10)
@@ -157,10 +157,10 @@ def test_batch_norm_is_that_of_the_whole_batch(folder):
 
 
 def test_an_error_of_one_is_the_error_of_all(folder):
-    odd, full, other = torch.load(folder / "0.pt")["errors"]
+    odd, full, other = torch.load(folder / "0.pt", weights_only=True)["errors"]
     assert odd == "batch_size is 3; it must be a multiple of the number of processes, 2."
     assert "the folder is not empty" in full and other == "only process 1 met this."
-    assert torch.load(folder / "1.pt")["errors"] == [odd, full, other] and not (folder / "odd").exists()
+    assert torch.load(folder / "1.pt", weights_only=True)["errors"] == [odd, full, other] and not (folder / "odd").exists()
 
 
 def test_torchrun_on_the_command_line(tmp_path, folders):
