@@ -20,11 +20,11 @@ def _trial(name: str) -> dict:
 
 def figures() -> dict[str, str]:
     """What the page of trust says of the trials, by the names that stand in its text."""
-    interrupt, disk, fuzz = (_trial(name) for name in ("interrupt", "full_disk", "fuzz"))
+    interrupt, disk, fuzz, tried = (_trial(name) for name in ("interrupt", "full_disk", "fuzz", "versions"))
     rows = [f"| {kind} | {c['answer']} | {c['sentence']} | {c['fault']} |" for kind, c in fuzz["kinds"].items()]
     total = {key: sum(counts[key] for counts in fuzz["kinds"].values()) for key in ("answer", "sentence", "fault")}
-    columns = ("python", "torch", "numpy", "passed", "failed", "skipped")
-    versions = ["| " + " | ".join(str(run[column]) for column in columns) + " |" for run in _trial("versions")["runs"]]
+    columns = ("python", "torch", "numpy", "commit", "passed", "failed", "skipped")
+    versions = ["| " + " | ".join(str(run[column]) for column in columns) + " |" for run in tried["runs"]]
     return {
         "KILLED": str(sum(interrupt["kills"].values())),
         "BY_TIME": str(interrupt["by_time"]),
@@ -38,7 +38,8 @@ def figures() -> dict[str, str]:
         "DAMAGED": f"{sum(total.values()):,}",
         "DAMAGE": "\n".join([*rows, f"| **all** | {total['answer']} | {total['sentence']} | {total['fault']} |"]),
         "VERSIONS": "\n".join(versions),
-        "MACHINE": "{processor}, Python {python}, torch {torch}".format(**fuzz["provenance"]),
+        "REASONS": "\n".join(f"- {reason}" for reason in sorted({r for run in tried["runs"] for r in run["reasons"]})),
+        "MACHINE": "{processor}, Python {python}, torch {torch}; commit {commit}".format(**fuzz["provenance"]),
     }
 
 

@@ -27,9 +27,10 @@ def test_no_trial_found_a_fault():
     assert sum(sum(counts.values()) for counts in kinds.values()) >= 1000
     assert all(counts["fault"] == 0 for counts in kinds.values())
     assert all(run["failed"] == 0 and run["passed"] > 500 for run in found["versions"]["runs"])
+    assert {run["python"].rpartition(".")[0] for run in found["versions"]["runs"]} == {"3.11", "3.12", "3.13"}
     made = [record["provenance"] for name, record in found.items() if name != "versions"]
-    assert not any(by["commit"].endswith("dirty") for by in made)
-    assert len({by["processor"] for by in made}) == 1, "the page names one machine"
+    assert not any(by["commit"].endswith("dirty") for by in [*made, *found["versions"]["runs"]])
+    assert len({(by["processor"], by["commit"]) for by in made}) == 1, "the page names one machine and one commit"
 
 
 def test_every_licence_is_known_and_none_forbids():
