@@ -128,13 +128,14 @@ NUMBER = r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?![\d.]*[A-Za-z])"  # not of a name such
 
 
 def _numbers(text: list[str], code: list[NotebookNode]) -> list[str]:
-    """Numbers of two digits or more in prose, captions and alt texts that no cell computes, asserts or prints; exercises ask
-    and claim nothing."""
+    """Numbers of two digits or more, and percentages of one, in prose, captions and alt texts that no cell computes or prints;
+    exercises ask and claim nothing."""
     cells = [cell.source for cell in code]
     for cell in code:
         for output in cell.outputs:
             cells += [output.get("text", ""), "".join(output.get("data", {}).get("text/markdown", ""))]
-    written = re.findall(r"\d[\d,_]*(?:\.\d+)?", "\n".join(cells))
+    everything = "\n".join(cells)
+    written = re.findall(r"\d[\d,_]*(?:\.\d+)?", everything)
     known = {float(number.replace(",", "").replace("_", "")) for number in written}
     found = []
     for prose in (cell for cell in text if not cell.startswith("```{exercise}")):
@@ -144,4 +145,7 @@ def _numbers(text: list[str], code: list[NotebookNode]) -> list[str]:
             plain = number.replace(",", "")
             if len(plain) > 1 and float(plain) not in known:
                 found.append(f"the prose says {number}, which no cell has")
+        for digit in re.findall(r"(?<![\w.,])\d(?= %)", prose):
+            if float(digit) / 100 not in known and not re.search(rf"(?<![\d.]){digit}(?:\.\d+)? ?%", everything):
+                found.append(f"the prose says {digit} %, which no cell has")
     return found

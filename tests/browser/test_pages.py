@@ -63,7 +63,10 @@ CUT_OFF = """() => {
     const edge = document.querySelector("article").getBoundingClientRect().right + 2;
     return [...document.querySelectorAll("article :is(table, pre, img, svg, mjx-container[display], .plotly-graph-div)")]
         .filter(e => e.checkVisibility())
-        .filter(e => e.getBoundingClientRect().left + Math.max(e.scrollWidth || 0, e.getBoundingClientRect().width) > edge)
+        .filter(e => {
+            const {left, width} = e.getBoundingClientRect();
+            return left + Math.max(e.matches("table, pre") ? e.scrollWidth : 0, width) > edge;
+        })
         .map(e => `${e.tagName} ${e.innerText}`.slice(0, 60));
 }"""
 

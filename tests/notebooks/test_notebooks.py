@@ -139,6 +139,10 @@ def typed_number(nb):
     nb.cells[-1].source += "\n\nWith 48.31 % it is best."
 
 
+def typed_share(nb):
+    nb.cells[-1].source += "\n\nIt is 9 % faster."
+
+
 def typed_formula(nb):
     nb.cells[-1].source += "\n\nWith $48.31$ % it is best."
 
@@ -162,6 +166,7 @@ def typed_alt(nb):
         (check_of_something_else, "is not both answered and checked"), (wide, "a line of"), (wide_output, "a printed line of"),
         (no_question, "title and a question"), (no_needs, "does not say what the notebook needs"), (no_recap, "not a recap"), (no_assert, "no cell asserts"),
         (relative_path, "depends on the working directory"), (typed_number, "the prose says 48.31, which no cell has"),
+        (typed_share, "the prose says 9 %, which no cell has"),
         (typed_formula, "says 48.31"), (typed_caption, "says 48.31"), (typed_alt, "says 48.31"),
     ],
 )  # fmt: skip
