@@ -59,7 +59,7 @@ def test_step_of_the_paper(against, pairs, half):
 def shifted_means(padded, features):
     """The improved filter for torch.compile: 27 shifted copies. Left out is the domain kernel, which is 1 to four digits."""
     sides = padded.shape[2:]
-    total, weights = torch.zeros(()), torch.zeros(())
+    total, weights = 0.0, 0.0
     here = features[..., 1:-1, 1:-1, 1:-1]
     for offset in product((0, 1, 2), repeat=3):
         window = (..., *(slice(o, o + n - 2) for o, n in zip(offset, sides, strict=True)))
