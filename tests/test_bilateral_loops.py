@@ -93,8 +93,10 @@ def test_features_of_other_sides_or_types_are_refused(generator):
     x = torch.rand(1, 1, 8, 9, 10, generator=generator)
     with pytest.raises(ValueError, match="must be alike"):
         bilateral_loops.weighted_mean(x, x[..., :-1], 1, 1, 120.0, 1.2)
-    with pytest.raises(numba.errors.TypingError, match="not float32"):
+    with pytest.raises(ValueError, match=r"of torch\.float64; they must be alike"):
         bilateral_loops.weighted_mean(x, x.double(), 1, 1, 120.0, 1.2)
+    with pytest.raises(numba.errors.TypingError, match="not float32"):
+        bilateral_loops._sobel_of_slab(np.zeros(64 + 16), (4, 4, 4), np.float32(1), tuple(np.zeros((3, 64 + 16))))
 
 
 def test_smallest_volumes_and_a_wide_window(generator):

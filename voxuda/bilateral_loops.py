@@ -208,17 +208,16 @@ def exp2_below_0(x: np.ndarray) -> np.ndarray:
 
 
 @_compile
-def _mean_of_slab(values, features, slab, border, steps, nearness):  # type: ignore[no-untyped-def]
+def _mean_of_slab(values, features, slab, border, steps, nearness, mean):  # type: ignore[no-untyped-def]
+    """Fill a row with the means of the voxels within the border."""
     depth, height, width = slab
     inner = depth - 2 * border[0], height - 2 * border[1], width - 2 * border[2]
-    mean = np.empty(inner[0] * inner[1] * inner[2] + LANES, np.float32)
     for z in range(inner[0]):
         for y in range(inner[1]):
             at = ((z + border[0]) * height + y + border[1]) * width + border[2]
             place = (z * inner[1] + y) * inner[2]
             for x in range(0, inner[2], LANES):
                 _mean_of_lanes(values, features, at + x, steps, nearness, mean, place + x)  # type: ignore[call-arg]
-    return mean[:-LANES].reshape(inner)
 
 
 @_compile
@@ -265,10 +264,11 @@ def weighted_mean(
     Raises
     ------
     ValueError
-        The features have other sides.
+        The features have other sides or another type.
     """
-    if features is not None and features.shape[2:] != values.shape[2:]:
-        raise ValueError(f"values are {tuple(values.shape[2:])}, features {tuple(features.shape[2:])}; they must be alike.")
+    if features is not None and (features.shape[2:] != values.shape[2:] or features.dtype != values.dtype):
+        what = [f"{tuple(volumes.shape[2:])} of {volumes.dtype}" for volumes in (values, features)]
+        raise ValueError(f"values are {what[0]}, features {what[1]}; they must be alike.")
     height, width = values.shape[3:]
     offsets = [offset for offset in product(range(-radius, radius + 1), repeat=3) if offset > (0, 0, 0)]
     steps = np.array([(z * height + y) * width + x for z, y, x in offsets])
@@ -279,22 +279,29 @@ def weighted_mean(
     given = None if features is None else features.contiguous().numpy()
     halo = radius if features is not None else radius + 1
 
-    def row(slab: np.ndarray) -> np.ndarray:
-        return np.concatenate([slab.ravel(), np.zeros(LANES, np.float32)])  # the last vector may read beyond the last voxel
-
-    def work(b: int, first: int, last: int) -> None:
-        here = slice(first + border - halo, last + border + halo)
-        slab = volumes[b, 0, here]
-        mine = row(slab)
-        if given is None:
-            feature = tuple(np.empty((3, len(mine)), np.float32))
-            _sobel_of_slab(mine, slab.shape, scale, feature)
-        else:
-            feature = tuple(scale * row(volume[here]) for volume in given[b])
-        means[b, 0, first:last] = _mean_of_slab(mine, feature, slab.shape, (halo, border, border), steps, nearness)
-
-    depth = result.shape[2]
+    depth, plane = result.shape[2], result[0, 0, 0].numel()
     slabs = [(b, a, min(a + SLAB, depth)) for b in range(len(values)) for a in range(0, depth, SLAB)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(lambda slab: work(*slab), slabs))
+
+    def work(slabs: list[tuple[int, int, int]]) -> None:
+        # One set of rows for all slabs, since the system's giving of memory costs as much as the work on a slab.
+        # The last vector may read and write beyond the last voxel.
+        deepest = min(SLAB, depth)
+        rows = np.zeros((4 if given is None else 1 + given.shape[1], (deepest + 2 * halo) * height * width + LANES), np.float32)
+        value, feature = rows[0], tuple(rows[1:])
+        mean = np.empty(deepest * plane + LANES, np.float32)
+        for b, first, last in slabs:
+            here = slice(first + border - halo, last + border + halo)
+            slab = volumes[b, 0, here]
+            value[: slab.size] = slab.ravel()
+            if given is None:
+                _sobel_of_slab(value, slab.shape, scale, feature)
+            else:
+                for row, volume in zip(feature, given[b], strict=True):
+                    np.multiply(volume[here].ravel(), scale, out=row[: slab.size])
+            _mean_of_slab(value, feature, slab.shape, (halo, border, border), steps, nearness, mean)
+            means[b, 0, first:last].reshape(-1)[:] = mean[: (last - first) * plane]
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, [slabs[i::threads] for i in range(threads)]))
     return result
