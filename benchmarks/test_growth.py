@@ -85,7 +85,7 @@ def measure(name, value):
     call = make(value)
     before = resident("VmRSS")
     seconds = []
-    while len(seconds) < 3 or (sum(seconds) < 1 and len(seconds) < 50):
+    while len(seconds) < 5 or (sum(seconds) < 4 and len(seconds) < 50):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)

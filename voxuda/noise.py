@@ -117,7 +117,7 @@ def noise_level(
     if average != "variances":
         raise InputError(f"{average}: not a way to average; choose variances or volumes.")
     size = volumes.shape[-1]
-    high = spectrum(volumes) * highpass_mask(size, rho, reading, volumes.device)
+    high = spectrum(volumes).mul_(highpass_mask(size, rho, reading, volumes.device))
     return spectral_variance(high, size).mean().sqrt()  # by Parseval, without an inverse transform
 
 
