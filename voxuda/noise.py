@@ -66,10 +66,12 @@ def highpass_mask(
         axis = ((index >= size // 2 - r) & (index < size // 2 + r)).float()
     else:
         raise InputError(f"{reading}: not a reading of the filter rate; choose cube_removed or cube_kept.")
-    cube = axis[:, None, None] * axis[None, :, None] * axis[None, None, :]
-    mask = cube if reading == "cube_kept" else 1 - cube
-    mirrored = mask.flip(0, 1, 2).roll((1, 1, 1), (0, 1, 2))
-    return ((mask + mirrored) / 2)[..., : size // 2 + 1].contiguous().to(device)
+
+    def cube(axis: torch.Tensor) -> torch.Tensor:
+        return axis[:, None, None] * axis[:, None] * axis[: size // 2 + 1]
+
+    mean = (cube(axis) + cube(axis.flip(0).roll(1))) / 2
+    return (mean if reading == "cube_kept" else 1 - mean).to(device)
 
 
 def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed") -> torch.Tensor:
