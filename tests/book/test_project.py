@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_conda_environment_is_the_same_as_make_venv():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, pins = environment["dependencies"]
-    assert python == f"python{PROJECT['project']['requires-python']}" and pip == "pip"
+    assert python == f"python{PROJECT['project']['requires-python']},<3.12" and pip == "pip"  # the book's Python
     makefile = (ROOT / "Makefile").read_text()
     constraints, extras = re.search(r"pip install .*(-c \S+) -e '(\S+)'", makefile).groups()
     assert pins == {"pip": [constraints, f"-e {extras}"]}

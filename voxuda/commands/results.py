@@ -46,7 +46,8 @@ class Show:
         names = [row["name"] for row in result["rows"]]
         if not names:
             raise InputError(
-                f"{folder}: holds no finished run of {self.table}; make some with `voxuda reproduce {self.table}`."
+                f"{folder}: holds no finished run of {self.table};"
+                f" make some with `voxuda reproduce {self.table} --out {folder}`."
             )
         if self.reference is not None and self.reference not in names:
             raise InputError(f"{self.reference}: no such row here; choose from {', '.join(names)}.")
@@ -84,7 +85,7 @@ class Keep:
         """Copy what is new."""
         found = sorted(self.runs.glob("*/seed-*/summary.json"))
         if not found:
-            raise InputError(f"{self.runs}: holds no finished run; make some with `voxuda reproduce`.")
+            raise InputError(f"{self.runs}: holds no finished run; make some with `voxuda reproduce TABLE --out {self.runs}`.")
         copied = 0
         for path in found:
             kept = self.into / path.relative_to(self.runs)

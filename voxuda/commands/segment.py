@@ -22,12 +22,12 @@ class Segment:
 
     Subtomograms, up to 64 voxels a side: voxuda segment runs/first sub1.mrc sub2.mrc --out masks
 
-    Tomograms, anything larger: voxuda segment runs/first tomogram.mrc --out masks
+    Tomograms, anything larger or of sides that are no multiples of 8: voxuda segment runs/first tomogram.mrc --out masks
 
     Masks of subtomograms appear together, in a new folder, or not at all. Masks of tomograms appear one by one, each when it is
     whole; after an interruption the same command goes on where it stopped.
 
-    Best at the voxel size of training, 10 to 13.5 angstrom; bin or rescale first.
+    Best at the voxel size of training, 10 to 15 angstrom; bin or rescale first.
 
     A tomogram is cut into overlapping tiles, and the network sees one tile of 32 voxels at a time. A particle larger than that
     is labelled piece by piece, by its texture and not by its shape, and its inside may be missed. Then bin the tomogram until
