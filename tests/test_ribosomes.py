@@ -199,6 +199,6 @@ def test_subtomograms_and_evidence_from_the_command_line(stacks, tmp_path, monke
 
 def test_the_supplied_average_is_a_ribosome_and_its_mirror_image_is_none(stacks):
     _, supplied = ribosomes.read(stacks, missing="skip")
-    hand = evidence.hand_evidence(supplied, 12.0, seed=0, poses=800)
+    hand = evidence.hand_evidence(supplied, 12.0, seed=0, poses=1500)
     fine = slice(7, 12)  # 55 to 32 Å
     assert min(hand["supplied"][fine]) > 0.4 > 0.3 > max(hand["mirrored"][8:12])

@@ -303,5 +303,5 @@ def weighted_mean(
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [slabs[i::threads] for i in range(threads)]))
+        list(pool.map(work, [slabs[i::threads] for i in range(min(threads, len(slabs)))]))
     return result

@@ -47,7 +47,7 @@ class Show:
         if not names:
             raise InputError(
                 f"{folder}: holds no finished run of {self.table};"
-                f" make some with `voxuda reproduce {self.table} --out {folder}`."
+                f" make some with `voxuda reproduce {self.table} --scale {self.scale} --out {folder}`."
             )
         if self.reference is not None and self.reference not in names:
             raise InputError(f"{self.reference}: no such row here; choose from {', '.join(names)}.")
