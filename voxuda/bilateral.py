@@ -106,13 +106,6 @@ def gradients(volumes: torch.Tensor, radius: int, gradient: Gradient = "sobel") 
     return torch.cat(differences, 1)
 
 
-def _weighted_mean(padded: torch.Tensor, features: torch.Tensor, radius: int, sigma_d: float, sigma_r: float) -> torch.Tensor:
-    """Average over the window, weighted by distance and by difference of features; both arguments are padded by ``radius``."""
-    if bilateral_loops.apply_to(padded):
-        return bilateral_loops.weighted_mean(padded, features, radius, radius, sigma_d, sigma_r)
-    return weighted_mean_of_rows(padded, features, radius, sigma_d, sigma_r)
-
-
 def weighted_mean_of_rows(
     padded: torch.Tensor, features: torch.Tensor, radius: int, sigma_d: float, sigma_r: float
 ) -> torch.Tensor:
@@ -188,8 +181,10 @@ def bilateral_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: flo
         ``(B, 1, D, H, W)``.
     """
     radius = _check(volumes, window, sigma_d, sigma_r)
+    if bilateral_loops.apply_to(volumes):
+        return bilateral_loops.weighted_mean(volumes, False, radius, sigma_d, sigma_r)
     padded = _reflect(volumes, radius)
-    return _weighted_mean(padded, padded, radius, sigma_d, sigma_r)
+    return weighted_mean_of_rows(padded, padded, radius, sigma_d, sigma_r)
 
 
 def improved_bilateral_filter(
@@ -222,8 +217,8 @@ def improved_bilateral_filter(
     """
     radius = _check(volumes, window, sigma_d, sigma_r)
     if gradient == "sobel" and bilateral_loops.apply_to(volumes):
-        return bilateral_loops.weighted_mean(_reflect(volumes, radius + 1), None, radius + 1, radius, sigma_d, sigma_r)
-    return _weighted_mean(_reflect(volumes, radius), gradients(volumes, radius, gradient), radius, sigma_d, sigma_r)
+        return bilateral_loops.weighted_mean(volumes, True, radius, sigma_d, sigma_r)
+    return weighted_mean_of_rows(_reflect(volumes, radius), gradients(volumes, radius, gradient), radius, sigma_d, sigma_r)
 
 
 def reference_filter(

@@ -1,14 +1,16 @@
 """The bilateral filters as compiled loops, for float32 on a processor, where they are several times as fast as rows.
 
 Compiled once, by numba, for all shapes, and kept on disk. A volume with its border is one long row, in which a neighbour is
-always the same number of steps away. Sixteen voxels are worked on at once, in the lanes of a vector, and all their neighbours
-are added up before anything is written. Compilers make such vectors of simple loops only, so here they are asked for by name.
+always the same number of steps away. Sixteen voxels are worked on at once, in the lanes of a vector, with two neighbours of
+each in step, and all neighbours are added up before anything is written. Compilers make such code of simple loops only, so
+here it is asked for by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from math import e, log2, sqrt
 from typing import Any
@@ -45,14 +47,25 @@ def _compile(function: Callable) -> Any:
 
 
 class _Lanes:
-    """Numbers in the lanes of a vector, while code is generated: an operator emits its instruction."""
+    """Numbers in the lanes of vectors, while code is generated: an operator emits its instruction for each vector in turn.
 
-    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
-        self.builder, self.value = builder, value
+    An instruction waits for the one whose result it takes, several cycles long. Vectors in step fill the wait.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, *vectors: ir.Value) -> None:
+        self.builder, self.vectors = builder, vectors
+
+    def __iter__(self) -> Iterator[_Lanes]:
+        return (_Lanes(self.builder, vector) for vector in self.vectors)
+
+    def each(self, instruction: Callable[..., ir.Value], *others: _Lanes) -> _Lanes:
+        """Emit an instruction for each vector; one vector of another goes with all of these."""
+        rows = [other.vectors * (len(self.vectors) // len(other.vectors)) for other in others]
+        return _Lanes(self.builder, *(instruction(*operands) for operands in zip(self.vectors, *rows, strict=True)))
 
     def _with(self, instruction: Callable, other: _Lanes | float) -> _Lanes:
-        right = other.value if isinstance(other, _Lanes) else _constant(other)
-        return _Lanes(self.builder, instruction(self.value, right, flags=_FUSED))
+        right = other if isinstance(other, _Lanes) else _Lanes(self.builder, _constant(other))
+        return self.each(partial(instruction, flags=_FUSED), right)
 
     def __add__(self, other: _Lanes | float) -> _Lanes:
         return self._with(self.builder.fadd, other)
@@ -71,10 +84,11 @@ def _constant(number: float) -> ir.Constant:
     return ir.Constant(_FLOATS, [float(np.float32(number))] * LANES)
 
 
-def _in_all(builder: ir.IRBuilder, scalar: ir.Value) -> _Lanes:
-    """One number in every lane."""
-    first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    return _Lanes(builder, builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES)))
+def _in_all(builder: ir.IRBuilder, *scalars: ir.Value) -> _Lanes:
+    """For each number a vector with it in every lane."""
+    empty, zero = ir.Constant(_FLOATS, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    firsts = [builder.insert_element(empty, scalar, zero) for scalar in scalars]
+    return _Lanes(builder, *(builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES)) for first in firsts))
 
 
 class _Row:
@@ -86,25 +100,31 @@ class _Row:
     def _at(self, place: ir.Value) -> ir.Value:
         return self.builder.bitcast(self.builder.gep(self.data, [place]), _FLOATS.as_pointer())
 
-    def __getitem__(self, place: ir.Value) -> _Lanes:
-        return _Lanes(self.builder, self.builder.load(self._at(place), align=4))
+    def __getitem__(self, places: ir.Value | Sequence[ir.Value]) -> _Lanes:
+        places = places if isinstance(places, Sequence) else [places]
+        return _Lanes(self.builder, *(self.builder.load(self._at(place), align=4) for place in places))
 
     def __setitem__(self, place: ir.Value, lanes: _Lanes) -> None:
-        self.builder.store(lanes.value, self._at(place), align=4)
+        (vector,) = lanes.vectors
+        self.builder.store(vector, self._at(place), align=4)
 
 
 def _exp2_below_0(x: _Lanes) -> _Lanes:
-    """2^x for x ≤ 0: a polynomial times a whole power of two, written straight into exponent bits; 0 below -100."""
+    """2^x for x ≤ 0: a polynomial times a whole power of two, written straight into exponent bits; 0 below -127."""
     builder = x.builder
+
+    def at_least(bound: ir.Constant) -> Callable[[ir.Value], ir.Value]:
+        return lambda vector: builder.select(builder.fcmp_ordered("<", vector, bound), bound, vector)  # what is no number stays
+
     # The exponent of 2^-127 is written as 0, which is what a float 0 has.
-    x = _Lanes(builder, builder.select(builder.fcmp_ordered("<", x.value, _constant(-100)), _constant(-127), x.value))
+    x = x.each(at_least(_constant(-127)))
     rounded = x + _ROUNDS
     f = x - (rounded - _ROUNDS)
-    power = _Lanes(builder, _constant(_POLYNOMIAL[0]))
-    for coefficient in _POLYNOMIAL[1:]:
+    power = f * _POLYNOMIAL[0] + _POLYNOMIAL[1]
+    for coefficient in _POLYNOMIAL[2:]:
         power = power * f + coefficient
-    exponent = builder.shl(builder.bitcast(rounded.value, _INTS), ir.Constant(_INTS, [23] * LANES))  # drops all other bits
-    return power * _Lanes(builder, builder.bitcast(exponent, _FLOATS))
+    drop = ir.Constant(_INTS, [23] * LANES)  # all bits but the exponent's
+    return power * rounded.each(lambda vector: builder.bitcast(builder.shl(builder.bitcast(vector, _INTS), drop), _FLOATS))
 
 
 def _rows(context: Any, builder: ir.IRBuilder, kind: Any, argument: ir.Value) -> list[_Row]:
@@ -138,34 +158,39 @@ def _mean_of_lanes(_: Any, values: Any, features: Any, at: Any, steps: Any, near
         here, place = arguments[2], arguments[6]
         step, near = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (3, 4))
         mine = [row[here] for row in feature]
-        total = cgutils.alloca_once_value(builder, value[here].value)  # q = p has weight 1
-        weights = cgutils.alloca_once_value(builder, _constant(1))
+        total, weights = value[here], _Lanes(builder, _constant(1))  # q = p has weight 1
+        sums = [cgutils.alloca_once_value(builder, lanes.vectors[0]) for lanes in (total, weights)]
         with cgutils.for_range(builder, cgutils.unpack_tuple(builder, step.shape)[0]) as loop:
             length = builder.load(builder.gep(step.data, [loop.index]))
-            exponent = _in_all(builder, builder.load(builder.gep(near.data, [loop.index])))
-            for there in (builder.add(here, length), builder.sub(here, length)):
-                x = exponent
-                for row, p in zip(feature, mine, strict=True):
-                    change = row[there] - p
-                    x = x - change * change
-                w = _exp2_below_0(x)
-                builder.store((_Lanes(builder, builder.load(weights)) + w).value, weights)
-                builder.store((w * value[there] + _Lanes(builder, builder.load(total))).value, total)
-        mean[place] = _Lanes(builder, builder.load(total)) / _Lanes(builder, builder.load(weights))
+            there = builder.add(here, length), builder.sub(here, length)
+            x = _in_all(builder, *[builder.load(builder.gep(near.data, [loop.index]))] * len(there))
+            for row, p in zip(feature, mine, strict=True):
+                change = row[there] - p
+                x = x - change * change
+            total, weights = (_Lanes(builder, builder.load(sum_)) for sum_ in sums)
+            for w, v in zip(_exp2_below_0(x), value[there], strict=True):
+                total, weights = w * v + total, weights + w
+            for lanes, sum_ in zip((total, weights), sums, strict=True):
+                builder.store(lanes.vectors[0], sum_)
+        total, weights = (_Lanes(builder, builder.load(sum_)) for sum_ in sums)
+        mean[place] = total / weights
         return context.get_dummy_value()
 
     return numba.void(values, features, at, steps, nearness, out, place), generate
 
 
 @intrinsic
-def _sobel_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, scale: Any, gradient: Any) -> Any:
-    """Sobel responses along z, y and x of the voxels from ``at`` on, times ``scale``."""
+def _features_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, scale: Any, features: Any) -> Any:
+    """Of the voxels from ``at`` on, times ``scale``: in one row the values, in three the Sobel responses along z, y and x."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        (value,) = _rows(context, builder, signature.args[0], arguments[0])
-        along_z, along_y, along_x = _rows(context, builder, signature.args[5], arguments[5])
+        (value,), feature = (_rows(context, builder, signature.args[i], arguments[i]) for i in (0, 5))
         here, line, slice_ = arguments[1:4]
         scale = _in_all(builder, arguments[4])
+        if len(feature) == 1:
+            feature[0][here] = scale * value[here]
+            return context.get_dummy_value()
+        along_z, along_y, along_x = feature
 
         def moved(place: ir.Value, step: ir.Value, n: int) -> ir.Value:
             return {-1: builder.sub, 1: builder.add}[n](place, step) if n else place
@@ -190,12 +215,12 @@ def _sobel_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, scale:
         along_x[here] = scale * smooth(*slope_x)
         return context.get_dummy_value()
 
-    return numba.void(values, at, width, plane, scale, gradient), generate
+    return numba.void(values, at, width, plane, scale, features), generate
 
 
 @_compile
 def exp2_below_0(x: np.ndarray) -> np.ndarray:
-    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it: 0 below -100."""
+    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it: 0 below -127."""
     padded, result = np.zeros(len(x) + LANES, np.float32), np.empty(len(x) + LANES, np.float32)
     padded[: len(x)] = x
     for at in range(0, len(x), LANES):
@@ -203,31 +228,50 @@ def exp2_below_0(x: np.ndarray) -> np.ndarray:
     return result[: len(x)]
 
 
-# Where a line is no multiple of the lanes, the last vector writes beyond it. What it writes there is written again, rightly,
-# with the next line; after the last line there are lanes to spare.
+@_compile
+def _reflected(place, side):  # type: ignore[no-untyped-def]
+    """Where the voxel beyond a face is taken from, along an axis of ``side`` voxels."""
+    return abs(place) if place < side else 2 * (side - 1) - place
 
 
 @_compile
-def _mean_of_slab(values, features, slab, border, steps, nearness, mean):  # type: ignore[no-untyped-def]
-    """Fill a row with the means of the voxels within the border."""
-    depth, height, width = slab
-    inner = depth - 2 * border[0], height - 2 * border[1], width - 2 * border[2]
-    for z in range(inner[0]):
-        for y in range(inner[1]):
-            at = ((z + border[0]) * height + y + border[1]) * width + border[2]
-            place = (z * inner[1] + y) * inner[2]
-            for x in range(0, inner[2], LANES):
-                _mean_of_lanes(values, features, at + x, steps, nearness, mean, place + x)  # type: ignore[call-arg]
+def _filter_slabs(volumes, slabs, border, radius, steps, nearness, scale, value, feature, mean, means):  # type: ignore[no-untyped-def]
+    """Filter slabs ``(S, 3)`` of volumes ``(B, D, H, W)``: volume, first slice, end. Rows are used again for each.
 
-
-@_compile
-def _sobel_of_slab(values, slab, scale, gradient):  # type: ignore[no-untyped-def]
-    """Fill three rows. The first and the last voxel along each axis get nothing, or what wraps around: the means do not look
-    there, since a slab's halo is one voxel wider than their window."""
-    depth, height, width = slab
-    plane = height * width
-    for at in range(plane + width + 1, (depth - 1) * plane - width - 1, LANES):
-        _sobel_of_lanes(values, at, width, plane, scale, gradient)  # type: ignore[call-arg]
+    The means of a slice follow as soon as the slices around it are read, while those are in a near cache. Where a line is no
+    multiple of the lanes, the last vector goes beyond it: features there are written again, rightly, with the next line, and
+    means are written to a line that has lanes to spare, as the rows have after the last voxel. Lines are copied voxel by voxel,
+    which numba compiles into faster code than a copy of slices.
+    """
+    depth, height, width = volumes.shape[1:]
+    tall, wide = height + 2 * border, width + 2 * border
+    plane = tall * wide
+    inset = border - radius  # 1 for Sobel responses, which nothing is written of, and nobody looks at, on the outmost faces
+    for volume, first, end in slabs:
+        for read in range(end - first + 2 * border):
+            slice_ = volumes[volume, _reflected(first + read - border, depth)]
+            for y in range(tall):
+                line = slice_[_reflected(y - border, height)]
+                at = read * plane + y * wide + border
+                for x in range(width):
+                    value[at + x] = line[x]
+                for x in range(1, border + 1):
+                    value[at - x] = line[x]
+                    value[at + width - 1 + x] = line[width - 1 - x]
+            known = read - inset
+            if known >= inset:
+                edge = inset * (wide + 1)
+                for at in range(known * plane + edge, (known + 1) * plane - edge, LANES):
+                    _features_of_lanes(value, at, wide, plane, scale, feature)  # type: ignore[call-arg]
+            done = known - radius
+            if done >= border:
+                for y in range(height):
+                    at = done * plane + (y + border) * wide + border
+                    for x in range(0, width, LANES):
+                        _mean_of_lanes(value, feature, at + x, steps, nearness, mean, x)  # type: ignore[call-arg]
+                    line = means[volume, first + done - border, y]
+                    for x in range(width):
+                        line[x] = mean[x]
 
 
 # --- for tensors ---------------------------------------------------------------------------------------------------
@@ -238,21 +282,19 @@ def apply_to(volumes: torch.Tensor) -> bool:
     return volumes.device.type == "cpu" and volumes.dtype == torch.float32
 
 
-def weighted_mean(
-    values: torch.Tensor, features: torch.Tensor | None, border: int, radius: int, sigma_d: float, sigma_r: float
-) -> torch.Tensor:
-    """Average over the window, weighted by distance and by difference of features.
+def weighted_mean(volumes: torch.Tensor, of_gradients: bool, radius: int, sigma_d: float, sigma_r: float) -> torch.Tensor:
+    """Average over the window, weighted by distance and by difference of values or of Sobel responses.
 
     Volumes, and slabs of large ones, are shared among as many threads as torch has.
 
     Parameters
     ----------
-    values : Tensor
-        ``(B, 1, ...)`` float32, with ``border`` voxels around each volume.
-    features : Tensor or None
-        ``(B, C, ...)`` of the same sides, one or three features; ``None`` for the Sobel responses of the values.
-    border, radius : int
-        Voxels around a volume, and those of the window on each side; with Sobel responses the border is at least one more.
+    volumes : Tensor
+        ``(B, 1, D, H, W)`` float32. Borders are reflected.
+    of_gradients : bool
+        Whether the range kernel is on the three Sobel responses; otherwise it is on the values.
+    radius : int
+        Voxels of the window on each side.
     sigma_d, sigma_r : float
         Widths of the domain kernel, in voxels, and of the range kernel.
 
@@ -260,48 +302,29 @@ def weighted_mean(
     -------
     Tensor
         ``(B, 1, D, H, W)``.
-
-    Raises
-    ------
-    ValueError
-        The features have other sides or another type.
     """
-    if features is not None and (features.shape[2:] != values.shape[2:] or features.dtype != values.dtype):
-        what = [f"{tuple(volumes.shape[2:])} of {volumes.dtype}" for volumes in (values, features)]
-        raise ValueError(f"values are {what[0]}, features {what[1]}; they must be alike.")
-    height, width = values.shape[3:]
+    border = radius + of_gradients
+    depth, height, width = volumes.shape[2:]
+    tall, wide = height + 2 * border, width + 2 * border
     offsets = [offset for offset in product(range(-radius, radius + 1), repeat=3) if offset > (0, 0, 0)]
-    steps = np.array([(z * height + y) * width + x for z, y, x in offsets])
+    steps = np.array([(z * tall + y) * wide + x for z, y, x in offsets])
     nearness = np.array([-(z * z + y * y + x * x) * log2(e) / (2 * sigma_d**2) for z, y, x in offsets], np.float32)
     scale = np.float32(sqrt(log2(e) / 2) / sigma_r)  # of features: the exponent is then a squared distance
-    result = values.new_empty(len(values), 1, *(n - 2 * border for n in values.shape[2:]))
-    volumes, means = values.contiguous().numpy(), result.numpy()
-    given = None if features is None else features.contiguous().numpy()
-    halo = radius if features is not None else radius + 1
+    result = volumes.new_empty(volumes.shape)
+    given, means = volumes[:, 0].contiguous().numpy(), result[:, 0].numpy()
+    firsts = product(range(len(volumes)), range(0, depth, SLAB))
+    slabs = np.array([(volume, z, min(z + SLAB, depth)) for volume, z in firsts], int).reshape(-1, 3)
 
-    depth, plane = result.shape[2], result[0, 0, 0].numel()
-    slabs = [(b, a, min(a + SLAB, depth)) for b in range(len(values)) for a in range(0, depth, SLAB)]
+    def work(slabs: np.ndarray) -> None:
+        voxels = (min(SLAB, depth) + 2 * border) * tall * wide
+        value, *feature = np.zeros((4 if of_gradients else 2, voxels + LANES), np.float32)
+        mean = np.empty(width + LANES, np.float32)
+        _filter_slabs(given, slabs, border, radius, steps, nearness, scale, value, tuple(feature), mean, means)
 
-    def work(slabs: list[tuple[int, int, int]]) -> None:
-        # One set of rows for all slabs, since the system's giving of memory costs as much as the work on a slab.
-        # The last vector may read and write beyond the last voxel.
-        deepest = min(SLAB, depth)
-        rows = np.zeros((4 if given is None else 1 + given.shape[1], (deepest + 2 * halo) * height * width + LANES), np.float32)
-        value, feature = rows[0], tuple(rows[1:])
-        mean = np.empty(deepest * plane + LANES, np.float32)
-        for b, first, last in slabs:
-            here = slice(first + border - halo, last + border + halo)
-            slab = volumes[b, 0, here]
-            value[: slab.size] = slab.ravel()
-            if given is None:
-                _sobel_of_slab(value, slab.shape, scale, feature)
-            else:
-                for row, volume in zip(feature, given[b], strict=True):
-                    np.multiply(volume[here].ravel(), scale, out=row[: slab.size])
-            _mean_of_slab(value, feature, slab.shape, (halo, border, border), steps, nearness, mean)
-            means[b, 0, first:last].reshape(-1)[:] = mean[: (last - first) * plane]
-
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [slabs[i::threads] for i in range(min(threads, len(slabs)))]))
+    threads = min(torch.get_num_threads(), len(slabs))
+    if threads < 2:  # the start of a thread would cost as much as a sample or two
+        work(slabs)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, [slabs[i::threads] for i in range(threads)]))
     return result
