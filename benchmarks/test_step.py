@@ -8,6 +8,7 @@ import torch
 from monai.networks.nets import DynUNet, SegResNet
 from torch.nn.functional import cross_entropy
 
+from voxuda import memory
 from voxuda.methods import Batch, build
 from voxuda.noise import noise_level
 from voxuda.voxresnet import VoxResNet
@@ -68,6 +69,13 @@ PEERS = {
 }
 
 
+@pytest.fixture
+def as_in_training():
+    with memory.kept():
+        yield
+
+
+@pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 @pytest.mark.parametrize("peer", PEERS)
 def test_step(against, peer, width):
@@ -76,6 +84,7 @@ def test_step(against, peer, width):
 
 
 @IN_BFLOAT16
+@pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 def test_step_in_bfloat16(against, width):
     """As the loop takes it: without channels-last, see voxuda.training."""
@@ -84,6 +93,7 @@ def test_step_in_bfloat16(against, width):
     against(f"step-{width}-bfloat16", "pairs", PAIRS, mine, plain, "the same step in float32 with channels first", rounds=7)
 
 
+@pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 def test_noise_level(against, width):
     volumes = torch.randn(10, 1, 32, 32, 32)

@@ -38,6 +38,20 @@ def test_consistency_loss_is_a_cosine_similarity(generator):
     torch.testing.assert_close(consistency_loss(a, b, (1, 2, 3, 4)), means @ torch.tensor([1.0, 2.0, 3.0, 4.0]))
 
 
+def test_consistency_loss_has_the_gradient_that_autograd_finds(generator):
+    """With vectors of length 0, and one too short to have a direction, among them."""
+    a, b = (torch.rand(2, 3, 2, 2, 2, generator=generator, dtype=torch.float64) - 0.5 for _ in range(2))
+    a[0, :, 0, 0, 0] = b[1, :, 1, 1, 1] = a[1, :, 0, 1, 0] = b[1, :, 0, 1, 0] = 0
+    a[0, :, 1, 0, 1] *= 1e-9
+    found, expected = ([x.float().requires_grad_() for x in (a, b)] for _ in range(2))
+    consistency_loss(*(dict.fromkeys(TAPS, x) for x in found), (1, 1, 1, 1)).backward()
+    a, b = expected
+    lengths = (a.square().sum(1) * b.square().sum(1)).clamp_min(1e-16)
+    (4 * (1 - (a * b).sum(1) / lengths.sqrt()).mean()).backward()
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-7)
+
+
 def test_consistency_loss_closed_form():
     a = {tap: torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1, 1) for tap in TAPS}
     b = {tap: torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1, 1) for tap in TAPS}

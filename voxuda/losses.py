@@ -6,11 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from voxuda import parallel
 from voxuda.teacher import IGNORE
 from voxuda.voxresnet import TAPS
+
+_SMALLEST = 1e-16
+"""Squared product of two lengths below which their vectors have no direction."""
 
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -51,18 +55,36 @@ def consistency_loss(
     lambdas : sequence of float
         Weights of the taps c, v2, v4, v6.
     """
-    terms = [
-        weight * (1 - _cosine(clean[tap].float(), noised[tap].float())).mean()
-        for weight, tap in zip(lambdas, TAPS, strict=True)
-    ]
+    terms = []
+    for weight, tap in zip(lambdas, TAPS, strict=True):
+        a, b = (features[tap].float().movedim(1, -1) for features in (clean, noised))  # channels where they lie in memory
+        terms.append(weight * (1 - _Cosine.apply(a, b)).mean())
     return parallel.mean(torch.stack(terms).sum())
 
 
-def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Cosine of the angle between channel vectors of ``(B, C, D, H, W)`` features, ``(B, D, H, W)``."""
-    # Channels are summed where they lie in memory; torch's cosine_similarity writes both tensors once more, normalised.
-    a, b = a.movedim(1, -1), b.movedim(1, -1)
-    return (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).clamp_min(1e-16).sqrt()
+class _Cosine(torch.autograd.Function):
+    """Cosine of the angle between channel vectors a and b of ``(..., C)`` features, ``(...)``; 0 where one of them is 0.
+
+    Its derivative by a is (b / |b| - cos a / |a|) / |a|, here without the products that autograd would write and read again.
+    """
+
+    @staticmethod
+    def forward(ctx, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        aa, bb, ab = ((x * y).sum(-1, keepdim=True) for x, y in ((a, a), (b, b), (a, b)))
+        lengths = aa * bb
+        scale = lengths.clamp_min(_SMALLEST).rsqrt()
+        cosine = ab * scale
+        kept = torch.where(lengths < _SMALLEST, 0, cosine)  # the clamped scale is a constant
+        ctx.save_for_backward(a, b, scale, kept / aa.clamp_min(_SMALLEST), kept / bb.clamp_min(_SMALLEST))
+        return cosine.squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: torch.Tensor):  # type: ignore[override]
+        a, b, scale, along_a, along_b = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
+        scale = gradient * scale
+        return (b * scale).addcmul_(a, gradient * along_a, value=-1), (a * scale).addcmul_(b, gradient * along_b, value=-1)
 
 
 def adversarial_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

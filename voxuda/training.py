@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
-from voxuda import data, parallel
+from voxuda import data, memory, parallel
 from voxuda.data import Domain
 from voxuda.methods import Batch, Method, build
 from voxuda.runs import Config, is_run_of, load_domains, load_weights, provenance, read_record, save_json, save_weights
@@ -75,6 +75,7 @@ def make_fabric(config: Config) -> Fabric:
         raise InputError(f"device {config.device} is not to be had on this machine; choose cpu or auto.") from error
 
 
+@memory.kept()
 def train(
     config: Config,
     out: str | Path,
