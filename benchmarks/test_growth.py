@@ -115,10 +115,10 @@ def test_growth(machine, name):
     runs.save_json({**result, "machine": machine()}, RESULTS / f"growth-{name}.json")
 
 
-@pytest.mark.parametrize("name", ["side-noise-level", "width-step"])
+@pytest.mark.parametrize("name", ["side-filter", "side-noise-level", "width-step"])
 def test_memory_kept(machine, name):
-    """Why the noise level of large volumes is steep, and what training gains: glibc returns arrays of over 32 MB to the system
-    after each use, and new pages cost."""
+    """Why large volumes are steep, and what training gains: glibc returns arrays of over 32 MB to the system after each use,
+    and new pages cost."""
     value = 32 if name == "width-step" else CURVES[name][1][-1]
     pairs = [(apart(name, value, "kept")["seconds"], apart(name, value)["seconds"]) for _ in range(5)]
     kept, anew = np.array(pairs).T
