@@ -3,15 +3,19 @@
 In float32, and in bfloat16 where the processor multiplies it.
 """
 
+import copy
+
 import pytest
 import torch
 from monai.networks.nets import DynUNet, SegResNet
-from torch.nn.functional import cross_entropy
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity, cross_entropy
 
 from voxuda import memory
+from voxuda.adversary import Discriminator, reverse_gradient
 from voxuda.methods import Batch, build
-from voxuda.noise import noise_level
-from voxuda.voxresnet import VoxResNet
+from voxuda.noise import highpass, noise_level
+from voxuda.voxresnet import TAPS, VoxResNet
 
 PAIRS = 8
 IN_BFLOAT16 = pytest.mark.skipif(
@@ -63,7 +67,60 @@ def passes(width):
     return run
 
 
+def dice(foreground, truth):
+    return 1 - (2 * (foreground * truth).sum() + 1) / (foreground.sum() + truth.sum() + 1)
+
+
+def first_version(width):
+    """The same step as one writes it first: torch's layers, losses and optimiser as they come, no layout or precision chosen.
+
+    As in ours the teacher's input is filtered beforehand.
+    """
+    torch.manual_seed(0)
+    made = batch()
+    student, critic = VoxResNet(width).train(), Discriminator(2 * width)
+    student.heads["c"] = nn.Conv3d(width, 2, 1)
+    for tap, stride in (("v2", 2), ("v4", 4), ("v6", 8)):
+        student.heads[tap] = nn.ConvTranspose3d(2 * width, 2, stride, stride=stride)
+    teacher = copy.deepcopy(student)
+    optimizer = torch.optim.Adam([*student.parameters(), *critic.parameters()], lr=1e-3)
+    truth = (made.source_labels == 1).float()
+
+    def supervised(volumes):
+        features = student.features(volumes)
+        logits = student.classify(features)
+        return features, cross_entropy(logits, made.source_labels) + dice(logits.softmax(1)[:, 1], truth)
+
+    def criticised(features, label):
+        logit = critic(reverse_gradient(features["v6"], 1.0))
+        return binary_cross_entropy_with_logits(logit, torch.full_like(logit, label)) / 2
+
+    def step():
+        sigma = highpass(made.target).std()
+        clean, seg = supervised(made.source)
+        noised, noised_seg = supervised(made.source + sigma * torch.randn_like(made.source))
+        con = sum(0.25 * (1 - cosine_similarity(clean[tap], noised[tap], 1)).mean() for tap in TAPS)
+        target = student.features(made.target)
+        with torch.no_grad():
+            sure, labels = teacher(made.target).softmax(1).max(1)
+            labels[sure < 0.85] = -1
+        logits = student.classify(target)
+        counted = (labels >= 0).float()
+        pseudo = cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / counted.sum().clamp_min(1)
+        pseudo = pseudo + dice(logits.softmax(1)[:, 1] * counted, (labels == 1).float())
+        total = (seg + noised_seg) / 2 + con + pseudo + criticised(clean, 0.0) + criticised(target, 1.0)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mine, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
+                mine.mul_(0.99).add_(theirs, alpha=0.01)
+
+    return step
+
+
 PEERS = {
+    "first": (first_version, "the same step as one writes it first, in float32"),
     "layout": (lambda width: training_step(width, torch.contiguous_format), "the same step with channels first"),
     "passes": (passes, "its four network passes alone"),
 }
@@ -91,6 +148,14 @@ def test_step_in_bfloat16(against, width):
     plain = training_step(width, torch.contiguous_format)
     mine = training_step(width, torch.contiguous_format, half=True)
     against(f"step-{width}-bfloat16", "pairs", PAIRS, mine, plain, "the same step in float32 with channels first", rounds=7)
+
+
+@IN_BFLOAT16
+@pytest.mark.usefixtures("as_in_training")
+@pytest.mark.parametrize("width", [16, 32])
+def test_step_in_bfloat16_beside_a_first_version(against, width):
+    mine = training_step(width, torch.contiguous_format, half=True)
+    against(f"step-{width}-first-bfloat16", "pairs", PAIRS, mine, first_version(width), PEERS["first"][1], rounds=7)
 
 
 @pytest.mark.usefixtures("as_in_training")
