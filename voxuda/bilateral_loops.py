@@ -110,7 +110,7 @@ class _Row:
 
 
 def _exp2_below_0(x: _Lanes) -> _Lanes:
-    """2^x for x ≤ 0: a polynomial times a whole power of two, written straight into exponent bits; 0 below -127."""
+    """2^x for x ≤ 0: a polynomial times a whole power of two, written straight into exponent bits; 0 below -126.5."""
     builder = x.builder
 
     def at_least(bound: ir.Constant) -> Callable[[ir.Value], ir.Value]:
@@ -220,7 +220,7 @@ def _features_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, sca
 
 @_compile
 def exp2_below_0(x: np.ndarray) -> np.ndarray:
-    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it: 0 below -127."""
+    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it: 0 below -126.5."""
     padded, result = np.zeros(len(x) + LANES, np.float32), np.empty(len(x) + LANES, np.float32)
     padded[: len(x)] = x
     for at in range(0, len(x), LANES):
