@@ -39,10 +39,12 @@ def test_consistency_loss_is_a_cosine_similarity(generator):
 
 
 def test_consistency_loss_has_the_gradient_that_autograd_finds(generator):
-    """With vectors of length 0, and one too short to have a direction, among them."""
+    """With vectors of length 0, one too short to have a direction, and a short one beside a long one among them."""
     a, b = (torch.rand(2, 3, 2, 2, 2, generator=generator, dtype=torch.float64) - 0.5 for _ in range(2))
     a[0, :, 0, 0, 0] = b[1, :, 1, 1, 1] = a[1, :, 0, 1, 0] = b[1, :, 0, 1, 0] = 0
     a[0, :, 1, 0, 1] *= 1e-9
+    a[1, :, 1, 0, 0] *= 1e-9
+    b[1, :, 1, 0, 0] *= 1e9
     found, expected = ([x.float().requires_grad_() for x in (a, b)] for _ in range(2))
     consistency_loss(*(dict.fromkeys(TAPS, x) for x in found), (1, 1, 1, 1)).backward()
     a, b = expected

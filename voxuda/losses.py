@@ -74,8 +74,8 @@ class _Cosine(torch.autograd.Function):
         lengths = aa * bb
         scale = lengths.clamp_min(_SMALLEST).rsqrt()
         cosine = ab * scale
-        kept = torch.where(lengths < _SMALLEST, 0, cosine)  # the clamped scale is a constant
-        ctx.save_for_backward(a, b, scale, kept / aa.clamp_min(_SMALLEST), kept / bb.clamp_min(_SMALLEST))
+        clamped = lengths < _SMALLEST  # where the scale is a constant
+        ctx.save_for_backward(a, b, scale, *(torch.where(clamped, 0, cosine / squares) for squares in (aa, bb)))
         return cosine.squeeze(-1)
 
     @staticmethod
