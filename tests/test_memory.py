@@ -6,7 +6,7 @@ import pytest
 from voxuda import memory
 
 PROGRAM = """
-import resource, sys, contextlib
+import resource
 import numpy as np
 from voxuda import memory
 

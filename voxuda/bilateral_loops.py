@@ -59,9 +59,11 @@ class _Lanes:
         return (_Lanes(self.builder, vector) for vector in self.vectors)
 
     def each(self, instruction: Callable[..., ir.Value], *others: _Lanes) -> _Lanes:
-        """Emit an instruction for each vector; one vector of another goes with all of these."""
-        rows = [other.vectors * (len(self.vectors) // len(other.vectors)) for other in others]
-        return _Lanes(self.builder, *(instruction(*operands) for operands in zip(self.vectors, *rows, strict=True)))
+        """Emit an instruction for each vector; a single vector goes with all of another operand's."""
+        operands = [self.vectors, *(other.vectors for other in others)]
+        most = max(len(vectors) for vectors in operands)
+        rows = zip(*(vectors * (most // len(vectors)) for vectors in operands), strict=True)
+        return _Lanes(self.builder, *(instruction(*row) for row in rows))
 
     def _with(self, instruction: Callable, other: _Lanes | float) -> _Lanes:
         right = other if isinstance(other, _Lanes) else _Lanes(self.builder, _constant(other))
@@ -84,11 +86,10 @@ def _constant(number: float) -> ir.Constant:
     return ir.Constant(_FLOATS, [float(np.float32(number))] * LANES)
 
 
-def _in_all(builder: ir.IRBuilder, *scalars: ir.Value) -> _Lanes:
-    """For each number a vector with it in every lane."""
-    empty, zero = ir.Constant(_FLOATS, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    firsts = [builder.insert_element(empty, scalar, zero) for scalar in scalars]
-    return _Lanes(builder, *(builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES)) for first in firsts))
+def _in_all(builder: ir.IRBuilder, scalar: ir.Value) -> _Lanes:
+    """One number in every lane."""
+    first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    return _Lanes(builder, builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES)))
 
 
 class _Row:
@@ -111,17 +112,13 @@ class _Row:
 
 def _exp2_below_0(x: _Lanes) -> _Lanes:
     """2^x for x ≤ 0: a polynomial times a whole power of two, written straight into exponent bits; 0 below -126.5."""
-    builder = x.builder
-
-    def at_least(bound: ir.Constant) -> Callable[[ir.Value], ir.Value]:
-        return lambda vector: builder.select(builder.fcmp_ordered("<", vector, bound), bound, vector)  # what is no number stays
-
-    # The exponent of 2^-127 is written as 0, which is what a float 0 has.
-    x = x.each(at_least(_constant(-127)))
+    builder, least = x.builder, _constant(-127)
+    # The exponent of 2^-127 is written as 0, which is what a float 0 has. What is no number stays.
+    x = x.each(lambda vector: builder.select(builder.fcmp_ordered("<", vector, least), least, vector))
     rounded = x + _ROUNDS
     f = x - (rounded - _ROUNDS)
-    power = f * _POLYNOMIAL[0] + _POLYNOMIAL[1]
-    for coefficient in _POLYNOMIAL[2:]:
+    power = _Lanes(builder, _constant(_POLYNOMIAL[0]))
+    for coefficient in _POLYNOMIAL[1:]:
         power = power * f + coefficient
     drop = ir.Constant(_INTS, [23] * LANES)  # all bits but the exponent's
     return power * rounded.each(lambda vector: builder.bitcast(builder.shl(builder.bitcast(vector, _INTS), drop), _FLOATS))
@@ -163,7 +160,7 @@ def _mean_of_lanes(_: Any, values: Any, features: Any, at: Any, steps: Any, near
         with cgutils.for_range(builder, cgutils.unpack_tuple(builder, step.shape)[0]) as loop:
             length = builder.load(builder.gep(step.data, [loop.index]))
             there = builder.add(here, length), builder.sub(here, length)
-            x = _in_all(builder, *[builder.load(builder.gep(near.data, [loop.index]))] * len(there))
+            x = _in_all(builder, builder.load(builder.gep(near.data, [loop.index])))
             for row, p in zip(feature, mine, strict=True):
                 change = row[there] - p
                 x = x - change * change
