@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import pad
 
 from voxuda import bilateral, bilateral_loops
-from voxuda.bilateral_loops import exp2_below_0
+from voxuda.lanes import exp2_below_0
 
 REFLECT = dict(mode="reflect")
 NOT_NUMBERS = np.array([0x7FC00000, 0x7FC00001, 0x7FC00080, 0xFFC00000, 0xFFFFFFFF], np.uint32).view(np.float32)

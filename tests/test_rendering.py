@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxuda import molecules, rendering
+from voxuda.packing import random_rotations
+from voxuda.volumes import InputError
 
 
 def cloud(count, reach, seed):
@@ -38,12 +44,67 @@ def test_no_bead_in_sight():
     assert not rendering.render_beads(*(values[:0] for values in far), 8, 10.0).any()
 
 
-def test_threads_keep_the_order_and_pass_errors_on():
-    found = rendering.in_threads(lambda i: np.full((2, 2, 2), i, np.float32), range(7))
-    assert found.shape == (7, 1, 2, 2, 2) and found[:, 0, 0, 0, 0].tolist() == list(range(7))
+@pytest.mark.parametrize(("size", "voxel_size", "spread"), [(32, 1.0, 3.0), (48, 0.5, 2.0), (40, 0.25, 3.0)])
+def test_a_bead_that_reaches_beyond_one_vector(size, voxel_size, spread):
+    """Fine voxels, so that a bead takes several vectors along each axis, or all of the crop."""
+    beads = torch.tensor([[1.3, -2.1, 0.4], [-4.0, 3.0, 2.5]]), torch.tensor([500.0, 200.0]), torch.full((2,), spread)
+    fast = rendering.render_beads(*(b.numpy() for b in beads), size, voxel_size)
+    slow = molecules.density(*(b[None] for b in beads), size, voxel_size)[0, 0].numpy()
+    np.testing.assert_allclose(fast, slow, atol=2e-5 * slow.max(), rtol=1e-3)
 
-    def fails(i):
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from([8, 15, 32]), st.integers(0, 1000))
+def test_beads_are_turned_then_moved_then_added(size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    positions, masses, spreads = cloud(30, 60, seed)
+    (turned,), at = random_rotations(1, generator), 40 * torch.rand(3, generator=generator)
+    beads = [b.numpy() for b in (masses, spreads)]
+    volume = np.ones((size, size, -(-size // 16) * 16), np.float32)
+    rendering.add_beads(volume, positions.numpy(), *beads, 10.0, turned.numpy(), at.numpy())
+    expected = 1 + rendering.render_beads((positions @ turned.T + at).numpy(), *beads, size, 10.0)
+    np.testing.assert_allclose(volume[..., :size], expected, atol=1e-3 * expected.max(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [8, 15, 16])
+def test_nothing_is_written_outside_of_the_crop(size):
+    line = -(-size // 16) * 16
+    memory = np.full(4096 + size * size * line + 4096, 7, np.float32)
+    volume = memory[4096:-4096].reshape(size, size, line)
+    rendering.add_beads(volume, *(b.numpy() for b in cloud(500, 8 * size, 0)), 10.0)
+    assert (memory[:4096] == 7).all() and (memory[-4096:] == 7).all() and (volume != 7).any()
+
+
+@pytest.mark.parametrize("shape", [(15, 15, 15), (16, 15, 16), (16, 16, 32)])
+def test_a_crop_of_another_shape_is_refused(shape):
+    beads = np.zeros((1, 3), np.float32), np.ones(1, np.float32), np.ones(1, np.float32)
+    with pytest.raises(InputError, match="multiple of 16"):
+        rendering.add_beads(np.zeros(shape, np.float32), *beads, 10.0)
+
+
+def test_without_vectors_it_is_the_same(tmp_path):
+    """The plainest processor that numba knows."""
+    beads = [b.numpy() for b in cloud(40, 100, 3)]
+    np.savez(tmp_path / "beads.npz", *beads)
+    program = (
+        "import sys, numpy as np; from voxuda import rendering\n"
+        "b = np.load(sys.argv[1]); np.save(sys.argv[2], rendering.render_beads(*(b[f'arr_{i}'] for i in range(3)), 16, 10.0))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "beads.npz"), str(tmp_path / "there.npy")]
+    subprocess.run(command, env={**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}, check=True)
+    here = rendering.render_beads(*beads, 16, 10.0)
+    np.testing.assert_allclose(np.load(tmp_path / "there.npy"), here, atol=1e-6 * here.max(), rtol=1e-5)
+
+
+def test_threads_keep_the_order_and_pass_errors_on():
+    def fill(i, volume):
+        volume[:] = i
+
+    found = rendering.render_each(7, 8, fill)
+    assert found.shape == (7, 1, 8, 8, 8) and found[:, 0, 0, 0, 0].tolist() == list(range(7)) and found.is_contiguous()
+
+    def fails(i, volume):
         raise ValueError("no density")
 
     with pytest.raises(ValueError, match="no density"):
-        rendering.in_threads(fails, range(3))
+        rendering.render_each(3, 8, fails)

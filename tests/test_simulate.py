@@ -132,8 +132,7 @@ def test_target_noise_is_white_and_of_the_stated_ratio(generator):
 
 def tilted(densities, snr, seed=1):
     like = torch.full((len(densities),), 30e3), torch.full((len(densities),), 10.0)
-    noise = imaging.tilt_noise(len(densities), 32, torch.Generator().manual_seed(seed))
-    return imaging.image_tilts(densities, torch.full((len(densities),), snr), *like, noise)
+    return imaging.image_tilts(densities, torch.full((len(densities),), snr), *like, torch.Generator().manual_seed(seed))
 
 
 def test_noise_free_tilts_see_what_the_convolution_sees():
@@ -155,7 +154,7 @@ def test_noise_of_tilts_has_the_stated_ratio_in_the_images():
     ky, kx = torch.fft.fftfreq(32)[:, None], torch.fft.rfftfreq(images.shape[-1])
     transfer = optics.contrast_transfer((ky.square() + kx.square()).sqrt() / 10, torch.tensor(30e3))
     seen = torch.fft.irfft2(torch.fft.rfft2(images) * transfer, s=images.shape[-2:])
-    white = imaging.tilt_noise(4, 32, torch.Generator().manual_seed(1))
+    white = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
     white *= (seen.var(dim=(2, 3), correction=0).mean(1) / 20).sqrt()[:, None, None, None]
     weights = transfer.sign() * tilts.weighting(images.shape[-1])
     filtered = torch.fft.irfft2(torch.fft.rfft2(white) * weights, s=images.shape[-2:])

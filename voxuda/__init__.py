@@ -1,6 +1,6 @@
 """Vox-UDA: voxel-wise unsupervised domain adaptation for cryo-ET subtomogram segmentation.
 
-Data flows downwards through the modules, in this order: ``volumes``, ``options``, ``folders``, ``molecules``,
+Data flows downwards through the modules, in this order: ``lanes``, ``volumes``, ``options``, ``folders``, ``molecules``,
 ``derivation``, ``optics``, ``packing``, ``rendering``, ``tilts``, ``imaging``, ``simulate``, ``specimen``, ``microscope``,
 ``tiltseries``, ``data``, ``maps``, ``particles``, ``evidence``, ``ribosomes``, ``noise``, ``style``, ``bilateral_loops``,
 ``bilateral``, ``_bilateral_triton``, ``voxresnet``, ``adversary``, ``parallel``, ``teacher``, ``losses``, ``methods``,

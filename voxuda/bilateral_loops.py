@@ -2,15 +2,12 @@
 
 Compiled once, by numba, for all shapes, and kept on disk. A volume with its border is one long row, in which a neighbour is
 always the same number of steps away. Sixteen voxels are worked on at once, in the lanes of a vector, with two neighbours of
-each in step, and all neighbours are added up before anything is written. Compilers make such code of simple loops only, so
-here it is asked for by name.
+each in step, and all neighbours are added up before anything is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import product
 from math import e, log2, sqrt
 from typing import Any
@@ -22,127 +19,10 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
-"""Voxels worked on at once: a vector of AVX-512, two of AVX, four of NEON."""
+from voxuda.lanes import LANES, Lanes, compiled, constant, exp2_of, in_all, rows_of
 
 SLAB = 32
 """Slices that a thread takes at once: enough that those of the halo hardly count, and large volumes are shared evenly."""
-
-# 2^f on [-1/2, 1/2]: interpolation in six Chebyshev points, highest power first; relative error 1e-7 before rounding.
-_POLYNOMIAL = (0.00133908634, 0.00967603192, 0.0555035711, 0.240221075, 0.693147188, 1.00000008)
-
-_ROUNDS = 1.5 * 2.0**23 + 127
-"""Added to a float32 below 2^22, it leaves no bits for a fraction: the last eight are the whole part, as an exponent has it."""
-
-_FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
-_FUSED = ("contract",)  # a product and a sum may be rounded at once
-
-
-def _compile(function: Callable) -> Any:
-    options: Any = dict(nogil=True, error_model="numpy")
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no folder that numba may write to
-        return numba.njit(**options)(function)
-
-
-class _Lanes:
-    """Numbers in the lanes of vectors, while code is generated: an operator emits its instruction for each vector in turn.
-
-    An instruction waits for the one whose result it takes, several cycles long. Vectors in step fill the wait.
-    """
-
-    def __init__(self, builder: ir.IRBuilder, *vectors: ir.Value) -> None:
-        self.builder, self.vectors = builder, vectors
-
-    def __iter__(self) -> Iterator[_Lanes]:
-        return (_Lanes(self.builder, vector) for vector in self.vectors)
-
-    def each(self, instruction: Callable[..., ir.Value], *others: _Lanes) -> _Lanes:
-        """Emit an instruction for each vector; a single vector goes with all of another operand's."""
-        operands = [self.vectors, *(other.vectors for other in others)]
-        most = max(len(vectors) for vectors in operands)
-        rows = zip(*(vectors * (most // len(vectors)) for vectors in operands), strict=True)
-        return _Lanes(self.builder, *(instruction(*row) for row in rows))
-
-    def _with(self, instruction: Callable, other: _Lanes | float) -> _Lanes:
-        right = other if isinstance(other, _Lanes) else _Lanes(self.builder, _constant(other))
-        return self.each(partial(instruction, flags=_FUSED), right)
-
-    def __add__(self, other: _Lanes | float) -> _Lanes:
-        return self._with(self.builder.fadd, other)
-
-    def __sub__(self, other: _Lanes | float) -> _Lanes:
-        return self._with(self.builder.fsub, other)
-
-    def __mul__(self, other: _Lanes | float) -> _Lanes:
-        return self._with(self.builder.fmul, other)
-
-    def __truediv__(self, other: _Lanes | float) -> _Lanes:
-        return self._with(self.builder.fdiv, other)
-
-
-def _constant(number: float) -> ir.Constant:
-    return ir.Constant(_FLOATS, [float(np.float32(number))] * LANES)
-
-
-def _in_all(builder: ir.IRBuilder, scalar: ir.Value) -> _Lanes:
-    """One number in every lane."""
-    first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    return _Lanes(builder, builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES)))
-
-
-class _Row:
-    """A float32 array ``(N,)``, while code is generated: read and written a vector at a time."""
-
-    def __init__(self, builder: ir.IRBuilder, data: ir.Value) -> None:
-        self.builder, self.data = builder, data
-
-    def _at(self, place: ir.Value) -> ir.Value:
-        return self.builder.bitcast(self.builder.gep(self.data, [place]), _FLOATS.as_pointer())
-
-    def __getitem__(self, places: ir.Value | Sequence[ir.Value]) -> _Lanes:
-        places = places if isinstance(places, Sequence) else [places]
-        return _Lanes(self.builder, *(self.builder.load(self._at(place), align=4) for place in places))
-
-    def __setitem__(self, place: ir.Value, lanes: _Lanes) -> None:
-        (vector,) = lanes.vectors
-        self.builder.store(vector, self._at(place), align=4)
-
-
-def _exp2_below_0(x: _Lanes) -> _Lanes:
-    """2^x for x ≤ 0: a polynomial times a whole power of two, written straight into exponent bits; 0 below -126.5."""
-    builder, least = x.builder, _constant(-127)
-    # The exponent of 2^-127 is written as 0, which is what a float 0 has. What is no number stays.
-    x = x.each(lambda vector: builder.select(builder.fcmp_ordered("<", vector, least), least, vector))
-    rounded = x + _ROUNDS
-    f = x - (rounded - _ROUNDS)
-    power = _Lanes(builder, _constant(_POLYNOMIAL[0]))
-    for coefficient in _POLYNOMIAL[1:]:
-        power = power * f + coefficient
-    drop = ir.Constant(_INTS, [23] * LANES)  # all bits but the exponent's
-    return power * rounded.each(lambda vector: builder.bitcast(builder.shl(builder.bitcast(vector, _INTS), drop), _FLOATS))
-
-
-def _rows(context: Any, builder: ir.IRBuilder, kind: Any, argument: ir.Value) -> list[_Row]:
-    """The rows of an argument that is an array or a tuple of arrays."""
-    several = isinstance(kind, numba.types.BaseTuple)
-    kinds, arrays = (list(kind), cgutils.unpack_tuple(builder, argument)) if several else ([kind], [argument])
-    if any(k.dtype != numba.float32 or k.layout != "C" for k in kinds):  # they are read as they lie in memory
-        raise numba.errors.TypingError(f"{kind} is not float32 without gaps")
-    return [_Row(builder, context.make_array(k)(context, builder, a).data) for k, a in zip(kinds, arrays, strict=True)]
-
-
-@intrinsic
-def _exp2_of_lanes(_: Any, x: Any, at: Any, out: Any) -> Any:
-    """Write 2^x from ``at`` on."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        given, written = (_rows(context, builder, signature.args[i], arguments[i])[0] for i in (0, 2))
-        written[arguments[1]] = _exp2_below_0(given[arguments[1]])
-        return context.get_dummy_value()
-
-    return numba.void(x, at, out), generate
 
 
 @intrinsic
@@ -150,26 +30,26 @@ def _mean_of_lanes(_: Any, values: Any, features: Any, at: Any, steps: Any, near
     """Eq 8 for the voxels from ``at`` on, written from ``place`` on; a step is gone forwards and backwards."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        rows = [_rows(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 5)]
+        rows = [rows_of(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 5)]
         (value,), feature, (mean,) = rows
         here, place = arguments[2], arguments[6]
         step, near = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (3, 4))
         mine = [row[here] for row in feature]
-        total, weights = value[here], _Lanes(builder, _constant(1))  # q = p has weight 1
+        total, weights = value[here], Lanes(builder, constant(1))  # q = p has weight 1
         sums = [cgutils.alloca_once_value(builder, lanes.vectors[0]) for lanes in (total, weights)]
         with cgutils.for_range(builder, cgutils.unpack_tuple(builder, step.shape)[0]) as loop:
             length = builder.load(builder.gep(step.data, [loop.index]))
             there = builder.add(here, length), builder.sub(here, length)
-            x = _in_all(builder, builder.load(builder.gep(near.data, [loop.index])))
+            x = in_all(builder, builder.load(builder.gep(near.data, [loop.index])))
             for row, p in zip(feature, mine, strict=True):
                 change = row[there] - p
                 x = x - change * change
-            total, weights = (_Lanes(builder, builder.load(sum_)) for sum_ in sums)
-            for w, v in zip(_exp2_below_0(x), value[there], strict=True):
+            total, weights = (Lanes(builder, builder.load(sum_)) for sum_ in sums)
+            for w, v in zip(exp2_of(x), value[there], strict=True):
                 total, weights = w * v + total, weights + w
             for lanes, sum_ in zip((total, weights), sums, strict=True):
                 builder.store(lanes.vectors[0], sum_)
-        total, weights = (_Lanes(builder, builder.load(sum_)) for sum_ in sums)
+        total, weights = (Lanes(builder, builder.load(sum_)) for sum_ in sums)
         mean[place] = total / weights
         return context.get_dummy_value()
 
@@ -181,9 +61,9 @@ def _features_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, sca
     """Of the voxels from ``at`` on, times ``scale``: in one row the values, in three the Sobel responses along z, y and x."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        (value,), feature = (_rows(context, builder, signature.args[i], arguments[i]) for i in (0, 5))
+        (value,), feature = (rows_of(context, builder, signature.args[i], arguments[i]) for i in (0, 5))
         here, line, slice_ = arguments[1:4]
-        scale = _in_all(builder, arguments[4])
+        scale = in_all(builder, arguments[4])
         if len(feature) == 1:
             feature[0][here] = scale * value[here]
             return context.get_dummy_value()
@@ -192,7 +72,7 @@ def _features_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, sca
         def moved(place: ir.Value, step: ir.Value, n: int) -> ir.Value:
             return {-1: builder.sub, 1: builder.add}[n](place, step) if n else place
 
-        def smooth(before: _Lanes, middle: _Lanes, after: _Lanes) -> _Lanes:
+        def smooth(before: Lanes, middle: Lanes, after: Lanes) -> Lanes:
             return middle * 2.0 + before + after
 
         one = ir.Constant(here.type, 1)
@@ -215,23 +95,13 @@ def _features_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, sca
     return numba.void(values, at, width, plane, scale, features), generate
 
 
-@_compile
-def exp2_below_0(x: np.ndarray) -> np.ndarray:
-    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it: 0 below -126.5."""
-    padded, result = np.zeros(len(x) + LANES, np.float32), np.empty(len(x) + LANES, np.float32)
-    padded[: len(x)] = x
-    for at in range(0, len(x), LANES):
-        _exp2_of_lanes(padded, at, result)  # type: ignore[call-arg]
-    return result[: len(x)]
-
-
-@_compile
+@compiled
 def _reflected(place, side):  # type: ignore[no-untyped-def]
     """Where the voxel beyond a face is taken from, along an axis of ``side`` voxels."""
     return abs(place) if place < side else 2 * (side - 1) - place
 
 
-@_compile
+@compiled
 def _filter_slabs(volumes, slabs, border, radius, steps, nearness, scale, value, feature, mean, means):  # type: ignore[no-untyped-def]
     """Filter slabs ``(S, 3)`` of volumes ``(B, D, H, W)``: volume, first slice, end. Rows are used again for each.
 

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import lru_cache
 
 import torch
 
 from voxuda.optics import contrast_transfer, ctf, missing_wedge, soft_lowpass, spectral_variance, spectrum, volume_of
-from voxuda.tilts import backproject, detector_width, project, tilt_angles, weighting
+from voxuda.tilts import backproject, project, tilt_angles, weighting
 
 TILTS = tilt_angles(-60, 60)
 """Degrees, every three, of :func:`image_tilts`."""
 
 
-class SourceNoise(NamedTuple):
-    """White noise of unit variance for :func:`image_source`, drawn beforehand."""
-
-    probe: torch.Tensor
-    before: torch.Tensor
-    after: torch.Tensor
-
-
-def source_noise(batch: int, size: int, generator: torch.Generator) -> SourceNoise:
-    """Four volumes that probe what imaging takes from white noise; noise before and after contrast transfer."""
-    return SourceNoise(*(torch.randn(n, 1, size, size, size, generator=generator) for n in (4, batch, batch)))
-
-
 def image_source(
     densities: torch.Tensor,
     snr: torch.Tensor,
-    noise: SourceNoise | torch.Generator,
+    generator: torch.Generator,
     *,
     defocus: float = 50e3,
     voxel_size: float = 10.0,
@@ -47,8 +34,8 @@ def image_source(
         ``(B, 1, D, H, W)`` in Da/nm³.
     snr : Tensor
         ``(B,)`` variance ratio, for example 0.03; infinity for no noise.
-    noise : SourceNoise or torch.Generator
-        The noise, or what to draw it with.
+    generator : torch.Generator
+        Source of randomness.
     defocus, voxel_size : float
         Angstrom; the published data's by default.
     wedge_angle : float
@@ -60,18 +47,23 @@ def image_source(
         ``(B, 1, D, H, W)``.
     """
     size = densities.shape[-1]
-    drawn = source_noise(len(densities), size, noise) if isinstance(noise, torch.Generator) else noise
-    lowpass = soft_lowpass(size, size // 4, 2.0)
-    wedge = missing_wedge(size, wedge_angle)
-    transfer = ctf(size, voxel_size, defocus)[0, 0]
-    detector = soft_lowpass(size, 1.0, 0.2 * size)
+    probe, before, after = (  # four volumes show what imaging takes from white noise
+        spectrum(torch.randn(n, 1, size, size, size, generator=generator)) for n in (4, len(densities), len(densities))
+    )
+    transfer, lowpass, detector, wedge = _source_filters(size, voxel_size, defocus, wedge_angle)
     imaged = spectrum(densities).mul_(lowpass * transfer)
-    probe = spectrum(drawn.probe)
     loss = spectral_variance(probe, size).mean() / spectral_variance(probe * (transfer * wedge), size).mean()
     signal = spectral_variance(imaged * wedge, size) * loss
     deviation = (0.5 * signal / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
-    disturbance = spectrum(drawn.before).mul_(transfer).add_(spectrum(drawn.after).mul_(detector))
+    disturbance = before.mul_(transfer).add_(after.mul_(detector))
     return volume_of(imaged.add_(disturbance.mul_(deviation)).mul_(lowpass * wedge), size)
+
+
+@lru_cache(maxsize=8)
+def _source_filters(size: int, voxel_size: float, defocus: float, wedge_angle: float) -> tuple[torch.Tensor, ...]:
+    """Contrast transfer, low-pass, detector and wedge of :func:`image_source`, each ``(D, H, W // 2 + 1)``."""
+    lowpass, detector = soft_lowpass(size, size // 4, 2.0), soft_lowpass(size, 1.0, 0.2 * size)
+    return ctf(size, voxel_size, defocus)[0, 0], lowpass, detector, missing_wedge(size, wedge_angle)
 
 
 def image_target(
@@ -79,7 +71,7 @@ def image_target(
     snr: torch.Tensor,
     defocus: torch.Tensor,
     voxel_size: torch.Tensor,
-    noise: torch.Tensor | torch.Generator,
+    generator: torch.Generator,
     *,
     wedge_angle: float = 30.0,
 ) -> torch.Tensor:
@@ -94,8 +86,8 @@ def image_target(
         ``(B, 1, D, H, W)`` in Da/nm³, background included.
     snr, defocus, voxel_size : Tensor
         ``(B,)``; variance ratio, angstrom, angstrom.
-    noise : Tensor or torch.Generator
-        White noise of unit variance ``(B, 1, D, H, W)``, or what to draw it with.
+    generator : torch.Generator
+        Source of randomness.
     wedge_angle : float
         Degrees lost on each side of the beam.
 
@@ -105,11 +97,11 @@ def image_target(
         ``(B, 1, D, H, W)``.
     """
     size = densities.shape[-1]
-    drawn = torch.randn(densities.shape, generator=noise) if isinstance(noise, torch.Generator) else noise
+    white = spectrum(torch.randn(densities.shape, generator=generator))
     wedge = missing_wedge(size, wedge_angle)
     imaged = spectrum(densities).mul_(ctf(size, voxel_size, defocus).mul_(wedge))
     deviation = (spectral_variance(imaged, size) / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
-    return volume_of(imaged.add_(spectrum(drawn).mul_(deviation)).mul_(wedge), size)
+    return volume_of(imaged.add_(white.mul_(deviation)).mul_(wedge), size)
 
 
 def image_tilts(
@@ -117,7 +109,7 @@ def image_tilts(
     snr: torch.Tensor,
     defocus: torch.Tensor,
     voxel_size: torch.Tensor,
-    noise: torch.Tensor,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     """Image density crops by a tilt series each: project, CTF, noise, flip phases, back-project; a batch at once.
 
@@ -130,8 +122,8 @@ def image_tilts(
         ``(B, 1, D, D, D)`` in Da/nm³, background included.
     snr, defocus, voxel_size : Tensor
         ``(B,)``; variance ratio in the images, all tilts together; angstrom; angstrom.
-    noise : Tensor
-        White noise of unit variance, of :func:`tilt_noise`.
+    generator : torch.Generator
+        Source of randomness.
 
     Returns
     -------
@@ -144,17 +136,13 @@ def image_tilts(
     ky, kx = torch.fft.fftfreq(height), torch.fft.rfftfreq(pixels)
     f = (ky[:, None] ** 2 + kx**2).sqrt() / voxel_size[:, None, None, None]
     transfer = contrast_transfer(f, defocus[:, None, None, None])  # one for all tilts: (B, 1, H, U // 2 + 1)
-    imaged = torch.fft.rfft2(images) * transfer
+    imaged = torch.fft.rfft2(images).mul_(transfer)
     variance = spectral_variance(imaged[..., None, :, :], pixels).mean(1)
-    disturbance = torch.fft.rfft2(noise) * (variance / snr.reshape(-1, 1, 1, 1)).sqrt()
-    flipped = (imaged + disturbance) * (transfer.sign() * weighting(pixels))
+    white = torch.fft.rfft2(torch.randn(images.shape, generator=generator))
+    disturbance = white.mul_((variance / snr.reshape(-1, 1, 1, 1)).sqrt())
+    flipped = imaged.add_(disturbance).mul_(transfer.sign() * weighting(pixels))
     filtered = torch.fft.irfft2(flipped, s=(height, pixels))
     return backproject(filtered, TILTS, size, size)[:, None] / len(TILTS)
-
-
-def tilt_noise(batch: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    """White noise ``(B, T, H, U)`` of unit variance for :func:`image_tilts`."""
-    return torch.randn(batch, len(TILTS), size, detector_width(size, size, TILTS), generator=generator)
 
 
 def smooth_background(
@@ -162,7 +150,14 @@ def smooth_background(
 ) -> torch.Tensor:
     """Cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, *shape)``."""
     white = torch.randn(batch, 1, *shape, generator=generator)
+    half = spectrum(white).mul_(_gaussian_filter(shape, correlation))
+    return volume_of(half.div_(spectral_variance(half, shape[2]).sqrt()), shape[2])
+
+
+@lru_cache(maxsize=8)
+def _gaussian_filter(shape: tuple[int, int, int], sigma: float) -> torch.Tensor:
+    """Spectrum of a Gaussian of ``sigma`` voxels; numbers that no float32 volume shows are 0, as tiny ones take time."""
     kz, ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.fftfreq(shape[1]), torch.fft.rfftfreq(shape[2])
     k2 = kz[:, None, None] ** 2 + ky[None, :, None] ** 2 + kx[None, None, :] ** 2
-    half = spectrum(white).mul_(torch.exp(-2 * (torch.pi * correlation) ** 2 * k2))
-    return volume_of(half / spectral_variance(half, shape[2]).sqrt(), shape[2])
+    values = torch.exp(-2 * (torch.pi * sigma) ** 2 * k2)
+    return values.where(values > 1e-12, 0)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+
+from voxuda.lanes import compiled
 
 
 def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
@@ -30,12 +33,13 @@ def strew_spheres(radii: torch.Tensor, generator: torch.Generator) -> torch.Tens
     return centres
 
 
-def pull_together(radii: torch.Tensor, centres: torch.Tensor, *, steps: int = 300) -> torch.Tensor:
+def pull_together(
+    radii: torch.Tensor, centres: torch.Tensor, first_step: float | None = None, *, steps: int = 300
+) -> torch.Tensor:
     """Pull bounding spheres together until they touch, without overlap.
 
     Spheres move towards sphere 0 in shrinking steps; after each step overlapping pairs are pushed apart along their line of
-    centres. Sphere 0 ends at the origin. The steps are many and small, so it is the number of calls that costs: hundreds of
-    groups take hardly longer than one.
+    centres. Sphere 0 ends at the origin.
 
     Parameters
     ----------
@@ -43,6 +47,8 @@ def pull_together(radii: torch.Tensor, centres: torch.Tensor, *, steps: int = 30
         ``(B, M)`` in angstrom.
     centres : Tensor
         ``(B, M, 3)`` where they start, in angstrom, order z, y, x.
+    first_step : float
+        In angstrom; a tenth of the largest radius unless given.
     steps : int
         Number of moves, and the most of the corrections that follow.
 
@@ -51,33 +57,59 @@ def pull_together(radii: torch.Tensor, centres: torch.Tensor, *, steps: int = 30
     Tensor
         ``(B, M, 3)`` centres.
     """
-    if radii.shape[1] == 1:
-        return torch.zeros_like(centres)
-    i, j = torch.triu_indices(radii.shape[1], radii.shape[1], 1)
-    pairs = torch.arange(len(i))
-    push = torch.zeros(radii.shape[1], len(i))  # how the push of each pair moves each sphere: i forwards, j back
-    push[i, pairs], push[j, pairs] = 0.5, -0.5
-    spheres = centres.permute(1, 2, 0).contiguous()  # (M, 3, B): long rows for the processor
-    contact = (radii[:, i] + radii[:, j]).T.contiguous()
-    first_step = float(radii.max()) / 10
+    longest = radii.max() / 10 if first_step is None else first_step
+    lengths = (longest * (1 - torch.arange(steps) / steps)).numpy()
+    pulled = centres.clone(memory_format=torch.contiguous_format)
+    for spheres, sizes in zip(pulled.numpy(), radii.contiguous().numpy(), strict=True):
+        _pull(spheres, sizes, lengths, np.empty_like(spheres))
+    return pulled - pulled[:, :1]
 
-    def separate(spheres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        offset = spheres[i] - spheres[j]
-        distance = offset.square().sum(1).sqrt().clamp_min(1e-6)
-        overlap = (contact - distance).clamp_min(0)
-        moves = offset * (overlap / distance)[:, None]
-        return spheres + (push @ moves.flatten(1)).reshape(spheres.shape), overlap
 
-    for step in range(steps):
-        pull = spheres - spheres[:1]
-        distance = pull.square().sum(1, keepdim=True).sqrt().clamp_min(1e-6)
-        share = (first_step * (1 - step / steps) / distance).clamp_max(1)
-        spheres, _ = separate(spheres - share * pull)
-    for _ in range(steps):
-        spheres, overlap = separate(spheres)
-        if overlap.max() < 1e-3:
+@compiled
+def _pull(spheres, radii, lengths, pushes):  # type: ignore[no-untyped-def]
+    """Move spheres ``(M, 3)`` in place; ``pushes`` ``(M, 3)`` are for their corrections."""
+    for length in lengths:
+        for i in range(1, len(radii)):
+            along, distance = _apart(spheres[0], spheres[i])
+            _move(spheres[i], along, min(length / distance, np.float32(1)))
+        _separate(spheres, radii, pushes)
+    for _ in lengths:
+        if _separate(spheres, radii, pushes) < 1e-3:
             break
-    return (spheres - spheres[:1]).permute(2, 0, 1)
+
+
+@compiled
+def _separate(spheres, radii, pushes):  # type: ignore[no-untyped-def]
+    """Push overlapping pairs apart, all at once, by half of their overlap each; returns the largest overlap there was."""
+    largest = np.float32(0)
+    pushes[:] = 0
+    for i in range(len(radii)):
+        for j in range(i):
+            along, distance = _apart(spheres[i], spheres[j])
+            overlap = radii[i] + radii[j] - distance
+            if overlap > 0:
+                largest = max(largest, overlap)
+                share = np.float32(0.5) * overlap / distance
+                _move(pushes[i], along, share)
+                _move(pushes[j], along, -share)
+    spheres += pushes
+    return largest
+
+
+@compiled
+def _apart(a, b):  # type: ignore[no-untyped-def]
+    """The way from ``b`` to ``a``, and its length."""
+    z, y, x = a[0] - b[0], a[1] - b[1], a[2] - b[2]
+    return (z, y, x), max(np.sqrt(z * z + y * y + x * x), np.float32(1e-6))
+
+
+@compiled
+def _move(sphere, along, share):  # type: ignore[no-untyped-def]
+    """Move a sphere in place by a share of a way; numba gives memory to whole arrays, which takes longer."""
+    z, y, x = along
+    sphere[0] += share * z
+    sphere[1] += share * y
+    sphere[2] += share * x
 
 
 def place_spheres(

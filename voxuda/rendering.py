@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import e, log2, pi
+from typing import Any
 
 import numba
 import numpy as np
 import torch
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from voxuda.lanes import FLOATS, LANES, Lanes, compiled, constant, exp2_of, in_all, rows_of
+from voxuda.volumes import InputError
 
 REACH = 5.0
 """Standard deviations at which a bead is cut off along each axis, where it has 4e-6 of its height."""
+
+_HALF = np.float32(log2(e) / 2)  # of an exponent, for a power of two
+_LEAST = -float(_HALF) * REACH**2
+_TURNED, _AT = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
+
+
+def add_beads(
+    volume: np.ndarray,
+    positions: np.ndarray,
+    masses: np.ndarray,
+    spreads: np.ndarray,
+    voxel_size: float,
+    turned: np.ndarray = _TURNED,
+    at: np.ndarray = _AT,
+) -> None:
+    """Add the density of beads, turned and then moved, to a crop in place, in dalton per cubic nanometre.
+
+    Parameters
+    ----------
+    volume : ndarray
+        ``(D, D, W)`` float32 without gaps. ``W`` is the side ``D``, up to the next multiple of 16; voxels beyond the side are
+        nobody's.
+    positions : ndarray
+        ``(N, 3)`` float32 in angstrom, order z, y, x.
+    masses, spreads : ndarray
+        ``(N,)`` float32 in dalton, and standard deviations in angstrom.
+    voxel_size : float
+        In angstrom.
+    turned : ndarray
+        ``(3, 3)`` float32, a rotation.
+    at : ndarray
+        ``(3,)`` float32 in angstrom, relative to voxel ``D // 2``.
+
+    Raises
+    ------
+    InputError
+        The volume has another shape.
+    """
+    if volume.shape[1:] != (len(volume), _line(len(volume))):
+        raise InputError(f"shape {volume.shape} is not of a cube whose lines are filled up to a multiple of {LANES} voxels.")
+    _add_beads(volume, positions, masses, spreads, np.float32(voxel_size), turned, at)
 
 
 def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray, size: int, voxel_size: float) -> np.ndarray:
@@ -35,35 +83,104 @@ def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray,
     ndarray
         ``(D, H, W)`` float32.
     """
-    edge = np.float32(voxel_size)
-    volume = np.zeros((size, size, size), np.float32)
-    _add_beads(volume, positions / edge + np.float32(size // 2), masses, np.square(spreads / edge) + np.float32(1 / 6))
-    return volume / (edge / 10) ** 3
+    volume = np.zeros((size, size, _line(size)), np.float32)
+    add_beads(volume, positions, masses, spreads, voxel_size)
+    return np.ascontiguousarray(volume[..., :size])
 
 
-@numba.njit(nogil=True, cache=True)
-def _add_beads(volume: np.ndarray, centres: np.ndarray, masses: np.ndarray, variances: np.ndarray) -> None:
-    """Add Gaussians ``(N, 3)``, ``(N,)``, ``(N,)`` to a cube in place; everything in voxels."""
-    size = len(volume)
-    profiles = np.empty((3, size), np.float32)
-    first, last = np.empty(3, np.int64), np.empty(3, np.int64)
-    for n in range(len(masses)):
-        reach = np.float32(REACH) * math.sqrt(variances[n])
-        precision = np.float32(-0.5) / variances[n]
-        height = math.sqrt(-precision / np.float32(math.pi))
-        for axis in range(3):
-            first[axis] = max(0, math.ceil(centres[n, axis] - reach))
-            last[axis] = min(size - 1, math.floor(centres[n, axis] + reach))
-            for i in range(first[axis], last[axis] + 1):
-                profiles[axis, i] = height * math.exp(np.square(np.float32(i) - centres[n, axis]) * precision)
-        for z in range(first[0], last[0] + 1):
-            for y in range(first[1], last[1] + 1):
-                column = masses[n] * profiles[0, z] * profiles[1, y]
-                for x in range(first[2], last[2] + 1):
-                    volume[z, y, x] += column * profiles[2, x]
-
-
-def in_threads(render: Callable[[int], np.ndarray], crops: Iterable[int]) -> torch.Tensor:
-    """``render`` each crop, as many at once as torch has threads, ``(B, 1, D, H, W)``."""
+def render_each(crops: int, size: int, add: Callable[[int, np.ndarray], None]) -> torch.Tensor:
+    """Crops ``(B, 1, D, H, W)`` of side ``size``, filled by ``add(i, volume)``, as many at once as torch has threads."""
+    volumes = torch.zeros(crops, 1, size, size, _line(size))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return torch.from_numpy(np.stack(list(pool.map(render, crops))))[:, None]
+        list(pool.map(add, range(crops), volumes[:, 0].numpy()))
+    return volumes[..., :size].contiguous()
+
+
+def _line(size: int) -> int:
+    return -(-size // LANES) * LANES
+
+
+# --- the compiled loop ---------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _gaussians_of_lanes(_: Any, apart: Any, precision: Any, height: Any, profiles: Any) -> Any:
+    """Write Gaussians along z, y and x to three rows: sixteen voxels, the first ``apart`` from the bead."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        first = cgutils.unpack_tuple(builder, arguments[0])
+        distance = Lanes(builder, *(in_all(builder, d).vectors[0] for d in first))
+        distance = distance + Lanes(builder, ir.Constant(FLOATS, list(map(float, range(LANES)))))
+        x = distance * distance * in_all(builder, arguments[1])
+        values = exp2_of(x) * in_all(builder, arguments[2])
+        least, nothing = constant(_LEAST), constant(0)
+        values = values.each(lambda v, x: builder.select(builder.fcmp_ordered("<", x, least), nothing, v), x)
+        for row, value in zip(rows_of(context, builder, signature.args[3], arguments[3]), values, strict=True):
+            row[ir.Constant(ir.IntType(64), 0)] = value
+        return context.get_dummy_value()
+
+    return numba.void(apart, precision, height, profiles), generate
+
+
+@intrinsic
+def _add_to_lanes(_: Any, voxels: Any, at: Any, line: Any, lines: Any, factor: Any, along_y: Any, along_x: Any) -> Any:
+    """Add to sixteen voxels of some lines, from ``at`` on, a factor times the products of two profiles."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        (row,), (y,), (x,) = (rows_of(context, builder, signature.args[i], arguments[i]) for i in (0, 5, 6))
+        profile = x[ir.Constant(ir.IntType(64), 0)] * in_all(builder, arguments[4])
+        with cgutils.for_range(builder, arguments[3]) as loop:
+            place = builder.add(arguments[1], builder.mul(loop.index, arguments[2]))
+            height = in_all(builder, builder.load(builder.gep(y.data, [loop.index])))
+            row[place] = profile * height + row[place]
+        return context.get_dummy_value()
+
+    return numba.void(voxels, at, line, lines, factor, along_y, along_x), generate
+
+
+@compiled
+def _seen(middle, reach, size):  # type: ignore[no-untyped-def]
+    """The first voxel that a bead reaches along an axis, and the one after the last.
+
+    Faces apart, their number is that of the reach, whatever the middle: a processor foresees how often such a loop turns.
+    """
+    low = middle - reach
+    first = int(low)
+    first += first < low  # rounded up: numba calls a library for that
+    return max(0, first), min(size, first + int(reach + reach) + 1)
+
+
+@compiled
+def _add_beads(volume, positions, masses, spreads, edge, turned, at):  # type: ignore[no-untyped-def]
+    """Add Gaussians, sixteen voxels of a line at a time. A vector goes beyond a bead's reach, with 0."""
+    size, line = len(volume), volume.shape[2]
+    voxels = volume.reshape(-1)
+    along_z, along_y, along_x = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    middle = at / edge + np.float32(size // 2)
+    turned = turned / edge
+    volume_of_voxel = (edge / np.float32(10)) ** 3
+    for n in range(len(masses)):
+        a, b, c = positions[n]
+        z = turned[0, 0] * a + turned[0, 1] * b + turned[0, 2] * c + middle[0]
+        y = turned[1, 0] * a + turned[1, 1] * b + turned[1, 2] * c + middle[1]
+        x = turned[2, 0] * a + turned[2, 1] * b + turned[2, 2] * c + middle[2]
+        spread = spreads[n] / edge
+        variance = spread * spread + np.float32(1 / 6)  # its own, and that of the kernel which spreads it
+        reach = np.float32(REACH) * np.sqrt(variance)
+        (z0, z1), (y0, y1), (x0, x1) = _seen(z, reach, size), _seen(y, reach, size), _seen(x, reach, size)
+        if z0 >= z1 or y0 >= y1 or x0 >= x1:
+            continue
+        precision = -_HALF / variance
+        height = np.sqrt(np.float32(1 / (2 * pi)) / variance)
+        mass = masses[n] / volume_of_voxel
+        # A bead that reaches far takes several vectors along each axis; those along x start where those of others do, for
+        # what is written whole and read whole soon afterwards need not wait for memory.
+        for z_ in range(z0, z1, LANES):
+            for y_ in range(y0, y1, LANES):
+                for x_ in range(x0 // LANES * LANES, x1, LANES):
+                    apart = np.float32(z_) - z, np.float32(y_) - y, np.float32(x_) - x
+                    _gaussians_of_lanes(apart, precision, height, (along_z, along_y, along_x))  # type: ignore[call-arg]
+                    lines = min(y1 - y_, LANES)
+                    for k in range(min(z1 - z_, LANES)):
+                        first = ((z_ + k) * size + y_) * line + x_
+                        _add_to_lanes(voxels, first, line, lines, mass * along_z[k], along_y, along_x)  # type: ignore[call-arg]

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from voxuda.imaging import image_source, image_target, image_tilts, smooth_background, source_noise, tilt_noise
+from voxuda.imaging import image_source, image_target, image_tilts, smooth_background
 from voxuda.molecules import MASK_THRESHOLD, Molecule
 from voxuda.packing import pull_together, random_rotations, strew_spheres
-from voxuda.rendering import in_threads, render_beads
+from voxuda.rendering import add_beads, render_each
 from voxuda.volumes import InputError
 
 
@@ -61,20 +61,13 @@ class Poses(NamedTuple):
     offsets: torch.Tensor
 
 
-def draw_poses(radii: torch.Tensor, generator: torch.Generator, max_offset: int = 8) -> Poses:
-    """Random poses of molecules with bounding spheres of ``(B, M)`` angstrom, the neighbours still far from the target."""
+def draw_poses(radii: torch.Tensor, generator: torch.Generator, first_step: float | None = None, max_offset: int = 8) -> Poses:
+    """Random poses of molecules with bounding spheres of ``(B, M)`` angstrom, packed; for the step see ``pull_together``."""
     batch, count = radii.shape
     centres = strew_spheres(radii, generator) if count > 1 else torch.zeros(batch, 1, 3)
     rotations = random_rotations(batch * count, generator).reshape(batch, count, 3, 3)
     offsets = ((torch.rand(batch, 3, generator=generator) - 0.5) * 2 * max_offset).trunc()
-    return Poses(centres, rotations, offsets)
-
-
-def settle(radii: Sequence[torch.Tensor], drawn: Sequence[Poses]) -> list[Poses]:
-    """Poses with the neighbours pulled to their targets, for all batches at once; ``radii`` as for :func:`draw_poses`."""
-    centres = pull_together(torch.cat(list(radii)), torch.cat([poses.centres for poses in drawn]))
-    parts = centres.split([len(poses.centres) for poses in drawn])
-    return [poses._replace(centres=part) for poses, part in zip(drawn, parts, strict=True)]
+    return Poses(pull_together(radii, centres, first_step), rotations, offsets)
 
 
 def render_poses(
@@ -86,13 +79,12 @@ def render_poses(
     rotations = poses.rotations.numpy()
     beads = [(m.positions.numpy(), m.masses.numpy(), m.spreads.numpy()) for m in molecules]
 
-    def crop(i: int) -> np.ndarray:
-        chosen = [beads[c] for c in choice[i].tolist()]
-        placed = [b[0] @ turn.T + middle for b, turn, middle in zip(chosen, rotations[i], middles[i], strict=True)]
-        masses, spreads = (np.concatenate([b[k] for b in chosen]) for k in (1, 2))
-        return render_beads(np.concatenate(placed), masses, spreads, size, float(edges[i]))
+    def crop(i: int, volume: np.ndarray) -> None:
+        for c, turn, middle in zip(choice[i].tolist(), rotations[i], middles[i], strict=True):
+            positions, masses, spreads = beads[c]
+            add_beads(volume, positions, masses, spreads, float(edges[i]), turn, middle)
 
-    return in_threads(crop, range(len(choice)))
+    return render_each(len(choice), size, crop)
 
 
 def render(
@@ -127,7 +119,7 @@ def render(
         ``(B, 1, D, H, W)`` in Da/nm³.
     """
     radii = torch.tensor([m.radius for m in molecules])[choice]
-    (poses,) = settle([radii], [draw_poses(radii, generator, max_offset)])
+    poses = draw_poses(radii, generator, max_offset=max_offset)
     return render_poses(molecules, choice, poses, size=size, voxel_size=voxel_size)
 
 
@@ -145,12 +137,12 @@ def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecu
         raise InputError(f"size is {size}; the network needs a multiple of 8 that is at least 16.")
 
 
-def _in_groups(total: int, progress: bool, chunk: int = 16, group: int = 256) -> Iterator[list[slice]]:
-    """Groups of slices: molecules of a group are packed at once, the few samples of a slice are drawn and imaged at once."""
+def _in_parts(total: int, progress: bool, part: int = 16) -> Iterator[slice]:
+    """A few samples at a time, which are drawn and imaged at once."""
     with tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
-        for first in range(0, total, group):
-            last = min(first + group, total)
-            yield [slice(start, min(start + chunk, last)) for start in range(first, last, chunk)]
+        for first in range(0, total, part):
+            last = min(first + part, total)
+            yield slice(first, last)
             bar.update(last - first)
 
 
@@ -194,19 +186,17 @@ def simulate_source(
     choice = _choices(len(molecules), n_per_molecule * len(snr), len(molecules), neighbours, generator)
     ratios = torch.tensor(list(snr)).repeat(len(molecules) * n_per_molecule)
     radii = torch.tensor([m.radius for m in molecules])[choice]
-    densities, volumes = [], []
-    for parts in _in_groups(len(choice), progress):
-        drawn = [(draw_poses(radii[p], generator), source_noise(p.stop - p.start, size, generator)) for p in parts]
-        settled = settle([radii[p] for p in parts], [poses for poses, _ in drawn])
-        for part, poses, (_, noise) in zip(parts, settled, drawn, strict=True):
-            densities.append(render_poses(molecules, choice[part], poses, size=size, voxel_size=10.0))
-            volumes.append(image_source(densities[-1], ratios[part], noise))
-    density_all = torch.cat(densities)
+    densities, volumes = (torch.empty(len(choice), 1, size, size, size) for _ in range(2))
+    first_step = float(radii.max()) / 10
+    for part in _in_parts(len(choice), progress):
+        poses = draw_poses(radii[part], generator, first_step)
+        densities[part] = render_poses(molecules, choice[part], poses, size=size, voxel_size=10.0)
+        volumes[part] = image_source(densities[part], ratios[part], generator)
     table = [
         {"molecule": molecules[int(c)].name, "snr": round(float(r), 6), "defocus": 50000.0, "voxel_size": 10.0}
         for c, r in zip(choice[:, 0], ratios, strict=True)
     ]
-    return Subtomograms(torch.cat(volumes), density_all, density_all > MASK_THRESHOLD, table, 10.0)
+    return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, 10.0)
 
 
 def simulate_target(
@@ -264,21 +254,14 @@ def simulate_target(
     edges, underfocus = uniform(*voxel_size), uniform(*defocus)
     radii = torch.tensor([m.radius for m in molecules])[choice]
 
-    def draw(part: slice) -> tuple[Poses, torch.Tensor, torch.Tensor]:
-        batch = part.stop - part.start
-        poses, cytosol = draw_poses(radii[part], generator), smooth_background(batch, (size, size, size), generator)
-        white = tilt_noise(batch, size, generator) if imaging == "tilts" else torch.randn(cytosol.shape, generator=generator)
-        return poses, background * cytosol, white
-
-    densities, volumes = [], []
-    for parts in _in_groups(total, progress):
-        drawn = [draw(part) for part in parts]
-        settled = settle([radii[part] for part in parts], [poses for poses, _, _ in drawn])
-        for part, poses, (_, cytosol, noise) in zip(parts, settled, drawn, strict=True):
-            densities.append(render_poses(molecules, choice[part], poses, size=size, voxel_size=edges[part]))
-            image = image_tilts if imaging == "tilts" else image_target
-            volumes.append(image(densities[-1] + cytosol, ratios[part], underfocus[part], edges[part], noise))
-    density_all = torch.cat(densities)
+    image = image_tilts if imaging == "tilts" else image_target
+    densities, volumes = (torch.empty(total, 1, size, size, size) for _ in range(2))
+    first_step = float(radii.max()) / 10
+    for part in _in_parts(total, progress):
+        poses = draw_poses(radii[part], generator, first_step)
+        cytosol = background * smooth_background(len(poses.centres), (size, size, size), generator)
+        densities[part] = render_poses(molecules, choice[part], poses, size=size, voxel_size=edges[part])
+        volumes[part] = image(densities[part] + cytosol, ratios[part], underfocus[part], edges[part], generator)
     table = [
         {
             "molecule": molecules[int(choice[i, 0])].name,
@@ -289,4 +272,4 @@ def simulate_target(
         for i in range(total)
     ]
     nominal = sum(voxel_size) / 2
-    return Subtomograms(torch.cat(volumes), density_all, density_all > MASK_THRESHOLD, table, nominal)
+    return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, nominal)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from voxuda.microscope import Series, draw_series, reconstruct, record
 from voxuda.molecules import MASK_THRESHOLD, Molecule, load
-from voxuda.rendering import in_threads, render_beads
+from voxuda.rendering import add_beads, render_each
 from voxuda.simulate import Subtomograms
 from voxuda.specimen import FIELD, PIXEL_SIZE, Specimen, build_specimen
 from voxuda.volumes import InputError, fourier_resize
@@ -43,12 +43,12 @@ def truth(specimen: Specimen, centres: torch.Tensor, size: int, voxel_size: floa
     positions, masses, spreads = (values.cpu().numpy() for values in specimen.beads)
     period = np.float32(PIXEL_SIZE * FIELD)
 
-    def crop(k: int) -> np.ndarray:
+    def crop(k: int, volume: np.ndarray) -> None:
         apart = positions - np.float32(PIXEL_SIZE) * centres[k].numpy().astype(np.float32)
         apart[:, 1:] -= period * np.rint(apart[:, 1:] / period)
-        return render_beads(apart, masses, spreads, size, voxel_size)
+        add_beads(volume, apart, masses, spreads, voxel_size)
 
-    return in_threads(crop, range(len(centres)))
+    return render_each(len(centres), size, crop)
 
 
 # --- the recipe ----------------------------------------------------------------------------------------------------
