@@ -25,7 +25,8 @@ def resident():
 use()
 first = new_pages(), resident()
 with memory.kept():
-    use()
+    with memory.kept():
+        use()
     within = new_pages(), resident()
 after = new_pages(), resident()
 print(*first, *within, *after)

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from voxuda.imaging import image_source, image_target, image_tilts, smooth_background
+from voxuda.memory import kept
 from voxuda.molecules import MASK_THRESHOLD, Molecule
 from voxuda.packing import pull_together, random_rotations, strew_spheres
 from voxuda.rendering import add_beads, render_each
@@ -152,6 +153,7 @@ def _choices(wanted: int, n_each: int, library: int, neighbours: int, generator:
     return torch.cat([target, others], 1)
 
 
+@kept()
 def simulate_source(
     molecules: Sequence[Molecule],
     *,
@@ -199,6 +201,7 @@ def simulate_source(
     return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, 10.0)
 
 
+@kept()
 def simulate_target(
     molecules: Sequence[Molecule],
     *,
