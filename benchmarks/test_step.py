@@ -144,9 +144,8 @@ def test_step(against, peer, width):
 @pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 def test_step_in_bfloat16(against, width):
-    """As the loop takes it: without channels-last, see voxuda.training."""
     plain = training_step(width, torch.contiguous_format)
-    mine = training_step(width, torch.contiguous_format, half=True)
+    mine = training_step(width, torch.channels_last_3d, half=True)
     against(f"step-{width}-bfloat16", "pairs", PAIRS, mine, plain, "the same step in float32 with channels first", rounds=7)
 
 
@@ -154,7 +153,7 @@ def test_step_in_bfloat16(against, width):
 @pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 def test_step_in_bfloat16_beside_a_first_version(against, width):
-    mine = training_step(width, torch.contiguous_format, half=True)
+    mine = training_step(width, torch.channels_last_3d, half=True)
     against(f"step-{width}-first-bfloat16", "pairs", PAIRS, mine, first_version(width), PEERS["first"][1], rounds=7)
 
 
@@ -208,5 +207,5 @@ def test_network(against, name):
 @pytest.mark.parametrize("name", ["segresnet", "dynunet"])
 def test_network_in_bfloat16(against, name):
     make, peer = NETWORKS[name]
-    ours, theirs = both_ways(VoxResNet(32), half=True), both_ways(make(), half=True)
+    ours, theirs = both_ways(voxresnet(), half=True), both_ways(make(), half=True)
     against(f"network-{name}-bfloat16", "samples forwards and backwards", 4, ours, theirs, f"{peer}, in bfloat16")

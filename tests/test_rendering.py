@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -36,6 +37,9 @@ def test_a_bead_in_the_middle_of_a_voxel():
     variance = 15.0**2 + 100 / 6
     assert volume[16, 16, 16] == pytest.approx(1000 * 1000 / (2 * np.pi * variance) ** 1.5, rel=1e-4)
     assert volume.sum() == pytest.approx(1000, rel=1e-4)
+    reach = 5 * variance**0.5 / 10
+    apart = np.abs(np.indices(volume.shape) - 16).max(0)
+    assert (volume[apart > reach] == 0).all() and (volume[apart < reach] > 0).all()
 
 
 def test_no_bead_in_sight():
@@ -75,11 +79,50 @@ def test_nothing_is_written_outside_of_the_crop(size):
     assert (memory[:4096] == 7).all() and (memory[-4096:] == 7).all() and (volume != 7).any()
 
 
+def inputs(count=4):
+    beads = [b.numpy() for b in cloud(count, 60, 0)]
+    return [np.zeros((16, 16, 16), np.float32), *beads, 10.0, np.eye(3, dtype=np.float32), np.zeros(3, np.float32)]
+
+
 @pytest.mark.parametrize("shape", [(15, 15, 15), (16, 15, 16), (16, 16, 32)])
 def test_a_crop_of_another_shape_is_refused(shape):
-    beads = np.zeros((1, 3), np.float32), np.ones(1, np.float32), np.ones(1, np.float32)
+    _, *others = inputs()
     with pytest.raises(InputError, match="multiple of 16"):
-        rendering.add_beads(np.zeros(shape, np.float32), *beads, 10.0)
+        rendering.add_beads(np.zeros(shape, np.float32), *others)
+
+
+def test_a_crop_that_may_not_be_written_to_is_refused():
+    volume, *others = inputs()
+    volume.flags.writeable = False
+    with pytest.raises(InputError, match="can be written to"):
+        rendering.add_beads(volume, *others)
+
+
+@pytest.mark.parametrize("which", [1, 2, 3, 5, 6])
+def test_beads_of_another_shape_are_refused(which):
+    wrong = inputs()
+    wrong[which] = wrong[which][:-1]
+    with pytest.raises(InputError, match="are not of positions"):
+        rendering.add_beads(*wrong)
+    assert not wrong[0].any()
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16, list])
+def test_other_numbers_and_strided_ones_are_taken_as_they_are_meant(kind):
+    plain, other = inputs(), inputs()
+    rounded = np.float16 if kind is np.float16 else np.float32
+    for which in (1, 2, 3, 5, 6):
+        plain[which] = plain[which].astype(rounded).astype(np.float32)
+        other[which] = plain[which].tolist() if kind is list else np.asfortranarray(plain[which].astype(kind))
+    rendering.add_beads(*plain)
+    rendering.add_beads(*other)
+    assert np.array_equal(plain[0], other[0]) and plain[0].any()
+
+
+@pytest.mark.parametrize("module", ["rendering", "bilateral_loops"])
+def test_who_generates_code_by_lanes_is_compiled_again_when_they_change(root, module):
+    digest = hashlib.sha256((root / "voxuda" / "lanes.py").read_bytes()).hexdigest()[:12]
+    assert f'_LANES = "{digest}"' in (root / "voxuda" / f"{module}.py").read_text(), f"write {digest} there"
 
 
 def test_without_vectors_it_is_the_same(tmp_path):

@@ -1,10 +1,13 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from voxuda import methods, runs, training
+from voxuda import data, methods, molecules, runs, simulate, training
 from voxuda.methods import base
 from voxuda.volumes import InputError
 
@@ -140,15 +143,65 @@ def test_batches_cover_an_epoch_and_follow_from_the_seed(tiny):
     assert other.generator.initial_seed() != batches[2].generator.initial_seed()
 
 
-def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path, tiny, monkeypatch):
+@pytest.fixture(scope="module")
+def folders_of_24(tmp_path_factory):
+    base = tmp_path_factory.mktemp("domains")
+    source = simulate.simulate_source([molecules.load("3gl1")], n_per_molecule=2, snr=(0.3, 0.5), size=24)
+    data.save(source, base / "source")
+    data.save(simulate.simulate_target([molecules.load("4v94")], n_per_molecule=4, size=24), base / "target")
+    return {name: str(base / name) for name in ("source", "target")}
+
+
+def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path, tiny, monkeypatch, folders_of_24):
     seen = []
     original = base.segmentation_loss
     monkeypatch.setattr(
         base, "segmentation_loss", lambda logits, labels: (seen.append(logits.dtype), original(logits, labels))[1]
     )
-    trained = weights(tiny(method="source-only", precision="bf16-mixed", epochs=1), tmp_path / "run")
+    setting = tiny(method="source-only", precision="bf16-mixed", epochs=1, **folders_of_24)
+    trained = weights(setting, tmp_path / "run")
     assert set(seen) == {torch.bfloat16}
     assert all(torch.isfinite(v).all() and v.dtype != torch.bfloat16 for v in trained.values())
+
+
+def test_bf16_on_a_processor_refuses_samples_that_torch_gets_wrong(tmp_path, tiny):
+    with pytest.raises(InputError, match=r"samples of \(16, 16, 16\) voxels .* choose --precision 32-true"):
+        training.train(tiny(precision="bf16-mixed"), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+GRADIENTS = """
+import sys, torch
+from voxuda.memory import kept
+from voxuda.methods import Batch, build
+
+def fill_free_memory():
+    held = [torch.full((2**k,), -1, dtype=torch.int32) for k in range(6, 23) for _ in range(4)]  # what is no number, as bytes
+    del held
+
+torch.manual_seed(0)
+side = int(sys.argv[1])
+volumes = torch.randn(2, 1, side, side, side)
+method = build("vox-uda", 8).to(memory_format=torch.channels_last_3d).train()
+method.prepare(volumes.repeat(4, 1, 1, 1, 1))
+with kept():
+    for _ in range(3):
+        fill_free_memory()
+        batch = Batch(volumes, (volumes[:, 0] > 1).long(), volumes, None, torch.arange(2), torch.Generator())
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = sum(method.losses(batch, 0.5).values())
+        fill_free_memory()
+        loss.backward()
+print(sum(not p.grad.isfinite().all() for p in method.parameters() if p.grad is not None))
+"""
+
+
+@pytest.mark.parametrize("instructions", ["AVX512_CORE_BF16", "ALL"])
+def test_bf16_gradients_do_not_depend_on_what_memory_held(instructions):
+    """With samples as small as are taken, in the layout of the loop, as several processors compute it."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    command = [sys.executable, "-c", GRADIENTS, str(training.LEAST_SIDE_IN_BF16)]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "0\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")

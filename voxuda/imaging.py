@@ -50,7 +50,7 @@ def image_source(
     probe, before, after = (  # four volumes show what imaging takes from white noise
         spectrum(torch.randn(n, 1, size, size, size, generator=generator)) for n in (4, len(densities), len(densities))
     )
-    transfer, lowpass, detector, wedge = _source_filters(size, voxel_size, defocus, wedge_angle)
+    transfer, lowpass, detector, wedge = _source_filters(size, float(voxel_size), float(defocus), float(wedge_angle))
     imaged = spectrum(densities).mul_(lowpass * transfer)
     loss = spectral_variance(probe, size).mean() / spectral_variance(probe * (transfer * wedge), size).mean()
     signal = spectral_variance(imaged * wedge, size) * loss
@@ -150,7 +150,7 @@ def smooth_background(
 ) -> torch.Tensor:
     """Cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, *shape)``."""
     white = torch.randn(batch, 1, *shape, generator=generator)
-    half = spectrum(white).mul_(_gaussian_filter(shape, correlation))
+    half = spectrum(white).mul_(_gaussian_filter(tuple(shape), correlation))
     return volume_of(half.div_(spectral_variance(half, shape[2]).sqrt()), shape[2])
 
 

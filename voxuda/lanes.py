@@ -1,8 +1,8 @@
 """Vectors of float32 in compiled loops, asked for by name: what compilers make of simple loops only.
 
 While numba compiles a function it calls those marked as intrinsic, which write instructions into it; an operator between
-:class:`Lanes` is such an instruction. Numba keeps what it compiled until the file of the function changes that was compiled:
-whoever changes this one should save :mod:`voxuda.rendering` and :mod:`voxuda.bilateral_loops` again.
+:class:`Lanes` is such an instruction. What numba compiled it keeps on disk until the file of the function changes. So the
+digest of this file stands in those that generate code by it, and a test compares.
 """
 
 from __future__ import annotations

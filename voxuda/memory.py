@@ -19,7 +19,7 @@ _within = 0
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Within, memory that is freed stays with the process; afterwards it goes back to the system.
+    """Within, memory that is freed stays with the process; afterwards what is free by then goes back to the system.
 
     Arrays of many megabytes go back after each use otherwise, and the system clears every page before it gives it again.
     Training asks for the same arrays at every step, simulation for every few samples. The setting holds for the whole process,

@@ -47,7 +47,7 @@ def pull_together(
         ``(B, M)`` in angstrom.
     centres : Tensor
         ``(B, M, 3)`` where they start, in angstrom, order z, y, x.
-    first_step : float
+    first_step : float, optional
         In angstrom; a tenth of the largest radius unless given.
     steps : int
         Number of moves, and the most of the corrections that follow.
@@ -67,7 +67,7 @@ def pull_together(
 
 @compiled
 def _pull(spheres, radii, lengths, pushes):  # type: ignore[no-untyped-def]
-    """Move spheres ``(M, 3)`` in place; ``pushes`` ``(M, 3)`` are for their corrections."""
+    """Pull spheres ``(M, 3)`` of ``radii`` ``(M,)`` in place, by ``lengths``; memory for ``pushes`` is ``(M, 3)``."""
     for length in lengths:
         for i in range(1, len(radii)):
             along, distance = _apart(spheres[0], spheres[i])

@@ -76,14 +76,14 @@ def render_poses(
 ) -> torch.Tensor:
     """Density of molecules in given poses, ``(B, 1, D, H, W)`` in Da/nm³; arguments as for :func:`render`."""
     edges = torch.as_tensor(voxel_size, dtype=torch.float32).expand(len(choice))
-    middles = (poses.centres + (poses.offsets * edges[:, None])[:, None]).numpy()
+    centres = (poses.centres + (poses.offsets * edges[:, None])[:, None]).numpy()
     rotations = poses.rotations.numpy()
     beads = [(m.positions.numpy(), m.masses.numpy(), m.spreads.numpy()) for m in molecules]
 
     def crop(i: int, volume: np.ndarray) -> None:
-        for c, turn, middle in zip(choice[i].tolist(), rotations[i], middles[i], strict=True):
+        for c, rotation, centre in zip(choice[i].tolist(), rotations[i], centres[i], strict=True):
             positions, masses, spreads = beads[c]
-            add_beads(volume, positions, masses, spreads, float(edges[i]), turn, middle)
+            add_beads(volume, positions, masses, spreads, float(edges[i]), rotation, centre)
 
     return render_each(len(choice), size, crop)
 
@@ -139,8 +139,8 @@ def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecu
 
 
 def _in_parts(total: int, progress: bool, part: int = 16) -> Iterator[slice]:
-    """A few samples at a time, which are drawn and imaged at once."""
-    with tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
+    """A few samples at a time, which are drawn and imaged at once: with other parts a seed would give other samples."""
+    with kept(), tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
         for first in range(0, total, part):
             last = min(first + part, total)
             yield slice(first, last)
@@ -153,7 +153,6 @@ def _choices(wanted: int, n_each: int, library: int, neighbours: int, generator:
     return torch.cat([target, others], 1)
 
 
-@kept()
 def simulate_source(
     molecules: Sequence[Molecule],
     *,
@@ -189,7 +188,7 @@ def simulate_source(
     ratios = torch.tensor(list(snr)).repeat(len(molecules) * n_per_molecule)
     radii = torch.tensor([m.radius for m in molecules])[choice]
     densities, volumes = (torch.empty(len(choice), 1, size, size, size) for _ in range(2))
-    first_step = float(radii.max()) / 10
+    first_step = float(radii.max()) / 10  # that of a part would depend on who else is in it
     for part in _in_parts(len(choice), progress):
         poses = draw_poses(radii[part], generator, first_step)
         densities[part] = render_poses(molecules, choice[part], poses, size=size, voxel_size=10.0)
@@ -201,7 +200,6 @@ def simulate_source(
     return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, 10.0)
 
 
-@kept()
 def simulate_target(
     molecules: Sequence[Molecule],
     *,
@@ -259,7 +257,7 @@ def simulate_target(
 
     image = image_tilts if imaging == "tilts" else image_target
     densities, volumes = (torch.empty(total, 1, size, size, size) for _ in range(2))
-    first_step = float(radii.max()) / 10
+    first_step = float(radii.max()) / 10  # that of a part would depend on who else is in it
     for part in _in_parts(total, progress):
         poses = draw_poses(radii[part], generator, first_step)
         cytosol = background * smooth_background(len(poses.centres), (size, size, size), generator)

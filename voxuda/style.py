@@ -51,8 +51,8 @@ def shells(size: int, device: torch.device) -> torch.Tensor:
 def radial_power(volumes: torch.Tensor) -> torch.Tensor:
     """Mean power in shells of the spectrum, averaged over cubes ``(B, 1, D, D, D)``: ``(K,)``, from frequency 0 outwards."""
     shell = shells(volumes.shape[-1], volumes.device).flatten()
-    power = spectrum(volumes.float()).abs().square().flatten(1).mean(0)
-    totals = torch.zeros(int(shell.max()) + 1, device=volumes.device).index_add_(0, shell, power)
+    power = spectrum(volumes).abs().square().flatten(1).mean(0)
+    totals = power.new_zeros(int(shell.max()) + 1).index_add_(0, shell, power)
     return totals / torch.bincount(shell)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from voxuda.memory import kept
 from voxuda.microscope import Series, draw_series, reconstruct, record
 from voxuda.molecules import MASK_THRESHOLD, Molecule, load
 from voxuda.rendering import add_beads, render_each
@@ -64,7 +63,6 @@ def class_counts(total: int, proportions: Sequence[float]) -> list[int]:
     return counts
 
 
-@kept()
 def simulate_tilt_series(
     molecules: Sequence[Molecule],
     *,

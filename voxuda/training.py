@@ -60,6 +60,11 @@ def make_batch(source: Domain, target: Domain, epoch: int, step: int, config: Co
     )
 
 
+LEAST_SIDE_IN_BF16 = 24
+"""The smallest tap has then sides of 3. With 2, torch 2.13 reads memory that nobody wrote: weight gradients of convolutions in
+bfloat16 are often no numbers, in either layout, on processors with AVX-512 but without AMX."""
+
+
 def make_fabric(config: Config) -> Fabric:
     """The device of this process, one GPU each, and the precision of a run.
 
@@ -132,14 +137,18 @@ def train(
         fabric = make_fabric(config)
     with parallel.together():
         source, target, _ = load_domains(config, progress=progress)
+        shape = tuple(source.volumes.shape[2:])
+        if config.precision != "32-true" and fabric.device.type == "cpu" and min(shape) < LEAST_SIDE_IN_BF16:
+            raise InputError(
+                f"samples of {shape} voxels cannot be trained on in bf16 on a processor; choose --precision 32-true, or samples"
+                f" of {LEAST_SIDE_IN_BF16} voxels a side."
+            )
         if method.needs_target_labels and target.masks is None:
             raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
 
     source, target = source.to(fabric.device), target.to(fabric.device)
     method.to(fabric.device)
-    if fabric.device.type != "cpu" or config.precision == "32-true":
-        # Half the time of the default layout. In bf16 on a CPU torch 2.13 now and then gives NaN gradients with it.
-        method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # half the time of the default layout
     method.prepare(target.volumes)
     optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=config.learning_rate, fused=True)
     steps = max(1, len(source) // batch_size)
