@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -61,6 +62,90 @@ def test_packed_spheres_touch_and_do_not_overlap(generator):
     assert off_diagonal.min() > -1.0, "overlap of more than 1 angstrom"
     assert gap[:, 0, 1:].amin(1).max() < 5.0, "nothing touches the target"
     assert centres[:, 0].abs().max() == 0
+
+
+def pulled_by_the_rule(radii, spheres, first_step, steps=300):
+    """One group in float64, pair by pair as an array."""
+    i, j = np.triu_indices(len(radii), 1)
+    for step in range(2 * steps):
+        if step < steps:
+            ways = spheres - spheres[0]
+            distances = np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-6)
+            spheres = spheres - ways * np.minimum(first_step * (1 - step / steps) / distances, 1)
+        ways = spheres[i] - spheres[j]
+        distances = np.maximum(np.linalg.norm(ways, axis=1), 1e-6)
+        overlaps = np.maximum(radii[i] + radii[j] - distances, 0)
+        pushes = np.zeros_like(spheres)
+        np.add.at(pushes, i, ways * (overlaps / distances / 2)[:, None])
+        np.add.at(pushes, j, -ways * (overlaps / distances / 2)[:, None])
+        spheres = spheres + pushes
+        if step >= steps and overlaps.max(initial=0) < 1e-3:
+            break
+    return spheres - spheres[0]
+
+
+@pytest.mark.parametrize("first_step", [None, 3.0])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_packing_follows_its_rule(count, first_step, generator):
+    radii = 20 + 60 * torch.rand(12, count, generator=generator)
+    radii[0] = 0
+    start = packing.strew_spheres(radii, generator)
+    start[1] = start[1, :1]  # all at one place
+    before = start.clone()
+    found = packing.pull_together(radii, start, first_step)
+    longest = radii.max().item() / 10 if first_step is None else first_step
+    expected = [pulled_by_the_rule(r.double().numpy(), c.double().numpy(), longest) for r, c in zip(radii, start, strict=True)]
+    np.testing.assert_allclose(found.numpy(), np.stack(expected), atol=0.02)
+    assert torch.equal(start, before)
+
+
+RECIPES = {
+    "source": lambda library: simulate.simulate_source(library, n_per_molecule=5, seed=2, size=16, neighbours=2),
+    "convolution": lambda library: simulate.simulate_target(library, n_per_molecule=10, seed=2, size=16, neighbours=1),
+    "tilts": lambda library: simulate.simulate_target(
+        library, n_per_molecule=10, seed=2, size=16, neighbours=1, imaging="tilts"
+    ),
+}
+
+KNOWN = {
+    "source": ([341, 112, 126, 161], [0.2565, 0.3216, 1.7890, -0.3162]),
+    "convolution": ([111, 93, 77, 91], [1.5007, 0.4849, 1.6578, -0.1288]),
+    "tilts": ([111, 93, 96, 143], [0.0428, 0.1013, -0.5749, 0.9266]),
+}
+"""Voxels of a mask, and one voxel in standard deviations, as first made: stored results were trained on such samples."""
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_seed_gives_the_samples_it_always_gave(recipe):
+    """The first and the last sample of two parts, of which the second is not full."""
+    made, which = RECIPES[recipe]([molecules.load("1bxn"), molecules.load("3gl1")]), [0, 15, 16, 19]
+    masks, voxels = KNOWN[recipe]
+    assert len(made.volumes) == len(made.table) == 20
+    assert made.masks.sum((1, 2, 3, 4))[which].tolist() == pytest.approx(masks, abs=1)
+    deviations = made.volumes.std((1, 2, 3, 4))
+    assert (made.volumes[:, 0, 3, 4, 5] / deviations)[which].tolist() == pytest.approx(voxels, abs=0.01)
+    assert made.volumes.isfinite().all() and deviations.min() > 0
+
+
+def test_every_crop_has_its_own_voxel_size(generator):
+    edges = torch.tensor([9.0, 14.0])
+    choice = torch.zeros(2, 1, dtype=torch.long)
+    poses = simulate.draw_poses(torch.full((2, 1), RUBISCO.radius), generator)
+    both = simulate.render_poses([RUBISCO], choice, poses, size=16, voxel_size=edges)
+    for i in range(2):
+        one = simulate.Poses(*(part[i : i + 1] for part in poses))
+        alone = simulate.render_poses([RUBISCO], choice[:1], one, size=16, voxel_size=edges[i].item())
+        torch.testing.assert_close(both[i : i + 1], alone)
+
+
+def test_cytosol_is_correlated_as_a_smoothed_field_is(generator):
+    """White noise smoothed by a Gaussian of s voxels has the correlation exp(-r² / 4s²)."""
+    fields = imaging.smooth_background(40, (32, 32, 32), generator, correlation=2.0)
+    assert fields.mean((2, 3, 4)).abs().max() < 0.3
+    torch.testing.assert_close(fields.var((2, 3, 4), correction=0), torch.ones(40, 1))
+    for step in (1, 2, 4):
+        found = [(fields * fields.roll(step, axis)).mean().item() for axis in (2, 3, 4)]
+        assert np.mean(found) == pytest.approx(np.exp(-(step**2) / 16), abs=0.03)
 
 
 def test_same_seed_same_samples_and_labels_follow_the_density():
