@@ -85,7 +85,7 @@ class Config:
     device : str
         "cpu", "cuda" or "auto".
     precision : str
-        "32-true" or "bf16-mixed".
+        "32-true" or "bf16-mixed"; the latter on a processor for samples of 24 voxels a side or more.
     vox_uda : VoxUDAOptions
         Options of the method vox-uda.
     """
