@@ -26,7 +26,7 @@ _POLYNOMIAL = (0.00133908634, 0.00967603192, 0.0555035711, 0.240221075, 0.693147
 _ROUNDS = 1.5 * 2.0**23 + 127
 """Added to a float32 below 2^22, it leaves no bits for a fraction: the last eight are the whole part, as an exponent has it."""
 
-FLOATS, INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
+FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
 _FUSED = ("contract",)  # a product and a sum may be rounded at once
 
 
@@ -83,7 +83,7 @@ def constant(number: float) -> ir.Constant:
 def in_all(builder: ir.IRBuilder, scalar: ir.Value) -> Lanes:
     """One number in every lane."""
     first = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    return Lanes(builder, builder.shuffle_vector(first, first, ir.Constant(INTS, [0] * LANES)))
+    return Lanes(builder, builder.shuffle_vector(first, first, ir.Constant(_INTS, [0] * LANES)))
 
 
 class Row:
@@ -114,8 +114,8 @@ def exp2_of(x: Lanes) -> Lanes:
     power = Lanes(builder, constant(_POLYNOMIAL[0]))
     for coefficient in _POLYNOMIAL[1:]:
         power = power * f + coefficient
-    drop = ir.Constant(INTS, [23] * LANES)  # all bits but the exponent's
-    return power * rounded.each(lambda vector: builder.bitcast(builder.shl(builder.bitcast(vector, INTS), drop), FLOATS))
+    drop = ir.Constant(_INTS, [23] * LANES)  # all bits but the exponent's
+    return power * rounded.each(lambda vector: builder.bitcast(builder.shl(builder.bitcast(vector, _INTS), drop), FLOATS))
 
 
 def rows_of(context: Any, builder: ir.IRBuilder, kind: Any, argument: ir.Value) -> list[Row]:

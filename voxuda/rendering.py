@@ -20,7 +20,7 @@ from voxuda.volumes import InputError
 REACH = 5.0
 """Standard deviations at which a bead is cut off along each axis, where it has 4e-6 of its height."""
 
-_LANES = "e8a5a68b7eaf"  # of lanes.py, see there
+_LANES = "cccbe6cb96ed"  # of lanes.py, see there
 _HALF = np.float32(log2(e) / 2)  # of an exponent, for a power of two
 _LEAST = -float(_HALF) * REACH**2
 _UNTURNED, _MIDDLE = np.eye(3, dtype=np.float32), np.zeros(3, np.float32)
@@ -94,7 +94,22 @@ def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray,
 
 
 def render_each(crops: int, size: int, add: Callable[[int, np.ndarray], None]) -> torch.Tensor:
-    """Crops ``(B, 1, D, H, W)`` of side ``size``, filled by ``add(i, volume)``, as many at once as torch has threads."""
+    """Crops, as many at once as torch has threads.
+
+    Parameters
+    ----------
+    crops : int
+        How many.
+    size : int
+        Side of each in voxels.
+    add : callable
+        Fills crop ``i``: ``add(i, volume)`` with zeros as :func:`add_beads` takes them.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)`` float32.
+    """
     volumes = torch.zeros(crops, 1, size, size, _line(size))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(add, range(crops), volumes[:, 0].numpy()))

@@ -81,9 +81,10 @@ def render_poses(
     beads = [(m.positions.numpy(), m.masses.numpy(), m.spreads.numpy()) for m in molecules]
 
     def crop(i: int, volume: np.ndarray) -> None:
+        edge = float(edges[i])
         for c, rotation, centre in zip(choice[i].tolist(), rotations[i], centres[i], strict=True):
             positions, masses, spreads = beads[c]
-            add_beads(volume, positions, masses, spreads, float(edges[i]), rotation, centre)
+            add_beads(volume, positions, masses, spreads, edge, rotation, centre)
 
     return render_each(len(choice), size, crop)
 

@@ -25,6 +25,10 @@ from voxuda.methods import Batch, Method, build
 from voxuda.runs import Config, is_run_of, load_domains, load_weights, provenance, read_record, save_json, save_weights
 from voxuda.volumes import InputError, append_line, write_atomically
 
+LEAST_SIDE_IN_BF16 = 24
+"""The smallest tap has then sides of 3. With 2, torch 2.13 reads memory that nobody wrote: weight gradients of convolutions in
+bfloat16 are often no numbers, in either layout, on processors with AVX-512 but without AMX."""
+
 
 def stream(*key: int) -> int:
     """Seed of one use of randomness, named by whole numbers; other names give independent streams (NumPy SeedSequence)."""
@@ -58,11 +62,6 @@ def make_batch(source: Domain, target: Domain, epoch: int, step: int, config: Co
         target_index=t,
         generator=torch.Generator(target.volumes.device).manual_seed(stream(config.seed, epoch, 2, step)),
     )
-
-
-LEAST_SIDE_IN_BF16 = 24
-"""The smallest tap has then sides of 3. With 2, torch 2.13 reads memory that nobody wrote: weight gradients of convolutions in
-bfloat16 are often no numbers, in either layout, on processors with AVX-512 but without AMX."""
 
 
 def make_fabric(config: Config) -> Fabric:
