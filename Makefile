@@ -46,7 +46,7 @@ bench: venv ## time the package beside its peers, into results/benchmarks
 
 trust: venv ## kill runs, fill disks, damage files: figures into results/trust
 	mkdir -p _build/trust # not among the results at once, lest the later trials find the repository changed
-	for trial in interrupt fuzz full_disk; do $(BIN)/python -m trust.$$trial --out _build/trust/$$trial.json || exit 1; done
+	for trial in interrupt fuzz full_disk; do $(BIN)/python -m tests.trust.$$trial --out _build/trust/$$trial.json || exit 1; done
 	cp _build/trust/*.json results/trust
 
 lock: venv ## every pinned version with its hashes, into requirements.lock

@@ -10,10 +10,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 
-from voxuda import runs
+from voxuda.training.provenance import provenance
+from voxuda.training.run_folder import save_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
-BEFORE = runs.provenance()
+BEFORE = provenance()
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def against(benchmark, machine):
             result |= {"peer": peer_name, "peers": peer_amount / statistics.median(times), "ratio": statistics.median(ratios)}
             result |= {"lowest_ratio": ratios[0], "highest_ratio": ratios[-1]}
         print(f"\n{result}")
-        runs.save_json({**result, "machine": machine()}, RESULTS / f"{name}.json")
+        save_json({**result, "machine": machine()}, RESULTS / f"{name}.json")
 
     RESULTS.mkdir(parents=True, exist_ok=True)
     return compare

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from voxuda.bilateral import bilateral_filter, gradients, improved_bilateral_filter, weighted_mean_of_rows
+from voxuda.denoising.bilateral import bilateral_filter, gradients, improved_bilateral_filter, weighted_mean_of_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:builtin type [sS]wig:DeprecationWarning")  # as an error it ends the process
 SHAPES = {"16x32": (16, 1, 32, 32, 32), "128": (1, 1, 128, 128, 128)}

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import pad
 from torch.utils.flop_counter import FlopCounterMode
 
-from voxuda.bilateral import gradients, improved_bilateral_filter
+from voxuda.denoising.bilateral import gradients, improved_bilateral_filter
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CALLS = 10
@@ -71,7 +71,7 @@ def shifted_means(padded, features):
 @pytest.mark.parametrize("peer", ["rows", "compiled"])
 def test_fused_filter(against, peer):
     """Voxels of tomograms; ``peer`` is what the package does without the kernel, or torch.compile in two stages."""
-    from voxuda._bilateral_triton import fused_filter
+    from voxuda.denoising._bilateral_triton import fused_filter
 
     volumes = torch.rand(64, 1, 128, 128, 128, device="cuda")
     small = volumes[:4]

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from voxuda import ladder, memory, molecules, runs
-from voxuda.bilateral import improved_bilateral_filter
+from voxuda.denoising.bilateral import improved_bilateral_filter
+from voxuda.denoising.noise import noise_level
+from voxuda.experiments import ladder
 from voxuda.methods import Batch, build
-from voxuda.noise import noise_level
-from voxuda.simulate import simulate_source
-from voxuda.voxresnet import VoxResNet
+from voxuda.networks.voxresnet import VoxResNet
+from voxuda.signal import memory
+from voxuda.simulation import molecules
+from voxuda.simulation.quick import simulate_source
+from voxuda.training.run_folder import save_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
@@ -112,7 +115,7 @@ def test_growth(machine, name):
     slopes = {f"slope_of_{key}": slope(points, key) for key in ("seconds", "megabytes")}
     result = {"name": f"growth-{name}", "grows": label, "expected_slope": expected, **slopes, "points": points}
     print(f"\n{result}")
-    runs.save_json({**result, "machine": machine()}, RESULTS / f"growth-{name}.json")
+    save_json({**result, "machine": machine()}, RESULTS / f"growth-{name}.json")
 
 
 @pytest.mark.parametrize("name", ["side-filter", "side-noise-level", "width-step"])
@@ -127,7 +130,7 @@ def test_memory_kept(machine, name):
     result |= {"peer": "the same, memory returned to the system after each use", "peers": 1 / np.median(anew)}
     result |= {"ratio": np.median(ratios), "lowest_ratio": ratios[0], "highest_ratio": ratios[-1]}
     print(f"\n{result}")
-    runs.save_json({**result, "machine": machine()}, RESULTS / f"{result['name']}.json")
+    save_json({**result, "machine": machine()}, RESULTS / f"{result['name']}.json")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 import numpy as np
 from scipy import ndimage
 
-from voxuda import imaging, ladder, molecules
-from voxuda.simulate import simulate_source, simulate_target
+from voxuda.experiments import ladder
+from voxuda.simulation import imaging, molecules
+from voxuda.simulation.quick import simulate_source, simulate_target
 
 PEER = "scipy affine_transform (order 1) of one density at 41 tilts and summed: projections alone, no optics or noise"
 TARGETS = [molecules.load(name) for name in molecules.TARGET_MOLECULES]

@@ -11,11 +11,11 @@ from monai.networks.nets import DynUNet, SegResNet
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity, cross_entropy
 
-from voxuda import memory
-from voxuda.adversary import Discriminator, reverse_gradient
+from voxuda.denoising.noise import highpass, noise_level
 from voxuda.methods import Batch, build
-from voxuda.noise import highpass, noise_level
-from voxuda.voxresnet import TAPS, VoxResNet
+from voxuda.networks.discriminators import Discriminator, reverse_gradient
+from voxuda.networks.voxresnet import TAPS, VoxResNet
+from voxuda.signal import memory
 
 PAIRS = 8
 IN_BFLOAT16 = pytest.mark.skipif(

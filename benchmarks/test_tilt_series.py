@@ -4,7 +4,8 @@ import torch
 import torch_fourier_slice
 from scipy.spatial.transform import Rotation
 
-from voxuda import molecules, tilts, tiltseries
+from voxuda.signal import tilts
+from voxuda.simulation import molecules, tilt_series
 
 ANGLES = tilts.tilt_angles(-60, 60)
 SIDE = 96
@@ -14,7 +15,7 @@ MATRICES = torch.from_numpy(Rotation.from_euler("y", ANGLES.numpy()[:, None], de
 
 def test_samples(against):
     targets = [molecules.load(name) for name in molecules.TARGET_MOLECULES]
-    against("tilt-series-samples", "samples", 60, lambda: tiltseries.simulate_tilt_series(targets, n=60), rounds=3)
+    against("tilt-series-samples", "samples", 60, lambda: tilt_series.simulate_tilt_series(targets, n=60), rounds=3)
 
 
 def test_matrices(against):

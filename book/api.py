@@ -16,23 +16,17 @@ from types import ModuleType
 
 import nbformat
 
-import voxuda
-from voxuda import cli
+from voxuda.commands import main
 
-COMMAND_LINE = ("commands", "cli")
-"""Modules that the page of commands shows as people meet them."""
-
-ORDER = re.findall(r"``(\w+)``", (voxuda.__doc__ or "").split(". A batch")[0])
-MODULES = [name for name in ORDER if not name.startswith("_") and name not in COMMAND_LINE]
-"""In the order in which data flows."""
+ROOMS = ("errors", "signal", "data", "simulation", "denoising", "networks", "methods", "training", "experiments")
+"""In the order in which data flows; the commands have a page of their own, as people meet them."""
 
 
 def submodules(name: str) -> list[ModuleType]:
-    """A module of the package, or the modules of a folder of it."""
-    module = importlib.import_module(f"voxuda.{name}")
-    inner = sorted(Path(folder) for folder in getattr(module, "__path__", ()))
-    files = sorted(p.stem for folder in inner for p in folder.glob("*.py") if p.stem != "__init__")
-    return [module, *(importlib.import_module(f"voxuda.{name}.{file}") for file in files)]
+    """A room of the package, then the public modules in it."""
+    room = importlib.import_module(f"voxuda.{name}")
+    files = sorted(p.stem for folder in getattr(room, "__path__", ()) for p in Path(folder).glob("[!_]*.py"))
+    return [room, *(importlib.import_module(f"voxuda.{name}.{file}") for file in files)]
 
 
 def public(module: ModuleType) -> dict[str, str]:
@@ -52,7 +46,7 @@ def public(module: ModuleType) -> dict[str, str]:
 
 def index() -> set[str]:
     """Full names of all that the pages document."""
-    return {f"{m.__name__}.{name}" for part in MODULES for m in submodules(part) for name in public(m)}
+    return {f"{m.__name__}.{name}" for part in ROOMS for m in submodules(part) for name in public(m)}
 
 
 def used(notebook: Path, documented: set[str]) -> list[str]:
@@ -103,7 +97,7 @@ def write(notebooks: list[Path], out: Path) -> None:
             chapters[name].append(f"[{title(notebook)}](../../notebooks/{notebook.stem})")
     (out / "modules").mkdir(parents=True, exist_ok=True)
     rows = []
-    for part in MODULES:
+    for part in ROOMS:
         page = [f"# voxuda.{part}"]
         for module in submodules(part):
             if module.__name__ != f"voxuda.{part}":
@@ -148,6 +142,6 @@ def commands() -> str:
 def _help(command: list[str]) -> str:
     os.environ.update(COLUMNS="78", NO_COLOR="1")
     with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
-        cli.main([*command, "--help"])
+        main.main([*command, "--help"])
     lines = (line.rstrip() for line in shown.getvalue().splitlines())
     return "\n".join(textwrap.fill(line, 78) if len(line) > 86 else line for line in lines)

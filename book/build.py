@@ -28,7 +28,7 @@ import scores
 import torch
 import trusting
 
-from voxuda.voxresnet import VoxResNet
+from voxuda.networks.voxresnet import VoxResNet
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"

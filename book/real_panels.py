@@ -9,8 +9,12 @@ from pathlib import Path
 
 import torch
 
-from voxuda import data, evaluation, runs
-from voxuda.optics import apply_filter, soft_lowpass
+from voxuda.data.subtomograms import load_domain
+from voxuda.signal.fourier import apply_filter, soft_lowpass
+from voxuda.training import evaluation
+from voxuda.training.domains import load_target
+from voxuda.training.provenance import provenance
+from voxuda.training.run_folder import load_network, read_config, save_json
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = ("source-only", "zero-shot", "vox-uda", "ours", "supervised")
@@ -31,14 +35,14 @@ def outline(mask: torch.Tensor) -> list[str]:
 
 def main(folder: Path, ribosomes: Path) -> None:
     """Write the file."""
-    everything = data.load(ribosomes)
-    _, test = runs.load_target(runs.read_config(folder / "real-source-only" / "seed-0"))
+    everything = load_domain(ribosomes)
+    _, test = load_target(read_config(folder / "real-source-only" / "seed-0"))
     # 40 Å of 12 Å voxels: what an eye needs; the networks see the volumes as they are.
     smooth = apply_filter(test.volumes, soft_lowpass(32, 32 * 12 / 40, 1.5))
     found = {}
     for name in SHOWN:
         statistics_of = "running" if name == "zero-shot" else "target"
-        network = runs.load_network(folder / f"real-{name}" / "seed-0", statistics_of)
+        network = load_network(folder / f"real-{name}" / "seed-0", statistics_of)
         found[name] = evaluation.predict(network, test.volumes) > 0.5
     particles = [
         {
@@ -56,8 +60,8 @@ def main(folder: Path, ribosomes: Path) -> None:
     iou, _ = evaluation.iou_and_dice(ball.expand(len(everything), 32, 32, 32), everything.masks[:, 0])
     turned, _ = evaluation.iou_and_dice(everything.masks.roll(1, 0)[:, 0], everything.masks[:, 0])
     references = {"ball": iou.tolist(), "other": turned.tolist()}
-    runs.save_json(
-        {"collected_by": runs.provenance(), **references, "particles": particles},
+    save_json(
+        {"collected_by": provenance(), **references, "particles": particles},
         ROOT / "results" / "real-panels.json",
     )
 

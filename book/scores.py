@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from voxuda import experiments, report
+from voxuda.experiments import report, sweep
+from voxuda.experiments.paper import PUBLISHED
+from voxuda.experiments.tables import TABLES
 from voxuda.methods import method_class
-from voxuda.published import PUBLISHED
-from voxuda.runs import RESULTS
-from voxuda.tables import TABLES
+from voxuda.training.run_folder import RESULTS
 
 PAGES = {
     "dann": ("dann",),
@@ -34,7 +34,7 @@ def section(names: tuple[str, ...], results: Path = RESULTS / "laptop") -> str:
     declared = {row.name: row for table in ("table1", "today") for row in TABLES[table]}
     classes = dict.fromkeys(method_class(declared[name].method) for name in names)
     links = ", ".join(f"{{py:obj}}`{c.__name__} <{c.__module__}.{c.__name__}>`" for c in classes)
-    run = {row["name"]: row for t in ("table1", "today") for row in experiments.collect(t, results, scale="laptop")["rows"]}
+    run = {row["name"]: row for t in ("table1", "today") for row in sweep.collect(t, results, scale="laptop")["rows"]}
     lines = [
         f"**In the package:** {links}.\n\n## Scores\n",
         "| | seeds | IoU here, 95 % | the paper's Table I |",

@@ -12,8 +12,9 @@ import hypothesis
 import pytest
 import torch
 
-from voxuda import data, molecules, simulate
-from voxuda.runs import SCALES, Config
+from voxuda.simulation import molecules, quick
+from voxuda.simulation.samples import save_samples
+from voxuda.training.config import SCALES, Config
 
 hypothesis.settings.register_profile("voxuda", deadline=None)  # no test is about time
 hypothesis.settings.load_profile("voxuda")
@@ -45,10 +46,10 @@ def molecule_files() -> Path:
 def folders(tmp_path_factory) -> Path:
     """A folder with a tiny ``source`` and a tiny ``target`` of 16³ samples."""
     base = tmp_path_factory.mktemp("domains")
-    source = simulate.simulate_source([molecules.load("3gl1")], n_per_molecule=4, snr=(0.3, 0.5), size=16)
-    target = simulate.simulate_target([molecules.load("4v94")], n_per_molecule=10, size=16)
-    data.save(source, base / "source")
-    data.save(target, base / "target")
+    source = quick.simulate_source([molecules.load("3gl1")], n_per_molecule=4, snr=(0.3, 0.5), size=16)
+    target = quick.simulate_target([molecules.load("4v94")], n_per_molecule=10, size=16)
+    save_samples(source, base / "source")
+    save_samples(target, base / "target")
     return base
 
 

@@ -1,5 +1,5 @@
 """``python -m voxuda``."""
 
-from voxuda.cli import main
+from voxuda.commands.main import main
 
 raise SystemExit(main())

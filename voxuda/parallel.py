@@ -20,7 +20,7 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional as F
 
-from voxuda.volumes import InputError
+from voxuda.errors import InputError
 
 
 def size() -> int:

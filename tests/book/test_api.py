@@ -17,7 +17,8 @@ HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
 
 def test_names_are_found_however_they_are_imported(tmp_path):
     code = (
-        "from voxuda import noise, simulate as s\nfrom voxuda.teacher import Teacher as T\n"
+        "from voxuda.denoising import noise\nfrom voxuda.simulation import quick as s\n"
+        "from voxuda.networks.teacher import Teacher as T\n"
         "from voxuda.methods import VoxUDAOptions\n"
         "import torch\ndef f():\n    return noise.highpass(torch.zeros(1)), T\ns.render, VoxUDAOptions().rho, noise.PAPER_RATES"
     )
@@ -25,8 +26,8 @@ def test_names_are_found_however_they_are_imported(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("# A title\n\ntext"), new_code_cell(code)]), path)
     assert api.title(path) == "A title"
     assert api.used(path, api.index()) == [
-        "voxuda.methods.vox_uda.VoxUDAOptions", "voxuda.noise.PAPER_RATES", "voxuda.noise.highpass", "voxuda.simulate.render",
-        "voxuda.teacher.Teacher",
+        "voxuda.denoising.noise.PAPER_RATES", "voxuda.denoising.noise.highpass", "voxuda.methods.vox_uda.VoxUDAOptions",
+        "voxuda.networks.teacher.Teacher", "voxuda.simulation.quick.render",
     ]  # fmt: skip
     assert api.links(path, api.index()).count("{py:obj}") == 5
     assert api.links(path, set()) == ""
@@ -56,7 +57,7 @@ def built():
 
 def test_chapters_and_pages_of_the_package_link_both_ways(built):
     chapter = (HTML / "notebooks" / "02_noise_generation.html").read_text()
-    assert 'href="../api/modules/noise.html#voxuda.noise.highpass"' in chapter
+    assert 'href="../api/modules/noise.html#voxuda.denoising.noise.highpass"' in chapter
     module = (HTML / "api" / "modules" / "noise.html").read_text()
     assert 'href="../../notebooks/02_noise_generation.html"' in module and "Half-width in frequency steps" in module
     for part in api.MODULES:

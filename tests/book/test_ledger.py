@@ -17,9 +17,12 @@ def test_every_statement_holds():
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (dict(symbol="voxuda.noise.no_such"), "voxuda.noise.no_such: no such name"),
+        (dict(symbol="voxuda.denoising.noise.no_such"), "voxuda.denoising.noise.no_such: no such name"),
         (dict(value=0.3), "voxuda.methods.vox_uda.VoxUDAOptions.rho is 0.244, the ledger says 0.3"),
-        (dict(also={"voxuda.runs.SCALES.laptop.width": 9}), "voxuda.runs.SCALES.laptop.width is 8, the ledger says 9"),
+        (
+            dict(also={"voxuda.training.config.SCALES.laptop.width": 9}),
+            "voxuda.training.config.SCALES.laptop.width is 8, the ledger says 9",
+        ),
         (dict(test="test_noise.py::test_no_such"), "test_noise.py::test_no_such: no such test"),
         (dict(cell=("02_noise_generation", "no such line")), "02_noise_generation: no cell has no such line"),
         (dict(cell=("99_none", "x")), "99_none: no cell has x"),

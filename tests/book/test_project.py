@@ -132,7 +132,7 @@ def test_prose_cites_only_what_the_bibliography_has():
 
 
 def test_the_readme_shows_the_stored_table():
-    from voxuda import report
+    from voxuda.experiments import report
 
     result = json.loads((ROOT / "results" / "modules-laptop.json").read_text())
     readme = (ROOT / "README.md").read_text()
@@ -179,13 +179,13 @@ SUMMARIES = sorted((ROOT / "results" / "laptop").glob("*/seed-*/summary.json"))
 
 
 def test_stored_runs_are_what_their_rows_declare():
-    from voxuda import experiments, tables
+    from voxuda.experiments import sweep, tables
 
     folders = {row.folder(Path(), 0).parent.name: row for rows in tables.TABLES.values() for row in rows}
     seeds = {}
     for path in SUMMARIES:
         row, seed = folders[path.parts[-3]], int(path.parent.name.removeprefix("seed-"))
-        run = experiments.summary(path.parent, row.config("laptop", seed))
+        run = sweep.summary(path.parent, row.config("laptop", seed))
         assert run["seed"] == seed and not run["provenance"]["commit"].endswith("dirty") and run["seconds"] > 0
         assert len(run["target"]["samples"]) == len(run["running"]["samples"]) == run["n"]
         seeds.setdefault(path.parts[-3], []).append(seed)
@@ -193,7 +193,7 @@ def test_stored_runs_are_what_their_rows_declare():
 
 
 def test_stand_ins_are_named_wherever_sources_are_promised():
-    from voxuda import molecules
+    from voxuda.simulation import molecules
 
     for page in (ROOT / "README.md", ROOT / "book" / "index.md"):
         text = page.read_text()
@@ -202,7 +202,7 @@ def test_stand_ins_are_named_wherever_sources_are_promised():
 
 
 def test_stored_weights_load():
-    from voxuda import runs
+    from voxuda.training.run_folder import load_network
 
     folders = [p.parent for p in (ROOT / "results" / "weights").glob("*/weights.safetensors")]
     assert {f.name for f in folders} >= {"source-only", "vox-uda", "ours", "supervised"}
@@ -210,7 +210,7 @@ def test_stored_weights_load():
     main |= {"fda", "minent", "advent", "tent", "mean-teacher", "mic", "cbst", "domain-randomisation", "zero-shot"}
     halves = [ROOT / "results" / "laptop" / row / "seed-0" for row in sorted(main)]
     for folder in [*folders, *halves]:
-        runs.load_network(folder)
+        load_network(folder)
 
 
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())

@@ -8,7 +8,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
 import scores
 
-from voxuda import methods, report
+from voxuda import methods
+from voxuda.experiments import report
+from voxuda.experiments.tables import TABLES
 from voxuda.methods import (
     advent,
     asc,
@@ -23,8 +25,7 @@ from voxuda.methods import (
     tent,
     zero_shot,
 )
-from voxuda.runs import RESULTS
-from voxuda.tables import TABLES
+from voxuda.training.run_folder import RESULTS
 
 PAGES = Path(__file__).resolve().parents[2] / "book" / "methods"
 
@@ -37,9 +38,9 @@ def test_every_method_of_others_has_a_page_and_a_score():
 
 
 def test_a_score_is_that_of_the_runs():
-    from voxuda import experiments
+    from voxuda.experiments import sweep
 
-    row = next(r for r in experiments.collect("table1", RESULTS / "laptop", scale="laptop")["rows"] if r["name"] == "pdam")
+    row = next(r for r in sweep.collect("table1", RESULTS / "laptop", scale="laptop")["rows"] if r["name"] == "pdam")
     mean, low, high = report.score(row)
     text = scores.section(("pdam",))
     assert f"| PDAM | 3 | {mean:.1f} ({low:.1f} to {high:.1f}) | 39.8 |" in text and "voxuda.methods.pdam.PDAM" in text

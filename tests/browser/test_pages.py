@@ -172,7 +172,7 @@ def test_the_search_finds_a_chapter(browser):
     page.goto((HTML / "search.html").as_uri() + "?q=bilateral")
     page.wait_for_selector("#search-results li a")
     found = page.locator("#search-results").inner_text()
-    assert "Bilateral and improved bilateral filter" in found and "voxuda.bilateral" in found
+    assert "Bilateral and improved bilateral filter" in found and "voxuda.denoising.bilateral" in found
     page.close()
 
 

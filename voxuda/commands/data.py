@@ -13,8 +13,15 @@ import torch
 import tyro
 from scipy import ndimage, stats
 
-from voxuda import data, evidence, noise, ribosomes, runs
-from voxuda.volumes import check_new_file, zscore
+from voxuda.data import ribosomes
+from voxuda.data.files import check_new_file, check_new_folder
+from voxuda.data.subtomograms import SubtomogramFolder, read_folder
+from voxuda.denoising import noise
+from voxuda.experiments import evidence
+from voxuda.signal.normalise import zscore
+from voxuda.simulation.molecules import load, molecular_volume
+from voxuda.training.provenance import provenance
+from voxuda.training.run_folder import save_json
 
 
 @dataclasses.dataclass
@@ -31,7 +38,7 @@ class DataCheck:
 
     def run(self) -> None:
         """Read and report."""
-        folder = data.read_folder(self.source)
+        folder = read_folder(self.source)
         volumes, masks = folder.stack(progress=True)
         normal = zscore(volumes)
         rows, warnings = _boxes(folder, volumes.shape[-1])
@@ -65,7 +72,7 @@ class DataCheck:
         print(f"next: voxuda {shlex.join(command)}")
 
 
-def _boxes(folder: data.SubtomogramFolder, side: int) -> tuple[dict[str, str], list[str]]:
+def _boxes(folder: SubtomogramFolder, side: int) -> tuple[dict[str, str], list[str]]:
     """Rows of the table that the headers fill, and warnings."""
     entries = folder.entries
     shapes = Counter(entry.shape for entry in entries)
@@ -89,7 +96,7 @@ def _boxes(folder: data.SubtomogramFolder, side: int) -> tuple[dict[str, str], l
     return rows, warnings
 
 
-def _foreground(folder: data.SubtomogramFolder, masks: torch.Tensor) -> tuple[str, list[str]]:
+def _foreground(folder: SubtomogramFolder, masks: torch.Tensor) -> tuple[str, list[str]]:
     """The row about masks ``(N, 1, D, D, D)``, and warnings that name the samples whose mask is empty or full."""
     shares = masks.float().mean(dim=(1, 2, 3, 4))
     warnings = []
@@ -143,7 +150,7 @@ class DataConvert:
     """Write subtomograms as cubes of one size into a new folder, which `--source` and `--target` take.
 
     Boxes are cropped to cubes around the centre, resampled by Fourier cropping, masks with them; see
-    voxuda.data.SubtomogramFolder for the rules.
+    voxuda.data.subtomograms.SubtomogramFolder for the rules.
 
     Example: voxuda data convert particles.star --voxel-size 13.68 --invert --out polyga
     """
@@ -161,8 +168,8 @@ class DataConvert:
 
     def run(self) -> None:
         """Read, convert, write."""
-        data.check_new_folder(self.out)
-        folder = data.SubtomogramFolder(self.source, size=self.size, voxel_size=self.voxel_size, invert=self.invert)
+        check_new_folder(self.out)
+        folder = SubtomogramFolder(self.source, size=self.size, voxel_size=self.voxel_size, invert=self.invert)
         folder.save(self.out, progress=True)
         print(f"{len(folder)} samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 
@@ -210,17 +217,18 @@ class DataRibosomes:
 
     def run(self) -> None:
         """Reconstruct, place the masks, report."""
-        data.check_new_folder(self.out)
+        check_new_folder(self.out)
         if self.evidence is not None:
             check_new_file(self.evidence, overwrite=False, makes_folder=False)
-        ribosomes.prepare(self.source, self.out, missing=self.missing)
+        volume = molecular_volume(load("4v4r"), ribosomes.VOXEL_SIZE)
+        ribosomes.prepare(self.source, self.out, volume=volume, missing=self.missing)
         print("read in the hand of a ribosome, which is the mirror image of what the files' matrices say by the documentation")
         print(f"samples in {self.out}; look at them with `voxuda data check {self.out}`")
         if self.evidence is not None:
             particles, average = ribosomes.read(self.source, missing=self.missing)
             found = evidence.geometry_evidence(particles, average, seed=0)
             hand = evidence.hand_evidence(average, particles[0].voxel_size, seed=0)
-            runs.save_json({"collected_by": runs.provenance(), **found, "hand": hand}, self.evidence)
+            save_json({"collected_by": provenance(), **found, "hand": hand}, self.evidence)
             first = sum(rank == 1 for rank in found["rank"])
             print(f"{first} of {len(found['rank'])} particles rank their own pose first of 101: {self.evidence}")
 

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from voxuda import derivation, molecules
-from voxuda.volumes import InputError, check_new_file
+from voxuda.data.files import check_new_file
+from voxuda.errors import InputError
+from voxuda.simulation import beads as derivation
+from voxuda.simulation import molecules
 
 
 @dataclasses.dataclass
@@ -31,7 +33,7 @@ class MoleculesDerive:
 
     One density map, scaled to the mass of its molecule: voxuda molecules derive emd_1234.map --dalton 2.5e6 --out beads
 
-    The embedded models anew, from the folder of their files (`voxuda.derivation.RECIPES` names them):
+    The embedded models anew, from the folder of their files (`voxuda.simulation.beads.RECIPES` names them):
     voxuda molecules derive path/to/molecules --out beads
     """
 

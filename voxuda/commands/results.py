@@ -9,9 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from voxuda import experiments, report, tables
-from voxuda.runs import Scale, halve_weights
-from voxuda.volumes import InputError
+from voxuda.errors import InputError
+from voxuda.experiments import report, sweep, tables
+from voxuda.training.config import Scale
+from voxuda.training.run_folder import halve_weights
 
 
 @dataclasses.dataclass
@@ -42,7 +43,7 @@ class Show:
         """Collect and print."""
         target = None if self.target is None else str(self.target.absolute())
         folder = self.runs or Path("results") / self.scale
-        result = experiments.collect(self.table, folder, scale=self.scale, target=target, epochs=self.epochs)
+        result = sweep.collect(self.table, folder, scale=self.scale, target=target, epochs=self.epochs)
         names = [row["name"] for row in result["rows"]]
         if not names:
             raise InputError(

@@ -9,8 +9,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voxuda import evaluation, experiments, folders, ladder, parallel, report, runs, tables, training
-from voxuda.volumes import InputError
+from voxuda import parallel
+from voxuda.data.listing import list_entries
+from voxuda.errors import InputError
+from voxuda.experiments import ladder, report, sweep, tables
+from voxuda.training import evaluation, loop
+from voxuda.training.config import Config, Scale
+from voxuda.training.run_folder import read_config
 
 
 @dataclasses.dataclass
@@ -35,7 +40,7 @@ class Train:
     single process makes; --out and all folders must be seen by all machines.
     """
 
-    config: Annotated[runs.Config, tyro.conf.arg(name="")]
+    config: Annotated[Config, tyro.conf.arg(name="")]
     out: Path
     """Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/."""
     resume: bool = False
@@ -46,17 +51,17 @@ class Train:
         config = self.config
         with parallel.processes():
             with parallel.together():
-                if self.resume and config == runs.Config() and (self.out / "config.json").exists():
-                    config = runs.read_config(self.out)
-            training.train(config, self.out, resume=self.resume)
+                if self.resume and config == Config() and (self.out / "config.json").exists():
+                    config = read_config(self.out)
+            loop.train(config, self.out, resume=self.resume)
             if parallel.rank() == 0:
                 print(f"run finished in {self.out}; next: {following(config, self.out)}")
 
 
-def following(config: runs.Config, out: Path) -> str:
+def following(config: Config, out: Path) -> str:
     """The command to give after training: to score the run, or, where the target has no masks, to use it."""
     with suppress(InputError):  # the target may have been taken away since
-        if config.target and folders.list_entries(config.target)[0].mask is None:
+        if config.target and list_entries(config.target)[0].mask is None:
             return f"voxuda segment {out} FILES --out masks"
     return f"voxuda evaluate {out}"
 
@@ -106,7 +111,7 @@ class Reproduce:
     domains costs a network trained on the source)."""
     out: Path
     """Folder of the runs and of TABLE-SCALE.json."""
-    scale: runs.Scale = "smoke"
+    scale: Scale = "smoke"
     """smoke: seconds a run; laptop: minutes; paper: the paper's sizes."""
     seeds: int = 1
     """Runs of each row."""
@@ -137,7 +142,7 @@ class Reproduce:
         if self.table not in tables.TABLES:
             raise InputError(f"{self.table}: no such table; choose from {', '.join(tables.TABLES)} and ladder.")
         target = None if self.target is None else str(self.target)
-        result = experiments.reproduce(
+        result = sweep.reproduce(
             self.table, self.out, scale=self.scale, seeds=self.seeds, first_seed=self.first_seed, only=self.only,
             jobs=self.jobs, target=target, epochs=self.epochs, device=self.device, precision=self.precision,
         )  # fmt: skip

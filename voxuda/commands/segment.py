@@ -12,8 +12,15 @@ import tyro
 from torch import nn
 from tqdm import tqdm
 
-from voxuda import data, evaluation, folders, runs, tiles, training
-from voxuda.volumes import InputError, Volume, check_volume, read_mrc, write_mrc, zscore
+from voxuda.data.files import check_folder, new_folder
+from voxuda.data.listing import EXPORT
+from voxuda.data.mrc import Volume, check_volume, read_mrc, write_mrc
+from voxuda.data.subtomograms import check_side
+from voxuda.errors import InputError
+from voxuda.signal.normalise import zscore
+from voxuda.training import evaluation, loop, tomograms
+from voxuda.training.config import Config
+from voxuda.training.run_folder import load_network
 
 
 @dataclasses.dataclass
@@ -51,13 +58,13 @@ class Segment:
         """Segment."""
         if not self.files:
             raise InputError("no file was given; name at least one MRC volume.")
-        network = runs.load_network(self.run_folder).to(training.make_fabric(runs.Config(device=self.device)).device)
+        network = load_network(self.run_folder).to(loop.make_fabric(Config(device=self.device)).device)
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a third faster on a CPU
-        tiles.check_tiling(self.tile, self.overlap)
-        folders.check_folder(self.out)
+        tomograms.check_tiling(self.tile, self.overlap)
+        check_folder(self.out)
         volumes: dict[str, Volume] = {}
         for path in self.files:
-            plain = path.with_suffix("") if path.suffix.lower() in tiles.COMPRESSED else path
+            plain = path.with_suffix("") if path.suffix.lower() in tomograms.COMPRESSED else path
             name = f"{plain.stem}_mask{plain.suffix}"
             if name in volumes:
                 raise InputError(f"{path}: {name} would be written twice; segment files of the same name one by one.")
@@ -71,7 +78,7 @@ class Segment:
         print(f"{len(volumes)} mask{'s' * (len(volumes) > 1)} in {self.out}")
 
     def _subtomograms(self, network: nn.Module, volumes: dict[str, Volume]) -> None:
-        with data.new_folder(self.out) as work:
+        with new_folder(self.out) as work:
             for name, volume in tqdm(volumes.items(), unit="file", desc="segmenting"):
                 stack = torch.from_numpy(volume.data).reshape(-1, 1, *volume.data.shape[-3:])
                 mask = (evaluation.predict(network, zscore(stack)) > 0.5).numpy().reshape(volume.data.shape)
@@ -79,10 +86,12 @@ class Segment:
 
     def _tomograms(self, network: nn.Module, volumes: dict[str, Volume]) -> None:
         for name, volume in volumes.items():  # all of them before hours go into the first
-            tiles.survey(volume.path, self.tile)
-            tiles.is_made(self.out / name, tiles.made_by(network, volume.path, self.tile, self.overlap))
+            tomograms.survey(volume.path, self.tile)
+            tomograms.is_made(self.out / name, tomograms.made_by(network, volume.path, self.tile, self.overlap))
         for name, volume in volumes.items():
-            tiles.segment_tomogram(network, volume.path, self.out / name, tile=self.tile, overlap=self.overlap, progress=True)
+            tomograms.segment_tomogram(
+                network, volume.path, self.out / name, tile=self.tile, overlap=self.overlap, progress=True
+            )
 
 
 def is_tomogram(volume: Volume) -> bool:
@@ -96,12 +105,12 @@ def read(path: Path) -> Volume:
     if suffix == ".star" and path.is_file():
         raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs made.")
     if suffix in (".hdf", ".em") and path.is_file():
-        raise InputError(f"{path}: {folders.EXPORT[suffix]}.")
-    volume = read_mrc(path, memory_map=suffix not in tiles.COMPRESSED)
+        raise InputError(f"{path}: {EXPORT[suffix]}.")
+    volume = read_mrc(path, memory_map=suffix not in tomograms.COMPRESSED)
     volume.check_is_volume()
     if is_tomogram(volume):
         return volume
-    data.check_side(volume.data, path)
+    check_side(volume.data, path)
     volume = read_mrc(path)
     for part in volume.data.reshape(-1, *volume.data.shape[-3:]):
         check_volume(part, str(path))

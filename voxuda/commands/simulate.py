@@ -10,7 +10,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voxuda import data, molecules, runs, simulate, tiltseries, training
+from voxuda.data.files import check_new_folder
+from voxuda.simulation import molecules, quick, tilt_series
+from voxuda.simulation.samples import save_samples
+from voxuda.training import loop
+from voxuda.training.config import Config
 
 
 @dataclasses.dataclass
@@ -26,12 +30,12 @@ class _Simulate:
     size: int = 32
     """Side of a sample in voxels."""
 
-    def make(self, recipe: Callable[..., simulate.Subtomograms], snr: tuple[float, ...], word: str) -> None:
+    def make(self, recipe: Callable[..., quick.Subtomograms], snr: tuple[float, ...], word: str) -> None:
         """Simulate by ``recipe`` and save."""
-        data.check_new_folder(self.out)
+        check_new_folder(self.out)
         library = [molecules.load(name) for name in self.molecules]
         samples = recipe(library, n_per_molecule=self.n_per_molecule, snr=snr, seed=self.seed, size=self.size, progress=True)
-        print(f"{len(samples.table)} {word} samples in {data.save(samples, self.out)}")
+        print(f"{len(samples.table)} {word} samples in {save_samples(samples, self.out)}")
 
 
 @dataclasses.dataclass
@@ -46,7 +50,7 @@ class SimulateSource(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
-        self.make(simulate.simulate_source, self.snr, "source")
+        self.make(quick.simulate_source, self.snr, "source")
 
 
 @dataclasses.dataclass
@@ -85,9 +89,9 @@ class SimulateTarget:
 
     def run(self) -> None:
         """Simulate and save."""
-        data.check_new_folder(self.out)
-        device = training.make_fabric(runs.Config(device=self.device)).device
-        samples = tiltseries.simulate_tilt_series(
+        check_new_folder(self.out)
+        device = loop.make_fabric(Config(device=self.device)).device
+        samples = tilt_series.simulate_tilt_series(
             [molecules.load(name) for name in self.molecules],
             n=self.n,
             proportions=self.proportions,
@@ -99,7 +103,7 @@ class SimulateTarget:
             device=device,
             progress=True,
         )
-        print(f"{len(samples.table)} target samples in {data.save(samples, self.out)}")
+        print(f"{len(samples.table)} target samples in {save_samples(samples, self.out)}")
 
 
 @dataclasses.dataclass
@@ -116,7 +120,7 @@ class SimulateQuick(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
-        self.make(functools.partial(simulate.simulate_target, imaging=self.imaging), self.snr, "target")
+        self.make(functools.partial(quick.simulate_target, imaging=self.imaging), self.snr, "target")
 
 
 @dataclasses.dataclass

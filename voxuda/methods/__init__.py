@@ -1,5 +1,6 @@
 """One file a method; :func:`build` makes one by its name."""
 
+from voxuda.errors import InputError
 from voxuda.methods.advent import ADVENT
 from voxuda.methods.asc import ASC, ASCSlices
 from voxuda.methods.base import Batch, Method
@@ -17,7 +18,6 @@ from voxuda.methods.supervised import Supervised
 from voxuda.methods.tent import TENT
 from voxuda.methods.vox_uda import VoxUDA, VoxUDAOptions
 from voxuda.methods.zero_shot import ZeroShot
-from voxuda.volumes import InputError
 
 METHODS: dict[str, type[Method]] = {
     "source-only": SourceOnly,

@@ -2,9 +2,9 @@
 
 import torch
 
-from voxuda.adversary import EntropyDiscriminator, reverse_gradient
-from voxuda.losses import adversarial_loss, self_information
 from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.methods.losses import adversarial_loss, self_information
+from voxuda.networks.discriminators import EntropyDiscriminator, reverse_gradient
 
 
 class ADVENT(Method):

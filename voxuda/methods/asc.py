@@ -5,11 +5,11 @@ import math
 import torch
 
 from voxuda import parallel
-from voxuda.losses import prediction_distance
 from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
-from voxuda.style import swap_amplitude
-from voxuda.teacher import ramp_up
-from voxuda.volumes import zscore
+from voxuda.methods.losses import prediction_distance
+from voxuda.methods.pseudo_labels import ramp_up
+from voxuda.signal.normalise import zscore
+from voxuda.signal.spectra import swap_amplitude
 
 
 def cut_box(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from voxuda.adversary import Discriminator, reversal_strength, reverse_gradient
-from voxuda.losses import adversarial_loss, segmentation_loss
-from voxuda.teacher import Teacher
-from voxuda.voxresnet import VoxResNet
+from voxuda.methods.losses import adversarial_loss, segmentation_loss
+from voxuda.networks.discriminators import Discriminator, reversal_strength, reverse_gradient
+from voxuda.networks.teacher import Teacher
+from voxuda.networks.voxresnet import VoxResNet
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Method(nn.Module):
 
     Batch norm, about which the paper is silent: each stream of a step (source, noised source, target) is a forward of its own
     and is normalised by its own batch statistics, and all of them feed one set of running averages. Which statistics a
-    trained network uses is a choice made afterwards, see ``batch_norm`` of :class:`voxuda.runs.Config`.
+    trained network uses is a choice made afterwards, see ``batch_norm`` of :class:`voxuda.training.config.Config`.
 
     Parameters
     ----------

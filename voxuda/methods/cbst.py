@@ -2,9 +2,9 @@
 
 import torch
 
-from voxuda.losses import segmentation_loss
 from voxuda.methods.base import Batch, Method, supervised_pass
-from voxuda.teacher import class_balanced_labels
+from voxuda.methods.losses import segmentation_loss
+from voxuda.methods.pseudo_labels import class_balanced_labels
 
 
 class CBST(Method):

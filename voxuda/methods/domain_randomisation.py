@@ -4,9 +4,9 @@ import torch
 
 from voxuda import parallel
 from voxuda.methods.base import Batch, Method, supervised_pass
-from voxuda.optics import apply_filter
-from voxuda.style import shells
-from voxuda.volumes import zscore
+from voxuda.signal.fourier import apply_filter
+from voxuda.signal.normalise import zscore
+from voxuda.signal.spectra import shells
 
 
 class DomainRandomisation(Method):

@@ -3,10 +3,10 @@
 import torch
 
 from voxuda import parallel
-from voxuda.losses import self_information
 from voxuda.methods.base import Batch, Method, supervised_pass
-from voxuda.style import swap_amplitude
-from voxuda.volumes import zscore
+from voxuda.methods.losses import self_information
+from voxuda.signal.normalise import zscore
+from voxuda.signal.spectra import swap_amplitude
 
 
 class FDA(Method):

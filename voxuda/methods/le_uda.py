@@ -5,13 +5,13 @@ import math
 import torch
 
 from voxuda import parallel
-from voxuda.adversary import EntropyDiscriminator, reverse_gradient
-from voxuda.losses import adversarial_loss, prediction_distance, segmentation_loss, self_information
 from voxuda.methods.base import Batch, TeacherMethod
+from voxuda.methods.losses import adversarial_loss, prediction_distance, segmentation_loss, self_information
 from voxuda.methods.mean_teacher import jitter
 from voxuda.methods.pdam import translate
-from voxuda.style import radial_power
-from voxuda.teacher import ramp_up
+from voxuda.methods.pseudo_labels import ramp_up
+from voxuda.networks.discriminators import EntropyDiscriminator, reverse_gradient
+from voxuda.signal.spectra import radial_power
 
 
 class LEUDA(TeacherMethod):

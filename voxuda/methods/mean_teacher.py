@@ -3,9 +3,9 @@
 import torch
 
 from voxuda import parallel
-from voxuda.losses import prediction_distance
 from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
-from voxuda.teacher import ramp_up
+from voxuda.methods.losses import prediction_distance
+from voxuda.methods.pseudo_labels import ramp_up
 
 
 def jitter(volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from voxuda import parallel
-from voxuda.losses import segmentation_loss
 from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
+from voxuda.methods.losses import segmentation_loss
 
 
 class MIC(TeacherMethod):

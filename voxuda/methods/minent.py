@@ -3,8 +3,8 @@
 import torch
 
 from voxuda import parallel
-from voxuda.losses import self_information
 from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.methods.losses import self_information
 
 
 class MinEnt(Method):

@@ -4,11 +4,11 @@ import torch
 from torch.nn import functional as F
 
 from voxuda import parallel
-from voxuda.adversary import Discriminator, EntropyDiscriminator, reversal_strength, reverse_gradient
-from voxuda.losses import adversarial_loss, segmentation_loss, self_information
 from voxuda.methods.base import Batch, Method
-from voxuda.style import match_power, radial_power
-from voxuda.volumes import zscore
+from voxuda.methods.losses import adversarial_loss, segmentation_loss, self_information
+from voxuda.networks.discriminators import Discriminator, EntropyDiscriminator, reversal_strength, reverse_gradient
+from voxuda.signal.normalise import zscore
+from voxuda.signal.spectra import match_power, radial_power
 
 
 def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> torch.Tensor:
@@ -47,7 +47,7 @@ def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> tor
 
 def translate(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Volumes ``(B, 1, D, D, D)`` in the look of the other domain, of mean 0 and variance 1, by
-    :func:`~voxuda.style.match_power`."""
+    :func:`~voxuda.signal.spectra.match_power`."""
 
     def white(whole: torch.Tensor) -> torch.Tensor:
         return torch.randn(whole.shape, generator=generator, device=whole.device)

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from voxuda import parallel
-from voxuda.losses import self_information
 from voxuda.methods.base import Batch, Method, supervised_pass
+from voxuda.methods.losses import self_information
 
 
 class TENT(Method):

@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 
 from voxuda import parallel
-from voxuda.bilateral import Gradient, bilateral_filter, improved_bilateral_filter
-from voxuda.losses import consistency_loss, segmentation_loss
+from voxuda.denoising.bilateral import Gradient, bilateral_filter, improved_bilateral_filter
+from voxuda.denoising.noise import Average, Kind, Reading, generate_noise, ngm_denoise, noise_level
+from voxuda.errors import InputError, check_types
 from voxuda.methods.base import AdversarialMethod, Batch, supervised_pass
-from voxuda.noise import Average, Kind, Reading, generate_noise, ngm_denoise, noise_level
-from voxuda.options import check_types
-from voxuda.teacher import Teacher, balanced_labels, confident_labels
-from voxuda.volumes import InputError, unit_range, zscore
+from voxuda.methods.losses import consistency_loss, segmentation_loss
+from voxuda.methods.pseudo_labels import balanced_labels, confident_labels
+from voxuda.networks.teacher import Teacher
+from voxuda.signal.normalise import unit_range, zscore
 
 
 @dataclass(frozen=True)

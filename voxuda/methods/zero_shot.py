@@ -3,9 +3,9 @@
 import torch
 
 from voxuda import parallel
-from voxuda.losses import consistency_loss
 from voxuda.methods.base import Batch, Method, supervised_pass
-from voxuda.volumes import zscore
+from voxuda.methods.losses import consistency_loss
+from voxuda.signal.normalise import zscore
 
 NOISE_RANGE = (0.0, 2.0)
 """Lowest and highest standard deviation of the noise, where the source has 1: up to four parts of noise in five."""

@@ -1,0 +1,71 @@
+from voxuda.experiments import report
+
+
+def run(seed, samples, oracle=None):
+    scores = dict(iou=sum(samples) / len(samples), dice=0.5, samples=samples, classes={"4v4r": 0.4, "4cr2": 0.2})
+    return {"seed": seed, "target": scores, "running": scores, "oracle": oracle and {"epoch": 1, "iou": oracle}}
+
+
+def row(name, label, *runs):
+    return {"name": name, "label": label, "statistics": "target", "runs": list(runs)}
+
+
+RESULT = {
+    "table": "table1",
+    "rows": [
+        row("dann", "DANN", run(0, [0.30, 0.32], 0.4), run(1, [0.34, 0.36], 0.4), run(2, [0.1, 0.1], 0.4)),
+        row("vox-uda", "Vox-UDA (IBF)", run(0, [0.40, 0.42], 0.5), run(1, [0.48, 0.50])),
+        row("asc", "ASC", run(3, [0.2, 0.2])),
+    ],
+}
+
+
+def test_ours_stand_beside_the_papers():
+    lines = report.beside_the_paper(RESULT, "dann").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][:6] == ["", "seeds", "IoU (95 %, bootstrap)", "paper", "minus DANN (95 %, bootstrap)", "Dice"]
+    dann, ours, slices = cells[2:]
+    assert dann[2].startswith("25.3 (") and dann[3:5] == ["38.4", ""] and dann[-1] == "40.0"
+    # Paired over the two seeds that both have: +10 and +14.
+    assert ours[3] == "50.3" and ours[4].startswith("+12.0 (+10.0 to +14.0)")
+    assert ours[-1] == "", "of one run there is no oracle"
+    assert slices[3:5] == ["", ""], "no number in the paper, no seed in common"
+    assert cells[0][-3:] == ["IoU 4cr2", "IoU 4v4r", "best epoch by test labels"]
+
+
+def test_a_table_that_is_not_the_papers_has_no_column_for_it():
+    header = report.beside_the_paper({**RESULT, "table": "today"}, "dann").splitlines()[0]
+    assert (
+        header.startswith("|  | seeds | IoU (95 %, bootstrap) | minus DANN (95 %, bootstrap) | Dice | IoU 4cr2 |")
+        and "paper" not in header
+    )
+
+
+def test_the_scatter_of_differences_says_how_many_seeds():
+    note = report.power_note(RESULT, "vox-uda")
+    assert "scatter by 2.8 points" in note and "over 1 rows" in note  # of 10 and 14
+    assert "65 for 1, 18 for 2, 10 for 3" in note
+    assert "fewer than two seeds" in report.power_note(RESULT, "asc")
+    assert "no run of nope" in report.power_note(RESULT, "nope")
+
+
+def test_plain_text_is_aligned():
+    lines = report.plain(report.beside_the_paper(RESULT)).splitlines()
+    end = lines[0].index("seeds") + len("seeds")
+    assert [line[:end].split()[-1] for line in lines[2:]] == ["3", "2", "1"]
+    assert set(lines[1]) == {"-", " "} and "|" not in "".join(lines)
+
+
+def test_score_and_gain_of_rows():
+    dann, ours, asc = RESULT["rows"]
+    mean, low, high = report.score(ours)
+    assert round(mean, 6) == 45 and 40 <= low < mean < high <= 50
+    mean, low, high = report.gain(ours, dann)
+    assert round(mean, 6) == 12 and round(low, 6) == 10 and round(high, 6) == 14
+    assert report.gain(asc, dann) is None
+
+
+def test_gain_by_seed_pairs_seeds_and_is_wide():
+    dann, ours, _ = RESULT["rows"]
+    mean, low, high = report.gain_by_seed(ours, dann)
+    assert round(mean, 6) == 12 and round(high - mean, 3) == round(mean - low, 3) == round(12.7062 * 2, 3)  # of 10 and 14

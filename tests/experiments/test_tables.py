@@ -1,0 +1,64 @@
+import pytest
+
+from voxuda.experiments import paper, tables
+from voxuda.methods import METHODS, VoxUDAOptions
+
+
+@pytest.mark.parametrize("table", list(tables.TABLES))
+def test_rows_are_distinct_and_valid(table):
+    rows = tables.TABLES[table]
+    assert len({row.name for row in rows}) == len({row.label for row in rows}) == len(rows)
+    made = [(repr(row.config("smoke", 0)), row.statistics) for row in rows if row.runs is None]
+    assert len(set(made)) == len(made), "two rows are the same"
+
+
+def test_a_folder_holds_runs_of_one_configuration():
+    seen = {}
+    for rows in tables.TABLES.values():
+        for row in rows:
+            folder = row.runs or row.name
+            assert seen.setdefault(folder, row.config("smoke", 0)) == row.config("smoke", 0), folder
+
+
+def test_every_method_has_a_row():
+    assert {row.method for rows in tables.TABLES.values() for row in rows} == set(METHODS)
+
+
+def test_the_papers_row_has_the_papers_options():
+    for table in ("table1", "table3", "modules"):
+        assert next(r for r in tables.TABLES[table] if r.name == "vox-uda").options == {}
+
+
+def test_table_2_is_table_1_on_another_source():
+    for one, two in zip(tables.TABLES["table1"], tables.TABLES["table2"], strict=True):
+        assert (one.method, one.options, one.label) == (two.method, two.options, two.label)
+        assert two.source_set == ("table1" if one.method == "supervised" else "table2")
+
+
+def test_table_4_varies_one_number_at_a_time_and_shows_the_papers_choice():
+    defaults, varied = VoxUDAOptions(), {}
+    for row in tables.TABLES["table4"]:
+        assert len(row.options) == 1 if row.options else row.runs == "vox-uda"
+        for option, value in row.options.items():
+            assert getattr(defaults, option) != value
+            varied.setdefault(option, []).append(value)
+    assert set(varied) == {"n_sampled", "rho", "lambdas", "sigma_d", "sigma_r"}
+    assert {len(values) for values in varied.values()} == {3}
+    assert all(sum(values) == pytest.approx(1) for values in varied["lambdas"])
+
+
+@pytest.mark.parametrize("table", list(paper.PUBLISHED))
+def test_every_number_of_the_paper_has_a_row_of_ours(table):
+    ours = {row.name for row in tables.TABLES[table]}
+    assert set(paper.PUBLISHED[table]) <= ours
+    assert {name.removeprefix("table2-") for name in ours - set(paper.PUBLISHED[table])} <= {"asc", "le-uda"}
+
+
+def test_published_numbers_hang_together():
+    """What the paper says of itself: supervised is the same in both tables, Table IV's chosen values are Table I's best."""
+    p = paper.PUBLISHED
+    assert p["table1"]["supervised"] == p["table2"]["supervised"]
+    best = p["table1"]["vox-uda"]
+    chosen = [v for v in p["table4"].values() if v["iou"] == best["iou"]]
+    assert len(chosen) == 5 and all(v["dice"] == best["dice"] for v in chosen)
+    assert p["table3"]["dann"] == p["table2"]["table2-dann"], "as printed: Table III's baseline is Table II's"

@@ -1,0 +1,72 @@
+"""The command line: ``voxuda COMMAND``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import tyro
+
+from voxuda.commands.data import Data
+from voxuda.commands.molecules import Molecules
+from voxuda.commands.results import Results
+from voxuda.commands.runs import Evaluate, Reproduce, Train
+from voxuda.commands.segment import Segment
+from voxuda.commands.simulate import Simulate
+from voxuda.errors import InputError
+
+Command = (
+    Annotated[Simulate, tyro.conf.subcommand("simulate", prefix_name=False)]
+    | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
+    | Annotated[Segment, tyro.conf.subcommand("segment", prefix_name=False)]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce", prefix_name=False)]
+    | Annotated[Results, tyro.conf.subcommand("results", prefix_name=False)]
+    | Annotated[Data, tyro.conf.subcommand("data", prefix_name=False)]
+    | Annotated[Molecules, tyro.conf.subcommand("molecules", prefix_name=False)]
+)
+
+DESCRIPTION = """Vox-UDA for cryo-ET subtomograms: simulate, train, evaluate, segment.
+
+Start with:
+  voxuda train --method vox-uda --scale smoke --out runs/first
+  voxuda evaluate runs/first
+
+Add --debug to see where an error came from."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``voxuda``; returns the exit code, 2 for input that cannot be used."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        chosen = tyro.cli(
+            Command,  # type: ignore[arg-type]
+            args=[a for a in arguments if a != "--debug"],
+            prog="voxuda",
+            description=DESCRIPTION,
+        )
+        chosen.run()
+    except InputError as error:
+        if debug:
+            raise
+        print(f"voxuda: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, MemoryError) as error:  # what no check has foreseen, still in one sentence
+        if debug:
+            raise
+        about = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(f"voxuda: {about or 'out of memory'}; --debug says where.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("voxuda: interrupted; `train` goes on with --resume, `reproduce` and `segment` by themselves.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Files in, samples out: MRC, star files, folders, tilt stacks, domains."""

@@ -1,0 +1,300 @@
+"""Which subtomograms lie in a folder, or are named by a RELION star file."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import os
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import starfile
+
+from voxuda.data.files import LAST, PART
+from voxuda.data.mrc import read_mrc
+from voxuda.errors import InputError, shown
+
+MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec")
+
+
+EXPORT = {
+    ".hdf": "EMAN2's format; export it as MRC with `e2proc3d.py NAME.hdf NAME.mrc --unstacking`",
+    ".em": "the EM format; export it as MRC, in Dynamo with `dwrite(dread('NAME.em'), 'NAME.mrc')`",
+    ".gz": "compressed; unpack it with gunzip",
+}
+"""What to do with a file that is not read, by suffix."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One subtomogram on disk.
+
+    Parameters
+    ----------
+    path : Path
+        Its MRC file.
+    index : int, optional
+        Its place in the file, from 0, when that is a stack.
+    name : str
+        Its class.
+    mask : Path, optional
+        The MRC file of its mask, which has the same place there.
+    shape : tuple of int
+        ``(D, H, W)`` in voxels.
+    voxel_size : float
+        Edge of a voxel in angstrom; 0 when nothing says.
+    group : str, optional
+        The specimen it was cut from, when a table says.
+    """
+
+    path: Path
+    index: int | None
+    name: str
+    mask: Path | None
+    shape: tuple[int, int, int]
+    voxel_size: float
+    group: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return str(self.path) if self.index is None else f"{self.path} volume {self.index}"
+
+
+def list_entries(source: str | Path) -> list[Entry]:
+    """All subtomograms of a folder or a RELION star file, from the headers alone.
+
+    Three layouts: a folder written by this package (``volumes.mrcs``, with or without ``masks.mrcs`` and ``samples.csv``);
+    a folder of MRC files, or of sub-folders of them that name the classes, all of which may lie in one folder ``volumes``;
+    a star file with the column ``rlnImageName``.
+
+    The mask of ``NAME.mrc`` is ``masks/NAME.mrc`` or ``NAME_mask.mrc`` beside it, or stands at the same place below a folder
+    ``masks`` at the top, or is ``masks/NAME.mrc`` at the top if no other volume is called so. ``masks`` and ``volumes`` may be
+    in capitals, and a mask may have another of the suffixes ``MRC_SUFFIXES`` than its volume.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, a file is unreadable or missing or would be left out, a volume is not 3D, a mask has another shape,
+        a mask has no volume or two, only some volumes have masks, or the folder was left by an interrupted write.
+    """
+    source = Path(source)
+    if source.suffix.lower() in EXPORT:
+        raise InputError(f"{source}: {EXPORT[source.suffix.lower()]}.")
+    if source.suffix.lower() == ".star":
+        entries = _of_star(source)
+    elif source.is_file():
+        raise InputError(f"{source}: is a file; give the folder it lies in, or a star file.")
+    elif not source.is_dir():
+        raise InputError(f"{source}: no such folder; make one with `voxuda simulate`, or give a folder of MRC files.")
+    elif (source / PART).exists():
+        raise InputError(f"{source}: holds {PART}, left by an interrupted write; delete the folder and make it again.")
+    elif (source / LAST).is_file():
+        entries = _of_own_folder(source)
+    else:
+        entries = _of_files(source)
+    bare = [entry for entry in entries if entry.mask is None]
+    if 0 < len(bare) < len(entries):
+        raise InputError(f"{bare[0].label}: has no mask, but {len(entries) - len(bare)} others do; give all a mask, or none.")
+    return entries
+
+
+def _expand(path: Path, name: str, mask: Path | None, place: int | None = None, voxel_size: float = 0.0) -> list[Entry]:
+    """The entries of one file: all it holds, or the one at ``place``; a ``voxel_size`` that is given outranks the header's."""
+    volume = read_mrc(path, memory_map=True)
+    volume.check_is_volume()
+    shape = volume.data.shape
+    if mask is not None and (of_mask := read_mrc(mask, memory_map=True).data.shape) != shape:
+        raise InputError(f"{mask}: masks {of_mask} for volumes {shape}; give one mask a volume.")
+    if len(shape) == 3 and len(set(shape)) > 1 and (place is not None or path.suffix.lower() == ".mrcs"):
+        raise InputError(f"{path}: shape {shape} is a stack of 2D images; give 3D subtomograms, a single one as .mrc.")
+    count = shape[0] if len(shape) == 4 else 1
+    if place is not None and not 0 <= place < count:
+        raise InputError(f"{path}: holds {count} volumes, so there is no number {place + 1}; correct the star file.")
+    box = (shape[-3], shape[-2], shape[-1])
+    voxel_size = voxel_size or volume.voxel_size
+    if len(shape) == 3:
+        return [Entry(path, None, name, mask, box, voxel_size)]
+    return [Entry(path, i, name, mask, box, voxel_size) for i in (range(count) if place is None else [place])]
+
+
+def _of_own_folder(folder: Path) -> list[Entry]:
+    masks, table = folder / "masks.mrcs", folder / "samples.csv"
+    entries = _expand(folder / LAST, "unknown", masks if masks.is_file() else None)
+    if not table.is_file():
+        return entries
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a mark
+            rows = csv.DictReader(file)
+            if "molecule" not in (rows.fieldnames or ()):
+                raise InputError(f"{table}: has no column molecule; name the class of each sample there.")
+            said = [(row["molecule"], row.get("specimen")) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: not a readable table; save it as comma-separated text in UTF-8.") from error
+    if len(said) != len(entries):
+        raise InputError(f"{table}: {len(said)} rows for {len(entries)} volumes; give one row each.")
+    nameless = [i for i, (name, _) in enumerate(said, start=1) if not (name or "").strip()]
+    if nameless:
+        raise InputError(f"{table}: row {nameless[0]} names no molecule; name the class of each sample there.")
+    return [dataclasses.replace(entry, name=name, group=group) for entry, (name, group) in zip(entries, said, strict=True)]
+
+
+def _refuse_orphans(folder: Path) -> None:
+    """Refuse a folder of this package without its volumes."""
+    orphans = [name for name in ("masks.mrcs", "samples.csv") if (folder / name).is_file()]
+    if not orphans:
+        return
+    others = [p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".mrcs" and p.stem not in ("masks", "densities")]
+    stacks = [p for p in others if p.is_file() and read_mrc(p, memory_map=True).data.ndim == 4]
+    remedy = f"name the stack {stacks[0].name} so, if it is that one" if len(stacks) == 1 else "put it back"
+    raise InputError(f"{folder}: holds no {LAST}, to which {' and '.join(orphans)} there belong; {remedy}.")
+
+
+def _files(folder: Path, patterns: list[str]) -> dict[Path, tuple[str, ...]]:
+    """The files of a folder that match one of ``patterns``, hidden ones left out, by the parts of their path from there."""
+    found = {path: path.relative_to(folder).parts for pattern in patterns for path in sorted(folder.glob(pattern))}
+    return {p: parts for p, parts in found.items() if not any(part.startswith(".") for part in parts) and not p.is_dir()}
+
+
+def _is_mask(parts: tuple[str, ...]) -> bool:
+    return "masks" in [part.lower() for part in parts[:-1]] or Path(parts[-1]).stem.lower().endswith("_mask")
+
+
+def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]], dict[Path, tuple[str, ...]]]:
+    """Volumes and masks among MRC files, each with the folders that name its class: not ``masks``, nor ``volumes`` if alone."""
+    bare = {p: tuple(part for part in parts[:-1] if part.lower() != "masks") for p, parts in mrc.items()}
+    masks = {path for path, parts in mrc.items() if _is_mask(parts)}
+    if all(bare[path] and bare[path][0].lower() == "volumes" for path in mrc if path not in masks):
+        bare = {p: parts[1:] if parts and parts[0].lower() == "volumes" else parts for p, parts in bare.items()}
+    volumes = {path: parts for path, parts in bare.items() if path not in masks}
+    return volumes, {path: bare[path] for path in bare if path in masks}
+
+
+def _of_files(folder: Path) -> list[Entry]:
+    _refuse_orphans(folder)
+    files = _files(folder, ["/".join("*" * depth) for depth in range(1, 7)])  # two more than any layout has
+    unread = [p for p in files if p.suffix.lower() in EXPORT and (p.suffix.lower() != ".gz" or _is_mrc(p.with_suffix("")))]
+    if unread:
+        first = "" if len(unread) == 1 else f"the first of {len(unread)} files that cannot be read: "
+        raise InputError(f"{unread[0]}: {first}{EXPORT[unread[0].suffix.lower()]}.")
+    volumes, masks = _split({path: parts for path, parts in files.items() if _is_mrc(path)})
+    if not volumes:
+        raise InputError(
+            f"{folder}: holds no {LAST}, and no MRC files ({', '.join(MRC_SUFFIXES)}) in it or its sub-folders; "
+            "make volumes with `voxuda simulate`, or give a folder of them."
+        )
+    deep = [path for path, parts in volumes.items() if len(parts) > 1]
+    if deep:
+        where = f"lies too deep, the first of {len(deep)} such MRC files" if len(deep) > 1 else "lies too deep"
+        raise InputError(f"{deep[0]}: {where}; put each into the folder you name, or into a sub-folder for its class.")
+    if len({len(parts) for parts in volumes.values()}) > 1:
+        raise InputError(f"{folder}: has MRC files both in it and in sub-folders; put each into the sub-folder of its class.")
+    mask_of = _pair(volumes, masks)
+    stray = sorted(masks.keys() - mask_of.values())
+    if stray:
+        raise InputError(f"{stray[0]}: is the mask of no volume; give it the name of its volume or take it away.")
+    entries = [_expand(path, parts[0] if parts else "unknown", mask_of.get(path)) for path, parts in volumes.items()]
+    return [entry for of_file in entries for entry in of_file]
+
+
+def _is_mrc(path: Path) -> bool:
+    return path.suffix.lower() in MRC_SUFFIXES
+
+
+def _pair(volumes: dict[Path, tuple[str, ...]], masks: dict[Path, tuple[str, ...]]) -> dict[Path, Path]:
+    """The masks of those volumes that have one: of the same folders and stem, or else of that stem in no folder."""
+    named: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for path, parts in masks.items():
+        named[*parts, path.stem[:-5] if path.stem.lower().endswith("_mask") else path.stem].append(path)
+    found: dict[Path, Path] = {}
+    for path, parts in volumes.items():
+        candidates = named.get((*parts, path.stem)) or named.get((path.stem,), [])
+        if candidates:
+            found[path] = min(candidates, key=lambda mask: mask.suffix != path.suffix)
+    for mask, times in Counter(found.values()).items():
+        if times > 1:
+            first, second, *_ = (path for path in found if found[path] == mask)
+            raise InputError(f"{mask}: could be the mask of {first} and of {second}; give each its own, in its sub-folder.")
+    return found
+
+
+def _of_star(star: Path) -> list[Entry]:
+    if not star.is_file():
+        raise InputError(f"{star}: no such file; give a RELION star file of subtomograms.")
+    try:
+        blocks = starfile.read(star, always_dict=True, parse_as_string=["rlnImageName"])
+        # A block is a data frame, or a dictionary when it is not a loop: make columns of both.
+        tables = [{k: list(v) if hasattr(v, "to_list") else [v] for k, v in block.items()} for block in blocks.values()]
+    except Exception as error:  # the parser raises whatever its own steps raise
+        raise InputError(f"{star}: not a readable star file; write it again with RELION.") from error
+    particles: dict[str, list] = next((table for table in tables if "rlnImageName" in table), {})
+    names = [str(name) for name in particles.get("rlnImageName", [])]
+    if any(1 in table.get("rlnTomoSubTomosAre2DStacks", []) for table in tables):
+        raise InputError(
+            f"{star}: lists stacks of 2D images, as RELION 5 makes them; reconstruct them, see voxuda.data.tilt_stacks."
+        )
+    if not names:
+        raise InputError(f"{star}: names no images in a column rlnImageName; give the star file of extracted subtomograms.")
+    files = [_find(name.rpartition("@")[2], star) for name in names]
+    missing = [name for name, file in zip(names, files, strict=True) if file is None]
+    if missing:
+        raise InputError(
+            f"{star}: names {len(missing)} volumes that do not exist, first {shown(missing[0])}; "
+            "paths count from the folder of the star file or any folder above it, the nearest first."
+        )
+    sizes = _voxel_sizes(star, particles, tables)
+    classes = particles.get("rlnClassNumber", [])
+    mask_of = _masks_beside({file for file in files if file is not None})
+    entries: list[Entry] = []
+    row_of: dict[tuple[Path, int | None], int] = {}
+    for i, (name, file) in enumerate(zip(names, files, strict=True)):
+        assert file is not None
+        if file.suffix.lower() in EXPORT:
+            raise InputError(f"{file}: {EXPORT[file.suffix.lower()]}.")
+        number = name.partition("@")[0]
+        if "@" in name and not number.isdecimal():
+            raise InputError(f"{star}: rlnImageName holds {shown(name)}; what stands before the @ must be a whole number.")
+        place = int(number) - 1 if "@" in name else None
+        kind = f"class {_number(star, 'rlnClassNumber', classes[i]):.0f}" if classes else "unknown"
+        for entry in _expand(file, kind, mask_of.get(file), place, sizes[i]):
+            row = row_of.setdefault((file.resolve(), entry.index), i)
+            if row != i:  # one of the two might be trained on and the other tested on
+                raise InputError(f"{star}: row {i + 1} names {name}, which row {row + 1} names already; name each volume once.")
+            entries.append(entry)
+    return entries
+
+
+def _masks_beside(files: set[Path]) -> dict[Path, Path]:
+    masks: dict[Path, tuple[str, ...]] = {}
+    for folder in {file.parent for file in files}:
+        found = _files(folder, ["*", "[Mm][Aa][Ss][Kk][Ss]/*"])
+        masks |= {path: folder.parts for path, parts in found.items() if _is_mrc(path) and _is_mask(parts)}
+    return _pair({file: file.parent.parts for file in files}, masks)
+
+
+def _find(name: str, star: Path) -> Path | None:
+    """The file of that name nearest to the star file: RELION's paths count from its project folder, somewhere above it."""
+    return next((folder / name for folder in star.absolute().parents if os.path.isfile(folder / name)), None)
+
+
+def _voxel_sizes(star: Path, particles: dict[str, list], tables: list[dict[str, list]]) -> list[float]:
+    for column in ("rlnImagePixelSize", "rlnPixelSize"):
+        if column in particles:
+            return [_number(star, column, value) for value in particles[column]]
+    for table in tables:
+        if "rlnImagePixelSize" in table and "rlnOpticsGroup" in table and "rlnOpticsGroup" in particles:
+            of_group = dict(zip(table["rlnOpticsGroup"], table["rlnImagePixelSize"], strict=True))
+            return [_number(star, "rlnImagePixelSize", of_group.get(group)) for group in particles["rlnOpticsGroup"]]
+    return [0.0] * len(particles["rlnImageName"])  # the header's is taken
+
+
+def _number(star: Path, column: str, value: object) -> float:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise InputError(f"{star}: {column} holds {shown(value)}; it must be a number.")
+    return number

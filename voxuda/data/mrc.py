@@ -1,0 +1,232 @@
+"""MRC files in and out."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import torch
+
+from voxuda.data.files import check_new_file, write_atomically
+from voxuda.errors import InputError
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One volume, or a stack of volumes, as read from an MRC file.
+
+    Parameters
+    ----------
+    data : ndarray
+        ``(D, H, W)`` volume or ``(N, D, H, W)`` stack, axes z, y, x; float32, or a read-only memory map of the file.
+    voxel_size : float
+        Edge of a voxel in angstrom; 0 when the header does not say.
+    origin : tuple of float
+        Position of the first voxel, x, y, z in angstrom, as in the header.
+    path : Path
+        The file it came from.
+    start : tuple of int
+        Index of the first voxel, x, y, z, as in the header (``nxstart`` and so on).
+    is_image_stack : bool
+        Whether ``(D, H, W)`` are D images: a 3D ``.mrcs`` whose header says space group 0. Under another name 0 says nothing,
+        since much software writes it for volumes.
+    """
+
+    data: np.ndarray
+    voxel_size: float
+    origin: tuple[float, float, float]
+    path: Path
+    start: tuple[int, int, int] = (0, 0, 0)
+    is_image_stack: bool = False
+
+    def check_is_volume(self) -> None:
+        """Refuse a stack of images.
+
+        Raises
+        ------
+        InputError
+            It is one, see ``is_image_stack``.
+        """
+        if self.is_image_stack:
+            what = f"shape {self.data.shape} is a stack of 2D images, by its space group 0"
+            raise InputError(f"{self.path}: {what}; give 3D volumes, a single one as .mrc.")
+
+
+def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
+    """Read an MRC volume ``(D, H, W)`` or volume stack ``(N, D, H, W)``.
+
+    Modes 0 (int8), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are converted to float32; with ``memory_map``
+    the data stay on disk in their own type and are neither converted nor searched for NaN.
+
+    Parameters
+    ----------
+    path : path
+        An ``.mrc``, ``.mrcs``, ``.map`` or ``.rec`` file.
+    memory_map : bool
+        Leave the data on disk.
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not MRC, is shorter than its header says, is not 3D or a stack of 3D volumes, holds
+        complex values, has its axes in another order or voxels that are not cubes, or holds NaN or infinity.
+    """
+    path = Path(path)
+    try:
+        exists, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be reached ({error.strerror}); give a file that may be read.") from error
+    if is_folder:
+        raise InputError(f"{path}: is a folder; give the path of an MRC file in it.")
+    if not exists:
+        raise InputError(f"{path}: no such file; give the path of an MRC volume.")
+    try:
+        _check_claim(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            opened = mrcfile.mmap(path, mode="r") if memory_map else mrcfile.open(path, mode="r")
+    except Exception as error:  # mrcfile raises ValueError, OSError, EOFError or a RuntimeWarning, by what is broken
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"{path}: not a readable MRC file ({reason}); export it again as MRC2014.") from error
+    with opened as mrc:
+        data = mrc.data
+        with np.errstate(divide="ignore", invalid="ignore"):  # a cell of no voxels says nothing
+            edges = [float(mrc.voxel_size[axis]) if mrc.header[f"m{axis}"] > 0 else 0.0 for axis in "xyz"]
+        x, y, z = (float(mrc.header.origin[axis]) for axis in "xyz")
+        first = (int(mrc.header.nxstart), int(mrc.header.nystart), int(mrc.header.nzstart))
+        images = mrc.is_image_stack() and path.name.lower().endswith((".mrcs", ".mrcs.gz", ".mrcs.bz2"))
+        axes = tuple(int(mrc.header[name]) for name in ("mapc", "mapr", "maps"))
+        if axes not in ((1, 2, 3), (0, 0, 0)):  # some programs leave them out
+            raise InputError(
+                f"{path}: columns, rows and sections are axes {axes}; reorder the volume so that they are (1, 2, 3)."
+            )
+        if not all(0 <= edge < np.inf for edge in edges):
+            raise InputError(f"{path}: voxels of {edges} angstrom are no sizes; correct the cell in the header.")
+        if max(edges) - min(edges) > 1e-3 * max(edges):
+            raise InputError(f"{path}: voxels of {edges} angstrom are not cubes; resample the volume to equal edges.")
+        if np.iscomplexobj(data):
+            raise InputError(f"{path}: mode {int(mrc.header.mode)} holds complex values; give a real-space volume.")
+        if data.ndim == 4 and data.shape[0] == 1:
+            data = data[0]
+        if data.ndim not in (3, 4):
+            raise InputError(f"{path}: shape {data.shape} is not a volume (D, H, W) or a stack (N, D, H, W) of them.")
+        if not memory_map:
+            data = np.array(data, dtype=np.float32)
+    if not memory_map and not np.isfinite(data).all():
+        count = int((~np.isfinite(data)).sum())
+        raise InputError(f"{path}: {count} voxels are NaN or infinite; replace them, for example by the mean.")
+    return Volume(data, edges[0], (x, y, z), path, first, images)
+
+
+def _check_claim(path: Path) -> None:
+    """Refuse a header that claims more bytes than the file holds, before memory is taken for them.
+
+    What a compressed file holds is counted where the claim is more than a thousand times its size, as only a volume of next
+    to nothing can be.
+    """
+    packed = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+    with open(path, "rb") as file:
+        start = file.read(2)
+    opener = packed.get(start, open)
+    with opener(path, "rb") as file:  # type: ignore[operator]
+        header = file.read(1024).ljust(1024, b"\0")
+    order = {b"D": "<i4", b"\x11": ">i4"}.get(header[212:213])
+    if order is None:
+        return  # mrcfile says that the machine stamp is wrong
+    x, y, z, extended = (max(0, int(word)) for word in np.frombuffer(header, order)[[0, 1, 2, 23]])
+    claim = 1024 + extended + x * y * z // 2  # no mode has less than half a byte a voxel
+    held = path.stat().st_size * (1000 if start in packed else 1)
+    if claim > held and start in packed:
+        with opener(path, "rb") as file:  # type: ignore[operator]
+            held = sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
+    if claim > held:
+        raise ValueError(f"the header claims at least {claim} bytes, more than the file holds")
+
+
+def write_mrc(
+    path: str | Path,
+    data: np.ndarray | torch.Tensor,
+    voxel_size: float = 0.0,
+    *,
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    start: tuple[int, int, int] = (0, 0, 0),
+    overwrite: bool = False,
+) -> Path:
+    """Write a volume ``(D, H, W)`` or a volume stack ``(N, D, H, W)``; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Where to write.
+    data : array
+        ``(D, H, W)`` or ``(N, D, H, W)``; bool becomes mode 0, uint8 mode 6, float16 mode 12,
+        other floats mode 2.
+    voxel_size : float
+        In angstrom.
+    origin : tuple of float
+        Position of the first voxel, x, y, z in angstrom.
+    start : tuple of int
+        Index of the first voxel, x, y, z.
+    overwrite : bool
+        Replace a file that exists.
+
+    Raises
+    ------
+    InputError
+        The file exists and ``overwrite`` is off, the shape is wrong, or the folder cannot be written.
+    """
+    path = Path(path)
+    array = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
+    if array.ndim not in (3, 4):
+        raise InputError(f"{path}: cannot write shape {array.shape}; give (D, H, W) or (N, D, H, W).")
+    check_new_file(path, overwrite=overwrite, makes_folder=False)
+    if array.dtype == bool:
+        array = array.astype(np.int8)
+    elif array.dtype == np.uint8:
+        array = array.astype(np.uint16)
+    elif array.dtype not in (np.int8, np.int16, np.uint16, np.float16):
+        array = array.astype(np.float32)
+
+    def write(temporary: Path) -> None:
+        with mrcfile.new(temporary, overwrite=True) as mrc:
+            mrc.set_data(array)
+            if array.ndim == 3:
+                mrc.set_volume()
+            if voxel_size:
+                mrc.voxel_size = voxel_size
+            mrc.header.origin = origin
+            mrc.header.nxstart, mrc.header.nystart, mrc.header.nzstart = start
+
+    write_atomically(write, path)
+    return path
+
+
+def check_volume(data: np.ndarray | torch.Tensor, name: str) -> None:
+    """Refuse a volume, of any shape, that no network can use: NaN, infinite or constant.
+
+    Parameters
+    ----------
+    data : array
+        Any shape.
+    name : str
+        What to call it in the message, for example its file.
+
+    Raises
+    ------
+    InputError
+        It holds NaN or infinity, or every voxel has one value.
+    """
+    tensor = torch.as_tensor(data)
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"{name}: some voxels are NaN or infinite; replace them, for example by the mean.")
+    if tensor.numel() == 0 or tensor.max() == tensor.min():
+        raise InputError(f"{name}: every voxel has the same value; give a volume with some signal in it.")

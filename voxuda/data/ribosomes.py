@@ -1,0 +1,232 @@
+"""Real 70S ribosomes at 12 Å: fetch the tilt stacks, make 32³ subtomograms with masks.
+
+The particles are the WarpTools test data of tomoDRGN (bpowell122/tomodrgn): 40 ribosomes of four tomograms, extracted as
+stacks of 37 tilts. What the files leave open was settled so:
+
+* hand: read as RELION defines the matrices, the particles average to the mirror image of a ribosome, so they are read with
+  ``hand=-1``. tomoDRGN's own tests back-project these files with ``--flip``, which mirrors z; the average supplied with
+  the data is that of ``hand=-1``; and PDB 4V4R agrees with the supplied average and not with its mirror image, each in its
+  best pose (:func:`voxuda.experiments.evidence.hand_evidence`);
+* exposure: divided by :math:`t^2`, the power of early and late tilts is one and the same, so the stacks are multiplied by
+  their CTF, cosine and exposure weight already, as WarpTools' code says.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from voxuda.data.files import new_folder
+from voxuda.data.mrc import check_volume, read_mrc, write_mrc
+from voxuda.data.tilt_stacks import Particle, read_particles, reconstruct
+from voxuda.errors import InputError
+from voxuda.signal.fourier import apply_filter, soft_lowpass
+from voxuda.signal.rotation import place
+
+URL = "https://github.com/bpowell122/tomodrgn"
+COMMIT = "b218710b59c280461ab7faf5dd99e23f37f6d8c7"
+"""Git names a commit by a hash of all its files, so what arrives under this name is what was published."""
+
+FOLDER = "testing/data"
+STEM = "warptools_test_4-tomos_10-ptcls_box-32_angpix-12"
+VOXEL_SIZE = 12.0
+"""Angstrom, of images and average."""
+
+AVERAGE = "warptools_test_box-32_angpix-12_reconstruct.mrc"
+TOMOGRAMS = ("Unt_050", "Unt_076", "Unt_083", "Unt_088")
+PARTICLES = 10
+"""Stacks a tomogram."""
+
+OUTLINE_RESOLUTION = 40.0
+"""Angstrom, to which the average is smoothed for its mask."""
+
+CHECKSUMS = {
+    f"{STEM}.star": "e320a5dc66287a877ebbc7803de4a57fc8188e62a50c48aa490425e170b654f6",
+    f"{STEM}_optimisation_set.star": "e560169a648ee9a77d4a4bc95b7d93be4a59e9ce50910e34b19b043bac78a2d9",
+    f"{STEM}_tomograms.star": "46495f55c6ca4ae390fd1d9a6e2e4d928a516328ef1f1895c3572b6348e26121",
+    "warptools_test_box-32_angpix-12_reconstruct.mrc": "7ce2dafddeba9c4c0dd6fc9495cdd93922a46128eba6b842ed959a91c3c9717f",
+}
+"""SHA-256 of the files that were seen when this was written; the commit vouches for the others."""
+
+STACK_CHECKSUMS = {
+    "Unt_050": [
+        "3d2f0a372cbbc89c8656ade98c1bb048c9d50221eb6baed50c1cc26bb0552602",
+        "d2182d8d435e89feb5c1920e9bc9396a96c55683c88eea322dd8ecd122d97e78",
+        "16dc022d8a1ab88674e4dd05f226d24d5124d1cc091f3b212103a3433f2f9fc1",
+        "41d2ce12bfe6c629186dcdf6dd7258ac468b9be3d8b376a9d607064b7350c26e",
+        "acfdc610edf032207e445a287d0a07fcf9051fc1ab5d1138ce02a86f3572e933",
+        "449e7b7becaf1c1927c5a491acc855958c666f2b103312292075965acea423be",
+        "0d03f349d9b3bf9ade38bce0d9946f027dd651bba8c31b452df6ec83ec25dfd7",
+        "bef6aac4492563c95e4b268e751fd7044effaea21d0e32df8347668e868567dc",
+        "1d927ed78530e5d62dbb94c5a647ece6f6f5d132336a0a32966614a3afa21900",
+        "13975bcecfaa8d349afdd0071eb7f2e83a08c84d5ea805341570f3fe57f0f8d0",
+    ],
+    "Unt_083": [
+        "ee960024216c80cd932b3a7f70f9005e374705c656b285f7d732ce2787697aae",
+        "ee576075cf9d2e96127c527fd8b3d59f239145f8a51457f964509004b9125fd8",
+        "c6ad5758215e3c8b646cc315b5d241daa09734d26ef2b8ad23db3abd7e10b9e4",
+        "0263227e3cb1e7593fced9756c91a41c38d609fa1449d58f3f53e2ca0b3b306f",
+        "e336b7a9753c0f45d33eb02ae8e2f15853dd406ec8bf20418e4b20c7dc62a8c5",
+        "ba2ccf3c55388c8344f01015470b8d0bcdbe74cbbc2bffe86d8c3c74e220811e",
+        "445d452f66660d8f27799ad0b1e9241c23e2395b98f1b7c6c85507a6cd32ca1a",
+        "d2d99543c56788a2a0c48f00139171de58bc52da723bfcd158ff966f4a4fa0ba",
+        "75c4d64ee7c3c480b03d60340fe38003909275352988c1cefd6c412a61397b07",
+        "d0ac0dddeed32beba93653cd263129bbf308830fdd531c726e8c2be64dac5083",
+    ],
+}
+"""The same of the stacks of two tomograms, in order."""
+
+
+def fetch(out: str | Path) -> Path:
+    """Download the star files, the average and the 40 stacks, and check them, into a new folder, all or none.
+
+    Raises
+    ------
+    InputError
+        git is missing, the repository cannot be reached, a file is not the one published, or the folder is not new.
+    """
+    out = Path(out)
+    with new_folder(out) as work:
+        clone = work / "clone"
+        clone.mkdir()
+        try:
+            _git(clone, "init", "--quiet")
+            # Only the commit's list of files comes with the fetch, their contents with the checkout.
+            for key, value in {"url": URL, "promisor": "true", "partialclonefilter": "blob:none"}.items():
+                _git(clone, "config", f"remote.origin.{key}", value)
+            _git(clone, "fetch", "--quiet", "--depth", "1", "origin", COMMIT)
+            _git(clone, "checkout", "--quiet", COMMIT, "--", *(f"{FOLDER}/{name}" for name in (*CHECKSUMS, STEM)))
+        except subprocess.SubprocessError as error:
+            raise InputError(
+                f"{URL}: commit {COMMIT[:7]} could not be downloaded; check the network and the space on the disk."
+            ) from error
+        for name in (*CHECKSUMS, STEM):
+            os.replace(clone / FOLDER / name, work / name)
+        shutil.rmtree(clone)
+        for path in filter(Path.is_file, work.rglob("*")):
+            path.chmod(0o644)  # data, whatever the repository says
+        _check(work)
+    return out
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        subprocess.run(
+            ["git", "-c", "core.autocrlf=false", *arguments],
+            cwd=folder,
+            env=environment,
+            check=True,
+            capture_output=True,
+            timeout=600,
+        )
+    except FileNotFoundError as error:
+        raise InputError("git: no such program; install git, which the download needs.") from error
+
+
+def _stack(tomogram: str, number: int) -> str:
+    return f"{STEM}/{tomogram}/{tomogram}_12.00A_{number:06d}.mrcs"
+
+
+def _check(folder: Path) -> None:
+    """Refuse a download in which a stack is missing or a known file differs."""
+    known = dict(CHECKSUMS)
+    for tomogram, checksums in STACK_CHECKSUMS.items():
+        known |= {_stack(tomogram, i): checksum for i, checksum in enumerate(checksums, start=1)}
+    for name in known.keys() | {_stack(tomogram, i + 1) for tomogram in TOMOGRAMS for i in range(PARTICLES)}:
+        if not (folder / name).is_file():
+            raise InputError(f"{name}: missing from commit {COMMIT[:7]} of {URL}; try again, or report it to voxuda.")
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if known.get(name, found) != found:
+            raise InputError(f"{name}: its SHA-256 is not the one published; try again over a network you trust.")
+
+
+def outline(reference: torch.Tensor, voxel_size: float, volume: float) -> tuple[torch.Tensor, float]:
+    """A smoothed average of ribosomes and the level above which it is the molecule: as many voxels as a simulated mask has.
+
+    A reconstruction has an arbitrary scale, so no density in Da/nm³ can be its threshold; equal volume makes its mask the
+    equal of the simulated ones. Details finer than :data:`OUTLINE_RESOLUTION` go first, since noise makes holes and islands.
+
+    Parameters
+    ----------
+    reference : Tensor
+        ``(N, N, N)``.
+    voxel_size : float
+        Angstrom.
+    volume : float
+        Of the molecule, in nm³.
+
+    Returns
+    -------
+    smooth : Tensor
+        ``(N, N, N)``.
+    level : float
+        Its mask is ``smooth > level``.
+    """
+    size = len(reference)
+    lowpass = soft_lowpass(size, size * voxel_size / OUTLINE_RESOLUTION, 1.5)
+    smooth = apply_filter(reference[None, None], lowpass)[0, 0]
+    voxels = round(volume / (voxel_size / 10) ** 3)
+    return smooth, float(smooth.flatten().sort(descending=True).values[voxels])
+
+
+def prepare(folder: str | Path, out: str | Path, *, volume: float, missing: Literal["raise", "skip"] = "raise") -> Path:
+    """Make subtomograms and masks from the tilt stacks in ``folder``, as a new folder for ``load_domain``.
+
+    Volumes are in the specimen frame, tilt axis along y. A mask is the :func:`outline` of the supplied average, turned
+    into the particle's refined pose.
+
+    Parameters
+    ----------
+    folder : path
+        Holds the star files and the average, as :func:`fetch` writes them, and the stacks, in place or side by side.
+    out : path
+        New folder, for ``volumes.mrcs``, ``masks.mrcs`` and ``samples.csv``.
+    volume : float
+        Of a ribosome, in nm³, which each mask gets: :func:`voxuda.simulation.molecules.molecular_volume` at ``VOXEL_SIZE``.
+    missing : str
+        As in :func:`~voxuda.data.tilt_stacks.read_particles`.
+
+    Raises
+    ------
+    InputError
+        A file is missing or damaged, or the output folder is not new.
+    """
+    particles, reference = read(folder, missing=missing)
+    smooth, level = outline(reference, particles[0].voxel_size, volume)
+    volumes = torch.stack([reconstruct(p) for p in particles])
+    masks = torch.stack([place(smooth, p.rotation) > level for p in particles])
+    with new_folder(out) as work:
+        write_mrc(work / "volumes.mrcs", volumes, particles[0].voxel_size)
+        write_mrc(work / "masks.mrcs", masks.numpy(), particles[0].voxel_size)
+        with open(work / "samples.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "molecule", "tomogram", "particle", "voxel_size"])
+            writer.writerows([i, "ribosome", p.tomogram, p.name, p.voxel_size] for i, p in enumerate(particles))
+    return Path(out)
+
+
+def read(folder: str | Path, *, missing: Literal["raise", "skip"] = "raise") -> tuple[list[Particle], torch.Tensor]:
+    """The particles of a folder, in the hand of a ribosome, and the supplied average ``(N, N, N)``.
+
+    Raises
+    ------
+    InputError
+        A file is missing or damaged, or the average does not fit the images.
+    """
+    folder = Path(folder)
+    particles = read_particles(folder / f"{STEM}.star", missing=missing, hand=-1)
+    reference = torch.from_numpy(read_mrc(folder / AVERAGE).data)
+    check_volume(reference, str(folder / AVERAGE))
+    if any(reference.shape != 3 * p.images.shape[-1:] for p in particles):
+        raise InputError(
+            f"{folder / AVERAGE}: {tuple(reference.shape)} does not fit the images; give the average of one export."
+        )
+    return particles, reference

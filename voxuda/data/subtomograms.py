@@ -1,0 +1,232 @@
+"""Subtomograms of your own: read, checked, brought to one size."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from voxuda.data.domain import Domain
+from voxuda.data.files import check_new_folder, new_folder
+from voxuda.data.listing import Entry, list_entries
+from voxuda.data.mrc import check_volume, read_mrc, write_mrc
+from voxuda.errors import InputError
+from voxuda.signal.normalise import zscore
+from voxuda.signal.resize import fourier_resize
+
+
+class SubtomogramFolder:
+    """Subtomograms of your own: a folder of MRC files or stacks, or a RELION star file.
+
+    What may lie there, and where masks and classes come from, says :func:`voxuda.data.listing.list_entries`. Every volume, and
+    its mask with it, becomes a cube of ``size`` voxels by these rules:
+
+    - A box whose sides differ is cropped around its centre to a cube of the smallest side. Padding would keep more context,
+      but the voxels it invents hold no noise, and the method measures the noise.
+    - Without ``voxel_size`` the cube is resampled to ``size`` voxels over the same box, as in the paper. All boxes must then
+      be equal, in voxels and in angstrom, or the molecules would come out at different scales.
+    - With ``voxel_size`` the cube is resampled to the number of voxels whose edge comes nearest to it, and cropped around the
+      centre to ``size``. A box too small for that is refused, since padding would invent voxels.
+    - The centre of n voxels is voxel n // 2, for odd and even n. What is there before resampling and cropping is there after.
+    - A voxel belongs to a mask where it is above 0.5. The mask is resampled as numbers 0 and 1 and cut at 0.5 again.
+
+    Parameters
+    ----------
+    source : path
+        The folder or the star file.
+    size : int, optional
+        Side of a sample in voxels, a multiple of 8. None keeps the boxes as they are, which must be such cubes already.
+    voxel_size : float, optional
+        Wanted edge of a voxel in angstrom.
+    invert : bool
+        Multiply the volumes by -1, for data in which protein is dark: all methods here take it to be bright.
+
+    Raises
+    ------
+    InputError
+        See :func:`voxuda.data.listing.list_entries`; or the boxes break a rule above. Headers are read at once, so these come
+        early; a volume with NaN, without any signal or with two values, as a mask has, is refused when it is read.
+    """
+
+    def __init__(
+        self, source: str | Path, *, size: int | None = 32, voxel_size: float | None = None, invert: bool = False
+    ) -> None:
+        if size is not None and (size % 8 or size < 16):
+            raise InputError(f"size is {size}; it must be a multiple of 8 and at least 16.")
+        if voxel_size is not None and not 0 < voxel_size < math.inf:
+            raise InputError(f"voxel_size is {voxel_size}; it must be a positive number of angstrom.")
+        self.source = Path(source)
+        self.size = size
+        self.wanted = voxel_size
+        self.invert = invert
+        self.entries = list_entries(source)
+        for entry in self.entries:
+            self._check_box(entry)
+
+    def _check_box(self, entry: Entry) -> None:
+        first = self.entries[0]
+        if self.wanted is None:
+            if not math.isclose(entry.voxel_size, first.voxel_size, rel_tol=1e-3):
+                sizes = f"{_angstrom(entry.voxel_size)}, but in {first.label} {_angstrom(first.voxel_size)}"
+                raise InputError(f"{entry.path}: the voxel size is {sizes}; convert all to one with --voxel-size.")
+            if min(entry.shape) != min(first.shape):
+                boxes = f"{entry.shape} is another box than {first.shape} in {first.label}"
+                raise InputError(f"{entry.path}: {boxes}; crop all to one, or convert them with --voxel-size.")
+            if self.size is None:
+                check_side(np.broadcast_to(0, entry.shape), entry.path)
+                if len(set(entry.shape)) > 1:
+                    raise InputError(
+                        f"{entry.path}: sides {entry.shape} differ; training needs cubes, see `voxuda data convert`."
+                    )
+        elif not entry.voxel_size:
+            raise InputError(f"{entry.path}: its voxel size is not known; write it into the header, or want none.")
+        elif self.size is not None and self._resampled(entry) < self.size:
+            fits = f"{self._resampled(entry)} voxels of {_angstrom(self.wanted)}, fewer than {self.size}"
+            raise InputError(f"{entry.path}: the box {entry.shape} has {fits}; choose a smaller size or voxel size.")
+
+    def _resampled(self, entry: Entry) -> int:
+        """Side of the whole cube in voxels after resampling."""
+        side = min(entry.shape)
+        if self.wanted is None:
+            return side if self.size is None else self.size
+        length, wanted = side * entry.voxel_size, self.wanted
+        fewer = max(1, math.floor(length / wanted))
+        return min((fewer, fewer + 1), key=lambda n: abs(length / n - wanted))
+
+    @property
+    def voxel_size(self) -> float:
+        """Edge of a voxel of the samples in angstrom, the mean if they differ by rounding; 0 when it is not known."""
+        return float(np.mean([min(e.shape) * e.voxel_size / self._resampled(e) for e in self.entries]))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Sample ``i``: its volume ``(D, D, D)`` in the unit of the file, and its mask ``(D, D, D)`` bool if there is one."""
+        entry = self.entries[i]
+        box = _read(entry.path, entry.index)
+        check_volume(box, entry.label)
+        if ((box == box.min()) | (box == box.max())).all():
+            raise InputError(f"{entry.label}: holds two values only and looks like a mask; call the folder of masks `masks`.")
+        volume = self._resize(-box if self.invert else box, entry)
+        if entry.mask is None:
+            return volume, None
+        mask = _read(entry.mask, entry.index)
+        if not torch.isfinite(mask).all():
+            raise InputError(f"{entry.mask}: some voxels are NaN or infinite; give masks above 0.5 inside, 0 outside.")
+        return volume, self._resize((mask > 0.5).float(), entry) > 0.5
+
+    def _resize(self, box: torch.Tensor, entry: Entry) -> torch.Tensor:
+        cube = _centre(box, min(entry.shape))
+        side = self._resampled(entry)
+        if side != len(cube):
+            # Resizing keeps voxel 0 in its place, so the centre is rolled there and back.
+            cube = torch.fft.fftshift(fourier_resize(torch.fft.ifftshift(cube), (side, side, side)))
+        return _centre(cube, side if self.size is None else self.size)
+
+    def stack(self, *, progress: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """All samples: volumes ``(N, 1, D, D, D)`` in the unit of the file, and masks ``(N, 1, D, D, D)`` bool if there are.
+
+        Raises
+        ------
+        InputError
+            A volume has fewer than three values or holds NaN or infinity, or all masks are empty.
+        """
+        volumes: list[torch.Tensor] = []
+        masks: list[torch.Tensor] = []
+        for i in tqdm(range(len(self)), desc="reading", unit="volume", disable=not progress):
+            volume, mask = self[i]
+            volumes.append(volume)
+            masks += [] if mask is None else [mask]
+        if masks and not any(mask.any() for mask in masks):
+            raise InputError(f"{self.entries[0].mask}: every mask is empty; give masks above 0.5 inside, or take them away.")
+        return torch.stack(volumes)[:, None], torch.stack(masks)[:, None] if masks else None
+
+    def domain(self, *, progress: bool = False) -> Domain:
+        """All samples, each with mean 0 and variance 1, for training and scoring."""
+        volumes, masks = self.stack(progress=progress)
+        groups = [entry.group for entry in self.entries if entry.group]
+        names = [entry.name for entry in self.entries]
+        return Domain(zscore(volumes), masks, names, groups if len(groups) == len(names) else None)
+
+    def save(self, out: str | Path, *, progress: bool = False) -> Path:
+        """Write the samples as ``volumes.mrcs``, ``masks.mrcs`` and ``samples.csv`` into a new folder, all or none.
+
+        ``samples.csv`` names the file of each sample, its box and voxel size there, and whether it was inverted.
+
+        Raises
+        ------
+        InputError
+            The folder holds something or cannot be written; or see :meth:`stack`.
+        """
+        check_new_folder(out)
+        volumes, masks = self.stack(progress=progress)
+        table = [
+            {
+                "molecule": entry.name,
+                "file": entry.label,
+                "box": "x".join(str(side) for side in entry.shape),
+                "voxel_size": round(entry.voxel_size, 4),
+                "inverted": self.invert,
+                **({"specimen": entry.group} if entry.group else {}),
+            }
+            for entry in self.entries
+        ]
+        return write_samples(out, {"volumes": volumes} | ({} if masks is None else {"masks": masks}), self.voxel_size, table)
+
+
+def load_domain(source: str | Path) -> Domain:
+    """Read a folder or a star file of subtomograms, see :class:`SubtomogramFolder`, at 32 voxels a side.
+
+    A folder that holds ``volumes.mrcs``, such as :func:`save` and :meth:`SubtomogramFolder.save` write, is read as it is.
+
+    Raises
+    ------
+    InputError
+        See :class:`SubtomogramFolder`.
+    """
+    return read_folder(source).domain()
+
+
+def read_folder(source: str | Path) -> SubtomogramFolder:
+    """The subtomograms that :func:`load` reads."""
+    as_it_is = (Path(source) / "volumes.mrcs").is_file()
+    return SubtomogramFolder(source, size=None if as_it_is else 32)
+
+
+def _read(path: Path, index: int | None) -> torch.Tensor:
+    """One volume ``(D, H, W)`` float32 of a file; of a stack nothing else is read."""
+    data = read_mrc(path, memory_map=True).data
+    return torch.from_numpy(np.array(data if index is None else data[index], dtype=np.float32))
+
+
+def _centre(box: torch.Tensor, side: int) -> torch.Tensor:
+    """The central cube of a box ``(D, H, W)``; the centre of n voxels is voxel n // 2, for odd and even n."""
+    for axis, n in enumerate(box.shape):
+        box = box.narrow(axis, n // 2 - side // 2, side)
+    return box
+
+
+def _angstrom(length: float) -> str:
+    return f"{length:.2f} Å" if length else "unknown"
+
+
+def check_side(stack: torch.Tensor | np.ndarray, path: str | Path) -> None:
+    """Refuse ``(..., D, H, W)`` whose sides the network cannot halve three times."""
+    if any(side % 8 or side < 16 for side in stack.shape[-3:]):
+        raise InputError(f"{path}: sides {tuple(stack.shape[-3:])} must be multiples of 8 and at least 16; pad or crop.")
+
+
+def write_samples(out: str | Path, stacks: dict[str, torch.Tensor], voxel_size: float, table: list[dict]) -> Path:
+    with new_folder(out) as work:
+        for name, stack in stacks.items():
+            write_mrc(work / f"{name}.mrcs", stack[:, 0], voxel_size)
+        with open(work / "samples.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=["index", *table[0]])
+            writer.writeheader()
+            writer.writerows({"index": i, **row} for i, row in enumerate(table))
+    return Path(out)

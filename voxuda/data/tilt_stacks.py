@@ -1,0 +1,360 @@
+r"""Real subtomograms as stacks of tilt images: read RELION 5 particles, reconstruct and average them, prove their poses.
+
+Geometry, in x, y, z columns of voxels about the centre ``N // 2``; volumes are stored z, y, x and images y, x:
+
+* a tilt's ``rlnTomoProjX/Y/Z`` are the rows of :math:`P`, which takes the specimen to the image; the image keeps x and y;
+* a particle's Euler angles give :math:`A`, which takes the reference to the specimen (RELION's ``ParticleSet``, "maps
+  coordinates from particle space to tomogram space"), times those of its subtomogram from the left, where there are some;
+  so a reference is seen in a tilt through :math:`PA`.
+
+Projections cannot tell a specimen from its mirror image: with :math:`F=\mathrm{diag}(1,1,-1)`, :math:`(P, A)` and
+:math:`(FPF, FAF)` explain the same images, one by a structure, one by its mirror image. The sign given to the tilt angles
+picks one; ``hand=-1`` picks the other.
+
+The images are read as WarpTools writes them: contrast inverted, so protein is bright, and multiplied by the transfer
+:math:`t(k)=\mathrm{CTF}(k)\,s\,e^{-D/2D_c(k)}` of their tilt, where :math:`s` is ``rlnCtfScalefactor``, :math:`D` the exposure
+and :math:`D_c(k)=0.245\,k^{-1.665}+2.81` the critical exposure of Grant and Grigorieff (2015). An image that still needs the
+multiplication gets it here. Least squares with white noise then divides the sum of images by the sum of :math:`t^2`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import starfile
+import torch
+from torch_ctf import calculate_ctf_2d
+from torch_fourier_slice.slice_insertion import insert_central_slices_rfft_3d_multichannel
+from torch_fourier_slice.volume_utils import separable_sinc2_correction
+
+from voxuda.data.mrc import read_mrc
+from voxuda.errors import InputError
+from voxuda.signal.optics import critical_exposure
+
+PADDING = 2
+"""Images and maps are padded by this factor, so that linear interpolation between their frequencies is good."""
+
+FLIP = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
+PARTICLE_COLUMNS = "TomoName TomoParticleName AngleRot AngleTilt AnglePsi OpticsGroup ImageName OriginXAngst OriginYAngst \
+OriginZAngst TomoVisibleFrames".split()
+OPTICS_COLUMNS = "OpticsGroup Voltage SphericalAberration AmplitudeContrast ImagePixelSize CtfDataAreCtfPremultiplied".split()
+TILT_COLUMNS = "TomoProjX TomoProjY TomoProjZ DefocusU DefocusV DefocusAngle CtfScalefactor MicrographPreExposure".split()
+OPTIONAL_COLUMNS = "TomoSubtomogramRot TomoSubtomogramTilt TomoSubtomogramPsi PhaseShift".split()
+
+
+@dataclass(frozen=True)
+class Particle:
+    """One particle as a stack of ``T`` tilt images.
+
+    Parameters
+    ----------
+    name, tomogram : str
+        ``rlnTomoParticleName`` and ``rlnTomoName``.
+    images : Tensor
+        ``(T, N, N)`` float32, protein bright.
+    projections : Tensor
+        ``(T, 3, 3)``, specimen to image.
+    rotation : Tensor
+        ``(3, 3)``, reference to specimen.
+    visible : Tensor
+        ``(T,)`` bool, the images to use.
+    defocus : Tensor
+        ``(T, 3)``: U and V in angstrom, angle of U from the x axis in degrees.
+    scale, exposure : Tensor
+        ``(T,)``: factor of the CTF; electrons per square angstrom before the image.
+    voxel_size : float
+        Angstrom.
+    voltage, spherical_aberration, amplitude_contrast : float
+        Kilovolt, millimetre, fraction.
+    premultiplied : bool
+        The images are already multiplied by their transfer.
+    """
+
+    name: str
+    tomogram: str
+    images: torch.Tensor
+    projections: torch.Tensor
+    rotation: torch.Tensor
+    visible: torch.Tensor
+    defocus: torch.Tensor
+    scale: torch.Tensor
+    exposure: torch.Tensor
+    voxel_size: float
+    voltage: float
+    spherical_aberration: float
+    amplitude_contrast: float
+    premultiplied: bool
+
+
+def euler_matrix(rot: float, tilt: float, psi: float) -> torch.Tensor:
+    """RELION's ``Euler_angles2matrix``: a turn of the axes by rot about z, tilt about the new y, psi about the new z.
+
+    Parameters
+    ----------
+    rot, tilt, psi : float
+        Degrees.
+
+    Returns
+    -------
+    Tensor
+        ``(3, 3)``.
+    """
+
+    def turn(angle: float, i: int, j: int) -> torch.Tensor:
+        radians = torch.deg2rad(torch.tensor(float(angle), dtype=torch.float64))
+        matrix = torch.eye(3, dtype=torch.float64)
+        matrix[i, i] = matrix[j, j] = radians.cos()
+        matrix[i, j], matrix[j, i] = radians.sin(), -radians.sin()
+        return matrix
+
+    return (turn(psi, 0, 1) @ turn(tilt, 2, 0) @ turn(rot, 0, 1)).float()
+
+
+def read_particles(
+    star: str | Path,
+    *,
+    tomograms: str | Path | None = None,
+    missing: Literal["raise", "skip"] = "raise",
+    hand: Literal[1, -1] = 1,
+) -> list[Particle]:
+    """Read the particles of a RELION 5 star file whose subtomograms are 2D stacks.
+
+    Parameters
+    ----------
+    star : path
+        The particle star file, or the optimisation set that names it.
+    tomograms : path, optional
+        The tomograms star file; by default the one that ``NAME_optimisation_set.star`` names.
+    missing : str
+        ``"skip"`` leaves out particles whose stack is not there, ``"raise"`` refuses them.
+    hand : int
+        -1 reads the mirror image of the specimen: every matrix :math:`M` becomes :math:`FMF`.
+
+    Raises
+    ------
+    InputError
+        A file or column is missing or damaged, or a stack does not fit its tilts.
+    """
+    star = Path(star)
+    if tomograms is None:
+        chosen = star if star.stem.endswith("_optimisation_set") else star.with_name(f"{star.stem}_optimisation_set.star")
+        names = _row(_read_star(chosen), "")
+        if not {"TomoParticlesFile", "TomoTomogramsFile"} <= names.keys():
+            raise InputError(f"{chosen}: names no particles and tomograms file; export it again, or give both files.")
+        star, tomograms = (chosen.with_name(Path(names[f"Tomo{kind}File"]).name) for kind in ("Particles", "Tomograms"))
+    blocks = _read_star(star)
+    if int(_row(blocks, "general").get("TomoSubTomosAre2DStacks", 0)) != 1:
+        raise InputError(f"{star}: rlnTomoSubTomosAre2DStacks is not 1; export the particles as 2D stacks.")
+    optics = {row["OpticsGroup"]: row for row in _rows(star, blocks, "optics", OPTICS_COLUMNS)}
+    series = _read_star(Path(tomograms))
+    tilts: dict[str, list[dict[str, Any]]] = {}
+    particles = []
+    for row in _rows(star, blocks, "particles", PARTICLE_COLUMNS):
+        name = str(row["TomoName"])
+        if name not in tilts:
+            tilts[name] = _rows(Path(tomograms), series, name, TILT_COLUMNS)
+        if row["OpticsGroup"] not in optics:
+            raise InputError(f"{star}: optics group {row['OpticsGroup']} is not described; add it to data_optics.")
+        path = star.parent / row["ImageName"]
+        beside = star.parent / path.name
+        path = beside if beside.is_file() and not path.is_file() else path
+        if path.is_file() or missing == "raise":
+            particles.append(_particle(star, path, row, optics[row["OpticsGroup"]], tilts[name]))
+    if not particles:
+        raise InputError(f"{star}: none of its stacks is there; put the .mrcs files beside it.")
+    if hand == 1:
+        return particles
+    return [replace(p, projections=FLIP @ p.projections @ FLIP, rotation=FLIP @ p.rotation @ FLIP) for p in particles]
+
+
+def _read_star(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the star files of RELION 5 or WarpTools together.")
+    try:
+        return starfile.read(path, always_dict=True)
+    except Exception as error:  # the parser raises IndexError, ValueError or pandas errors, by what is broken
+        raise InputError(f"{path}: not a readable star file; export it again from RELION or WarpTools.") from error
+
+
+def _row(blocks: dict[str, Any], block: str) -> dict[str, Any]:
+    """A block without a loop, as names without ``rln``."""
+    content = blocks.get(block, {})
+    return {key.removeprefix("rln"): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+def _rows(path: Path, blocks: dict[str, Any], block: str, columns: list[str]) -> list[dict[str, Any]]:
+    """The rows of a loop, refused unless all columns are there and all numbers finite."""
+    content = blocks.get(block)
+    if content is None or isinstance(content, dict):
+        raise InputError(
+            f"{path}: holds no table data_{block}; give the star files of one WarpTools export, with its matrices."
+        )
+    absent = [f"rln{name}" for name in columns if f"rln{name}" not in content]
+    if absent:
+        raise InputError(f"{path}: data_{block} has no column {', '.join(absent)}; export it for 2D stacks in RELION 5.")
+    columns = [*columns, *(name for name in OPTIONAL_COLUMNS if f"rln{name}" in content)]
+    table = content[[f"rln{name}" for name in columns]]
+    if table.isna().to_numpy().any() or np.isinf(table.select_dtypes("number").to_numpy(dtype=float)).any():
+        raise InputError(f"{path}: data_{block} holds an empty or infinite value; give a number in every row.")
+    return [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False, name=None)]
+
+
+def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any], tilts: list[dict[str, Any]]) -> Particle:
+    images = torch.from_numpy(read_mrc(path).data)
+    if images.ndim != 3 or len(images) != len(tilts) or images.shape[1] != images.shape[2]:
+        raise InputError(f"{path}: a stack {tuple(images.shape)} for {len(tilts)} tilts; give one square image a tilt.")
+    if any(row[f"Origin{axis}Angst"] for axis in "XYZ"):
+        raise InputError(f"{star}: {row['TomoParticleName']} has a shift; extract it again at its refined position.")
+    if any(tilt.get("PhaseShift", 0) for tilt in tilts):
+        raise InputError(f"{star}: {row['TomoName']} was taken with a phase plate; only images without one can be read.")
+    try:
+        matrices = [[ast.literal_eval(str(tilt[f"TomoProj{axis}"]))[:3] for axis in "XYZ"] for tilt in tilts]
+        projections = torch.tensor(matrices, dtype=torch.float32)
+        visible = torch.tensor(ast.literal_eval(str(row["TomoVisibleFrames"]))) > 0
+        defocus = torch.tensor([[tilt[f"Defocus{name}"] for name in ("U", "V", "Angle")] for tilt in tilts]).float()
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise InputError(f"{star}: a projection matrix, defocus or list of frames is damaged; export it again.") from error
+    if projections.shape != (len(tilts), 3, 3) or visible.shape != (len(tilts),) or not visible.any():
+        raise InputError(
+            f"{star}: {row['TomoParticleName']} needs a matrix and a frame flag a tilt, one not 0; export it again."
+        )
+    return Particle(
+        name=str(row["TomoParticleName"]),
+        tomogram=str(row["TomoName"]),
+        images=images,
+        projections=projections,
+        rotation=euler_matrix(*(row.get(f"TomoSubtomogram{angle}", 0.0) for angle in ("Rot", "Tilt", "Psi")))
+        @ euler_matrix(*(row[f"Angle{angle}"] for angle in ("Rot", "Tilt", "Psi"))),
+        visible=visible,
+        defocus=defocus,
+        scale=torch.tensor([tilt["CtfScalefactor"] for tilt in tilts]).float(),
+        exposure=torch.tensor([tilt["MicrographPreExposure"] for tilt in tilts]).float(),
+        voxel_size=float(optics["ImagePixelSize"]),
+        voltage=float(optics["Voltage"]),
+        spherical_aberration=float(optics["SphericalAberration"]),
+        amplitude_contrast=float(optics["AmplitudeContrast"]),
+        premultiplied=bool(optics["CtfDataAreCtfPremultiplied"]),
+    )
+
+
+def transfer(particle: Particle, size: int) -> torch.Tensor:
+    r"""Transfer of each tilt, :math:`t(k)=\mathrm{CTF}(k)\,s\,e^{-D/2D_c(k)}`, positive where protein is bright.
+
+    The defocus is that of the tomogram's centre, as the star file gives it. In images that are multiplied already, which had
+    each particle's own, this concerns only the weights.
+
+    Parameters
+    ----------
+    particle : Particle
+        Its ``T`` tilts.
+    size : int
+        Side of the images in pixels, of ``particle.voxel_size``.
+
+    Returns
+    -------
+    Tensor
+        ``(T, size, size // 2 + 1)``, frequency 0 first.
+    """
+    u, v, angle = particle.defocus.unbind(1)
+    # calculate_ctf_2d takes a root of the astigmatism: U is made the larger by exchanging the axes.
+    contrast = calculate_ctf_2d(
+        defocus=(u + v) / 2e4,
+        astigmatism=(u - v).abs() / 2e4,
+        astigmatism_angle=torch.where(u < v, angle + 90, angle),
+        voltage=particle.voltage,
+        spherical_aberration=particle.spherical_aberration,
+        amplitude_contrast=particle.amplitude_contrast,
+        phase_shift=0.0,
+        pixel_size=particle.voxel_size,
+        image_shape=(size, size),
+        rfft=True,
+        fftshift=False,
+    )
+    k = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]) / particle.voxel_size
+    damage = torch.exp(-particle.exposure[:, None, None] / (2 * critical_exposure(k)))
+    return contrast * particle.scale[:, None, None] * damage
+
+
+def insert(particle: Particle, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of a particle's slices and of their weights ``t²`` in a padded half spectrum, y and z frequencies centred.
+
+    Parameters
+    ----------
+    particle : Particle
+        With ``(T, N, N)`` images.
+    matrices : Tensor
+        ``(T, 3, 3)``, the frame to reconstruct in to each image.
+    """
+    side = particle.images.shape[-1]
+    size = PADDING * side
+    images = torch.nn.functional.pad(particle.images[particle.visible], [(size - side) // 2] * 4)
+    t = transfer(particle, size)[particle.visible]
+    spectra = torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1))) * (1 if particle.premultiplied else t)
+    slices = torch.fft.fftshift(torch.stack([spectra, t.square().to(spectra.dtype)], 1), dim=-2)
+    # A point k of an image stands at Mᵀk in the volume.
+    turns = matrices[particle.visible].mT
+    total, _ = insert_central_slices_rfft_3d_multichannel(slices, (size, size, size), turns, fftfreq_max=0.5)
+    # The plane kx = 0 holds each frequency together with its conjugate, which the library fills half and half.
+    plane = total[..., 0]
+    total[..., 0] = plane + plane.flip(-2, -1).roll((1, 1), (-2, -1)).conj()
+    return total[0], total[1].real
+
+
+def solve(total: torch.Tensor, weight: torch.Tensor, wiener: float = 0.3) -> torch.Tensor:
+    """Divide sums of :func:`insert`, with a constant beside the weight for the noise, into a ``(N, N, N)`` volume."""
+    size = len(total)
+    noise = wiener * weight[weight > 0].mean()
+    spectrum = torch.fft.ifftshift(total / (weight + noise), dim=(-3, -2))
+    volume = torch.fft.fftshift(torch.fft.irfftn(spectrum, s=(size, size, size)), dim=(-3, -2, -1))
+    edge = (size - size // PADDING) // 2
+    return torch.nn.functional.pad(volume / separable_sinc2_correction(volume.shape), [-edge] * 6)
+
+
+def reconstruct(
+    particle: Particle, frame: Literal["specimen", "reference"] = "specimen", *, wiener: float = 0.3
+) -> torch.Tensor:
+    r"""Subtomogram of one particle, :math:`V(k)=\sum_i t_i I_i(k)\,/\,(\sum_i t_i^2(k)+\nu)`, from its visible images.
+
+    Parameters
+    ----------
+    particle : Particle
+        With ``(T, N, N)`` images.
+    frame : str
+        ``"specimen"``: z along the beam, the tilt axis where the projection matrices have it (WarpTools: along y);
+        ``"reference"``: turned into the pose of the reference.
+    wiener : float
+        :math:`\nu` as a fraction of the mean measured :math:`\sum t^2`: the inverse of a flat signal-to-noise ratio. The
+        default gave, of five values, the most contrast between inside and outside of masks by pose.
+
+    Returns
+    -------
+    Tensor
+        ``(N, N, N)`` float32, axes z, y, x, protein bright.
+    """
+    turn = torch.eye(3) if frame == "specimen" else particle.rotation
+    return solve(*insert(particle, particle.projections @ turn), wiener)
+
+
+def average(particles: Sequence[Particle], *, wiener: float = 0.3) -> torch.Tensor:
+    """Average of particles in the reference frame: all their slices in one volume.
+
+    Parameters
+    ----------
+    particles : sequence of Particle
+        With ``(T, N, N)`` images.
+    wiener : float
+        As in :func:`reconstruct`.
+
+    Returns
+    -------
+    Tensor
+        ``(N, N, N)``.
+    """
+    sums = [insert(p, p.projections @ p.rotation) for p in particles]
+    total, weight = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
+    return solve(total, weight, wiener)

@@ -1,0 +1,1 @@
+"""The paper's section III: noise generation module, bilateral and improved bilateral filter."""

@@ -1,0 +1,1 @@
+"""Tables as lists of runs: sweeps, the ladder, statistics, reports, figures."""

@@ -1,0 +1,253 @@
+"""The ladder of gaps: what one difference between source and target costs a network trained on the source."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from voxuda.data.domain import Domain
+from voxuda.experiments import sweep, tables
+from voxuda.networks.voxresnet import target_batch_norm
+from voxuda.signal.fourier import apply_filter
+from voxuda.signal.optics import missing_wedge
+from voxuda.simulation import molecules
+from voxuda.simulation.imaging import image_source, smooth_background
+from voxuda.simulation.quick import Subtomograms, render, simulate_target
+from voxuda.simulation.samples import from_simulation, save_samples
+from voxuda.simulation.tilt_series import simulate_tilt_series
+from voxuda.training.config import SCALES, Config, Scale
+from voxuda.training.evaluation import predict, scores
+from voxuda.training.loop import stream, train
+from voxuda.training.provenance import provenance
+from voxuda.training.run_folder import load_network, read_record, save_json
+
+SOURCE = tuple(molecules.STAND_INS.get(name, name) for name in molecules.PAPER_SOURCE_SETS["table1"])
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Samples that differ from the source in one thing; the defaults are the source's.
+
+    Parameters
+    ----------
+    name, label : str
+        Key, and what a figure shows.
+    names : tuple of str
+        The molecules.
+    snr_factor : float
+        Signal-to-noise ratio over the source's. The ratio is that of each crop's variance, as in the source recipe: where a
+        difference changes the variance of the crop, noise changes with it.
+    white : bool
+        Noise of the same variance in every sample, but spread evenly up to the Nyquist frequency instead of low-passed: less
+        of it lies where the molecules are.
+    defocus, voxel_size : float
+        Angstrom.
+    neighbours : int
+        Molecules packed around each target.
+    cytosol : float
+        Standard deviation of the solution between them, in Da/nm³.
+    wedge_angle : float
+        Degrees lost on each side of the beam.
+    """
+
+    name: str
+    label: str
+    names: tuple[str, ...] = SOURCE
+    snr_factor: float = 1.0
+    white: bool = False
+    defocus: float = 50e3
+    voxel_size: float = 10.0
+    neighbours: int = 4
+    cytosol: float = 0.0
+    wedge_angle: float = 30.0
+
+
+RUNGS: tuple[Rung, ...] = (
+    Rung("source", "the source itself, fresh samples"),
+    Rung("molecules", "other molecules", names=molecules.TARGET_MOLECULES),
+    Rung("snr", "a tenth of the SNR", snr_factor=0.1),
+    Rung("spectrum", "white noise", white=True),
+    Rung("defocus", "half the defocus", defocus=25e3),
+    Rung("voxel-size", "voxels of 13.5 Å", voxel_size=13.5),
+    Rung("crowding", "twelve neighbours and cytosol", neighbours=12, cytosol=60.0),
+    Rung("wedge", "tilts of ±45° only", wedge_angle=45.0),
+    Rung(
+        "all",
+        "all of these",
+        names=molecules.TARGET_MOLECULES,
+        snr_factor=0.1,
+        white=True,
+        defocus=25e3,
+        voxel_size=13.5,
+        neighbours=12,
+        cytosol=60.0,
+        wedge_angle=45.0,
+    ),
+)
+"""One difference at a time, then all at once."""
+
+TARGETS = {"convolution": "the quick target", "tilt-series": "the target by tilt series"}
+"""The two target recipes, at the top of the ladder."""
+
+
+def simulate_rung(rung: Rung, n_per_molecule: int, snr: tuple[float, ...], seed: int) -> Subtomograms:
+    """Samples of one rung.
+
+    Parameters
+    ----------
+    rung : Rung
+        What differs from the source.
+    n_per_molecule : int
+        Samples of each molecule; half of them at the source's lower SNR, half at its higher one.
+    snr : tuple of float
+        The source's.
+    seed : int
+        The same for all rungs, so that rungs of the same molecules show the same ones.
+    """
+    library = [molecules.load(name) for name in rung.names]
+    parts = []
+    for which, chunk in enumerate(torch.arange(len(library) * n_per_molecule).split(16)):
+        generator = torch.Generator().manual_seed(stream(seed, which))
+        others = torch.randint(len(library), (len(chunk), rung.neighbours), generator=generator)
+        choice = torch.cat([(chunk % len(library))[:, None], others], 1)
+        clean = render(library, choice, size=32, voxel_size=rung.voxel_size, generator=generator)
+        crowded = clean
+        if rung.cytosol:
+            crowded = clean + rung.cytosol * smooth_background(len(clean), (32, 32, 32), generator)
+        ratio = torch.tensor(snr)[chunk // len(library) % len(snr)] * rung.snr_factor
+        optics = dict(defocus=rung.defocus, voxel_size=rung.voxel_size, wedge_angle=rung.wedge_angle)
+        imaged = image_source(crowded, ratio, generator, **optics)
+        if rung.white:
+            noiseless = image_source(crowded, torch.full_like(ratio, torch.inf), generator, **optics)
+            deviation = (imaged - noiseless).std(dim=(1, 2, 3, 4), keepdim=True)
+            grain = apply_filter(torch.randn(imaged.shape, generator=generator), missing_wedge(32, rung.wedge_angle))
+            imaged = noiseless + deviation * grain / grain.std(dim=(1, 2, 3, 4), keepdim=True)
+        parts.append((imaged, clean, [{"molecule": rung.names[i]} for i in choice[:, 0].tolist()]))
+    densities = torch.cat([clean for _, clean, _ in parts])
+    volumes = torch.cat([imaged for imaged, _, _ in parts])
+    table = [row for _, _, rows in parts for row in rows]
+    return Subtomograms(volumes, densities, densities > molecules.MASK_THRESHOLD, table, rung.voxel_size)
+
+
+@torch.no_grad()
+def score(run: Path, domain: Domain) -> dict:
+    """IoU and Dice of a run on half of a domain, with running batch norm statistics and with those of the other half."""
+    first, second = torch.arange(len(domain)).tensor_split(2)
+    unlabelled, test = domain.volumes[first], domain.subset(second)
+    network = load_network(run, "running")
+    found = {"running": scores(predict(network, test.volumes) > 0.5, test)}
+    network.load_state_dict(target_batch_norm(network, unlabelled), strict=False)
+    found["target"] = scores(predict(network, test.volumes) > 0.5, test)
+    return {kind: {key: s["overall"][key] for key in ("iou", "dice")} for kind, s in found.items()}
+
+
+def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int = 1) -> dict:
+    """Train source-only networks and one at home on every rung, score both there, and write ``OUT/ladder-SCALE.json``.
+
+    A rung may be hard for any network, so each has a reference: one trained on as many labelled samples of the rung itself.
+    What the difference between the domains costs is how far the source-only network falls short of it.
+
+    Parameters
+    ----------
+    out : path
+        Folder of the runs; those of :func:`voxuda.experiments.sweep.reproduce` are taken as they are, finished ones kept.
+    scale : str
+        Sizes, see ``SCALES``.
+    seeds : int
+        Networks of each kind, each with samples of its own.
+    jobs : int
+        Runs side by side while training.
+
+    Returns
+    -------
+    dict
+        ``rungs``, one a rung with ``name``, ``label`` and ``runs``, one a seed with IoU and Dice of the ``source_only`` network
+        and of the one at ``home``, for both kinds of batch norm statistics; ``scale``, ``sizes``, ``differences``,
+        ``trained_by`` and ``collected_by``.
+    """
+    out = Path(out)
+    sweep.reproduce("modules", out, scale=scale, seeds=seeds, only=["source-only"], jobs=jobs)
+    row = tables.select("modules", ["source-only"])[0]
+    steps = {**{rung.name: rung.label for rung in RUNGS}, **TARGETS}
+    runs = [(name, seed, out / f"rung-{name}" / f"seed-{seed}") for name in list(steps)[1:] for seed in range(seeds)]
+    todo = [run for run in runs if not (run[2] / "weights.safetensors").exists()]
+    threads = max(1, torch.get_num_threads() // jobs)
+    with (
+        tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run", desc=f"at home, {scale}") as bar,
+        sweep.in_processes(jobs) as pool,
+    ):
+        pending = [pool.submit(_train_at_home, name, scale, seed, folder, threads) for name, seed, folder in todo]
+        try:
+            for done in as_completed(pending):
+                done.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
+            raise
+    rungs = []
+    for name, label in tqdm(steps.items(), unit="rung", desc=f"ladder, {scale}"):
+        found = []
+        for seed in range(seeds):
+            domain = _samples(name, scale, seed)
+            away = row.folder(out, seed)
+            home = away if name == "source" else out / f"rung-{name}" / f"seed-{seed}"
+            shares = {"n": len(domain) // 2, "foreground": float(domain.masks.float().mean())}  # type: ignore[union-attr]
+            found.append({"seed": seed, **shares, "source_only": score(away, domain), "home": score(home, domain)})
+        rungs.append({"name": name, "label": label, "runs": found})
+    trained = read_record(row.folder(out, 0))["provenance"]
+    result = {
+        "table": "ladder", "scale": scale, "sizes": SCALES[scale], "seeds": seeds, "trained_by": trained,
+        "collected_by": provenance(), "differences": {r.name: dataclasses.asdict(r) for r in RUNGS}, "rungs": rungs,
+    }  # fmt: skip
+    result = json.loads(json.dumps(result))
+    save_json(result, out / f"ladder-{scale}.json")
+    return result
+
+
+def _train_at_home(name: str, scale: Scale, seed: int, folder: Path, threads: int) -> None:
+    """Train a network on labelled samples of a rung, as many as the source has, in a process of its own."""
+    torch.set_num_threads(threads)
+    samples = folder.parent / f"samples-{seed}"
+    config = Config(method="source-only", scale=scale, source=str(samples), seed=seed)
+    if not samples.exists():
+        sizes = SCALES[scale]
+        n = len(SOURCE) * sizes["per_source"] * len(sizes["source_snr"])
+        made = _simulate(name, n, sizes["source_snr"], stream(seed, 4))
+        save_samples(made, samples)
+    train(config, folder, resume=True, progress=False)
+
+
+def _simulate(name: str, n: int, snr: tuple[float, ...], seed: int) -> Subtomograms:
+    """About ``n`` samples of a rung or of one of the ``TARGETS``."""
+    library = [molecules.load(m) for m in molecules.TARGET_MOLECULES]
+    if name == "tilt-series":
+        return simulate_tilt_series(library, n=n, seed=seed)
+    if name == "convolution":
+        return simulate_target(library, n_per_molecule=n // len(library), seed=seed)
+    return simulate_rung(next(r for r in RUNGS if r.name == name), n // len(library), snr, seed)
+
+
+def _samples(name: str, scale: Scale, seed: int) -> Domain:
+    """What the networks of ``seed`` are scored on, shuffled; none of them was trained on it."""
+    sizes = SCALES[scale]
+    n = len(molecules.TARGET_MOLECULES) * sizes["per_target"]
+    domain = from_simulation(_simulate(name, n, sizes["source_snr"], stream(seed, 3)))
+    return domain.subset(torch.randperm(len(domain), generator=torch.Generator().manual_seed(seed)))
+
+
+def markdown(result: dict) -> str:
+    """The ladder as Markdown: mean IoU over seeds, lowest and highest, in percent, batch norm statistics of the samples."""
+    lines = ["| | source-only | trained at home | short by |", "| --- | --- | --- | --- |"]
+    for rung in result["rungs"]:
+        away, home = ([100 * run[who]["target"]["iou"] for run in rung["runs"]] for who in ("source_only", "home"))
+        columns = (away, home, [h - a for a, h in zip(away, home, strict=True)])
+        cells = [f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" for values in columns]
+        lines.append(f"| {rung['label']} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,202 @@
+"""The tables of the paper and of the book, declared: which runs stand in which row."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from voxuda.errors import InputError
+from voxuda.methods import VoxUDAOptions
+from voxuda.training.config import BatchNorm, Config, Recipe, Scale, SourceSet
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Parameters
+    ----------
+    name : str
+        Key, and folder of its runs unless ``runs`` says otherwise.
+    label : str
+        What the page shows.
+    method : str
+        Name of the method.
+    options : dict
+        Fields of :class:`~voxuda.methods.vox_uda.VoxUDAOptions` that differ from the paper's.
+    recipe : str
+        How the target is simulated where no folder is given.
+    source_set : str
+        Molecules of the source, as in Table I or Table II.
+    statistics : str
+        Batch norm statistics of the score that is shown.
+    runs : str, optional
+        Folder of the runs, for a row that shows another row's runs in another way.
+    """
+
+    name: str
+    label: str
+    method: str = "vox-uda"
+    options: dict = field(default_factory=dict)
+    recipe: Recipe = "convolution"
+    source_set: SourceSet = "table1"
+    statistics: BatchNorm = "target"
+    runs: str | None = None
+
+    def config(self, scale: Scale, seed: int, target: str | None = None, **changes: Any) -> Config:
+        """The configuration of this row's run of one seed, on a target folder or a simulated target; ``changes`` are fields of
+        :class:`voxuda.training.config.Config` such as ``epochs`` and ``device``."""
+        blind = self.method in ("zero-shot", "domain-randomisation")  # they have no target to measure
+        statistics_of: BatchNorm = "running" if blind else "target"
+        return Config(
+            self.method, scale, target=target, recipe=self.recipe, source_set=self.source_set, batch_norm=statistics_of,
+            seed=seed, vox_uda=VoxUDAOptions(**self.options), **changes,
+        )  # fmt: skip
+
+    def folder(self, out: Path, seed: int) -> Path:
+        """Where this row's run of one seed stands."""
+        return out / (self.runs or self.name) / f"seed-{seed}"
+
+
+_ALONE = dict(noise="none", adversary=0.0)
+_BALANCED = dict(pseudo="balanced", adversary=0.0)
+
+_WITHOUT = Row("source-only", "without adaptation", "source-only", statistics="running")
+_SUPERVISED = Row("supervised", "fully supervised", "supervised")
+_DANN = Row("dann", "DANN", "dann")
+_VOX_UDA = Row("vox-uda", "Vox-UDA (IBF)")
+_OURS = Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED)
+
+_TABLE1 = (
+    _WITHOUT,
+    _SUPERVISED,
+    _DANN,
+    Row("pdam", "PDAM", "pdam"),
+    Row("asc", "ASC", "asc"),
+    Row("asc-slices", "ASC, slices", "asc-slices"),
+    Row("le-uda", "LE-UDA", "le-uda"),
+    Row("le-uda-slices", "LE-UDA, slices", "le-uda-slices"),
+    Row("vox-uda-ngm", "Vox-UDA (NGM)", options=dict(denoiser="ngm")),
+    Row("vox-uda-bf", "Vox-UDA (BF)", options=dict(denoiser="bf")),
+    _VOX_UDA,
+)
+
+
+def _of_table2(row: Row) -> Row:
+    """The same on the source of Table II; full supervision has no source."""
+    return row if row.method == "supervised" else dataclasses.replace(row, name=f"table2-{row.name}", source_set="table2")
+
+
+def _sweep(option: str, values: tuple) -> tuple[Row, ...]:
+    """One row a value of an option; the paper's choice is the row vox-uda."""
+    rows = []
+    for value in values:
+        default = getattr(VoxUDAOptions(), option) == value
+        shown = "-".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value:g}"
+        label = f"{option} {shown}"
+        if default:
+            rows.append(dataclasses.replace(_VOX_UDA, name=f"{option}-{shown}", label=label, runs=_VOX_UDA.name))
+        else:
+            rows.append(Row(f"{option}-{shown}", label, options={option: value}))
+    return tuple(rows)
+
+
+_MAIN = (
+    Row("source-only", "source-only", "source-only"),
+    Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", statistics="running"),
+    Row("dann", "DANN", "dann"),
+    Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
+    Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
+    Row("vox-uda", "Vox-UDA (paper's settings)"),
+    _OURS,
+    Row("supervised", "supervised on target", "supervised"),
+)
+
+TABLES: dict[str, tuple[Row, ...]] = {
+    "table1": _TABLE1,
+    "table2": tuple(_of_table2(row) for row in _TABLE1),
+    "table3": (
+        Row("dann", "baseline", "dann"),
+        Row("without-ngm", "without NGM", options=dict(noise="none")),
+        Row("without-pl", "without pseudo-labels", options=dict(pseudo="none")),
+        _VOX_UDA,
+    ),
+    "table4": (
+        *_sweep("n_sampled", (5, 10, 15, 20)),
+        *_sweep("rho", (0.084, 0.178, 0.244, 0.422)),
+        *_sweep("lambdas", ((0.1, 0.1, 0.4, 0.4), (0.2, 0.2, 0.3, 0.3), (0.3, 0.3, 0.2, 0.2), (0.4, 0.4, 0.1, 0.1))),
+        *_sweep("sigma_d", (100.0, 120.0, 140.0, 160.0)),
+        *_sweep("sigma_r", (0.8, 1.0, 1.2, 1.4)),
+    ),
+    "figure6": (_WITHOUT, _VOX_UDA),
+    "figure7": (
+        dataclasses.replace(_VOX_UDA, name="noise-gaussian", label="Gaussian noise", runs=_VOX_UDA.name),
+        Row("noise-poisson", "Poisson noise", options=dict(noise="poisson")),
+        Row("noise-speckle", "speckle noise", options=dict(noise="speckle")),
+    ),
+    "today": (
+        _WITHOUT,
+        Row("adabn", "AdaBN", "source-only", runs="source-only"),
+        Row("domain-randomisation", "domain randomisation", "domain-randomisation", statistics="running"),
+        Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", statistics="running"),
+        Row("fda", "FDA", "fda"),
+        Row("minent", "MinEnt", "minent"),
+        Row("advent", "ADVENT", "advent"),
+        Row("tent", "TENT", "tent"),
+        Row("mean-teacher", "mean teacher", "mean-teacher"),
+        Row("mic", "MIC", "mic"),
+        Row("cbst", "CBST", "cbst"),
+        _VOX_UDA,
+        _OURS,
+        _SUPERVISED,
+    ),
+    "modules": (
+        Row("source-only", "source-only", "source-only"),
+        Row("dann", "DANN", "dann"),
+        Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
+        Row("pl-none", "pseudo-labels, not denoised", options=dict(**_ALONE, denoiser="none")),
+        Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
+        Row(
+            "pl-balanced-none", "balanced pseudo-labels, not denoised", options=dict(_ALONE, pseudo="balanced", denoiser="none")
+        ),
+        Row("pl-balanced", "balanced pseudo-labels, IBF", options=dict(_ALONE, pseudo="balanced")),
+        Row("vox-uda", "Vox-UDA (paper's settings)"),
+        Row("vox-uda-no-adversary", "Vox-UDA without adversary", options=dict(adversary=0.0)),
+        Row("vox-uda-balanced", "Vox-UDA, balanced", options=dict(pseudo="balanced")),
+        _OURS,
+        Row("supervised", "supervised on target", "supervised"),
+    ),
+    "share": (
+        Row("share-02", "share 0.02", options=dict(_BALANCED, share=0.02)),
+        Row("ours", "share 0.05", options=_BALANCED),
+        Row("share-10", "share 0.10", options=dict(_BALANCED, share=0.10)),
+        Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
+    ),
+    "tilt-series": tuple(dataclasses.replace(row, name=f"tilt-{row.name}", recipe="tilt-series") for row in _MAIN),
+    "real": tuple(dataclasses.replace(row, name=f"real-{row.name}") for row in _MAIN),
+}
+"""Declared tables.
+
+``table1`` to ``table4``, ``figure6``, ``figure7``: the paper's. ``today``: what a reader of today expects beside them.
+``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth.
+``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
+"""
+
+
+def select(table: str, only: list[str] | None = None) -> list[Row]:
+    """The rows of a table, or those named.
+
+    Raises
+    ------
+    InputError
+        Unknown table or row.
+    """
+    if table not in TABLES:
+        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
+    rows = TABLES[table]
+    unknown = set(only or []) - {row.name for row in rows}
+    if unknown:
+        raise InputError(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(row.name for row in rows)}.")
+    return [row for row in rows if not only or row.name in only]

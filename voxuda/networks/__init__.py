@@ -1,0 +1,1 @@
+"""VoxResNet, discriminators, the EMA teacher."""

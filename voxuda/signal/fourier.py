@@ -1,0 +1,52 @@
+"""Spectra of volumes, and filters that multiply them."""
+
+from __future__ import annotations
+
+import torch
+
+
+def frequencies(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frequency grids ``kz, ky, kx`` in cycles per box, each broadcastable to ``(size, size, size // 2 + 1)``."""
+    full = torch.fft.fftfreq(size) * size
+    half = torch.fft.rfftfreq(size) * size
+    return full[:, None, None], full[None, :, None], half[None, None, :]
+
+
+def radius_grid(size: int) -> torch.Tensor:
+    """Length of the frequency vector in cycles per box, ``(D, H, W // 2 + 1)``."""
+    kz, ky, kx = frequencies(size)
+    return (kz.square() + ky.square() + kx.square()).sqrt()
+
+
+def spectrum(volumes: torch.Tensor) -> torch.Tensor:
+    """Half spectrum ``(..., D, H, W // 2 + 1)`` of ``(..., D, H, W)`` volumes, in single precision for half precision."""
+    return torch.fft.rfftn(volumes if volumes.dtype == torch.float64 else volumes.float(), dim=(-3, -2, -1))
+
+
+def volume_of(half: torch.Tensor, width: int) -> torch.Tensor:
+    """Inverse of :func:`spectrum`, for volumes of ``width`` voxels along x."""
+    return torch.fft.irfftn(half, s=(*half.shape[-3:-1], width), dim=(-3, -2, -1))
+
+
+def spectral_variance(half: torch.Tensor, width: int) -> torch.Tensor:
+    """Variance of volumes from their half spectra, by Parseval: all power but that of frequency 0, ``(..., 1, 1, 1)``."""
+
+    def power(part: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(part).flatten(-4).square().sum(-1)
+
+    # Every plane of kx stands for its mirror image too, but the first and an even width's last.
+    total = 2 * power(half) - power(half[..., :1]) - power(half[..., :1, :1, :1])
+    if width % 2 == 0:
+        total = total - power(half[..., -1:])
+    return (total / (half.shape[-3] * half.shape[-2] * width) ** 2)[..., None, None, None]
+
+
+def apply_filter(volumes: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+    """Multiply the spectrum of ``(B, 1, D, H, W)`` volumes by a real filter ``(..., D, H, W // 2 + 1)``."""
+    return volume_of(spectrum(volumes) * transfer, volumes.shape[-1])
+
+
+def soft_lowpass(size: int, radius: float, sigma: float) -> torch.Tensor:
+    """Low-pass ``(D, H, W // 2 + 1)``: 1 up to ``radius``, then exp(-(excess / sigma)²), in cycles per box."""
+    excess = (radius_grid(size) - radius).clamp_min(0)
+    return torch.exp(-(excess / sigma).square())

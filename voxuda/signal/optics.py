@@ -1,0 +1,69 @@
+"""Optics of an electron microscope: wavelength, contrast transfer, missing wedge, radiation damage."""
+
+from __future__ import annotations
+
+import torch
+
+from voxuda.signal.fourier import frequencies, radius_grid
+
+
+def wavelength(voltage: float) -> float:
+    """Wavelength of an electron in angstrom, relativistic, from a voltage in volt."""
+    return (150.4 / (voltage * (1 + voltage / 1022000))) ** 0.5
+
+
+def contrast_transfer(
+    f: torch.Tensor, defocus: torch.Tensor, *, voltage: float = 300e3, spherical_aberration: float = 2.0e7
+) -> torch.Tensor:
+    r"""Phase contrast transfer at frequencies ``f`` in 1/angstrom, of any shape that ``defocus`` in angstrom broadcasts to.
+
+    :math:`-\sin\!\big(\tfrac{\pi}{2}(C_s\lambda^3 f^4 - 2\,\Delta z\,\lambda f^2)\big)`, positive at low frequency, so
+    that protein is bright as in the published data; zero at frequency 0. Voltage in volt, spherical aberration in angstrom.
+    """
+    length = wavelength(voltage)
+    return -torch.sin(torch.pi / 2 * (spherical_aberration * length**3 * f**4 - 2 * defocus * length * f**2))
+
+
+def ctf(
+    size: int,
+    voxel_size: torch.Tensor | float,
+    defocus: torch.Tensor | float,
+    *,
+    envelope: float = 0.4,
+) -> torch.Tensor:
+    r"""Phase contrast transfer as a 3D real filter: :func:`contrast_transfer` times the envelope :math:`e^{-(f/(0.4 f_N))^2}`.
+
+    Parameters
+    ----------
+    size : int
+        Side in voxels.
+    voxel_size, defocus : float or Tensor
+        Angstrom, one value or ``(B,)``; positive defocus is underfocus.
+    envelope : float
+        Width of the Gaussian envelope as a fraction of the Nyquist frequency.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W // 2 + 1)`` with ``B = 1`` for plain numbers.
+    """
+    edge = torch.as_tensor(voxel_size, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
+    underfocus = torch.as_tensor(defocus, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
+    k = radius_grid(size)
+    return contrast_transfer(k / (size * edge), underfocus) * torch.exp(-(2 * k / size / envelope).square())
+
+
+def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
+    """Measured frequencies ``(D, H, W // 2 + 1)`` for tilts about y: 1 where a tilt of up to ``90 - angle`` degrees reaches.
+
+    A frequency is lost when it lies within ``angle`` degrees of the beam axis z, seen along y. The inscribed sphere bounds
+    the rest.
+    """
+    kz, _, kx = frequencies(size)
+    reached = kx.abs() >= kz.abs() * torch.tan(torch.deg2rad(torch.tensor(angle)))
+    return (reached & (radius_grid(size) <= size / 2)).float()
+
+
+def critical_exposure(k: torch.Tensor) -> torch.Tensor:
+    """Electrons per Å² that leave 1/e of the signal's power at frequency ``k``, any shape, in 1/Å (Grant, Grigorieff 2015)."""
+    return 0.245 * k.clamp_min(1e-6) ** -1.665 + 2.81

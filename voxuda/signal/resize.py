@@ -1,0 +1,45 @@
+"""Resample volumes to another grid by their spectrum."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from voxuda.errors import InputError
+
+
+def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Resample volumes to another grid over the same box, by cropping or zero-padding the centred spectrum.
+
+    What this does to the spectrum: every frequency below the Nyquist limit of both grids is kept unchanged, nothing is
+    interpolated. Going to fewer voxels removes all frequencies at and beyond the new limit, and the old limit of an even grid
+    is dropped too; going to more voxels leaves the new high frequencies exactly empty, so a noise level measured there is zero.
+    The mean is kept. The box is taken as periodic.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(..., D, H, W)``, real.
+    shape : tuple of int
+        The new ``(D, H, W)``.
+
+    Returns
+    -------
+    Tensor
+        ``(..., *shape)``.
+    """
+    if min(shape) < 1:
+        raise InputError(f"cannot resize to {shape}; every side must be at least 1 voxel.")
+    old = tuple(volumes.shape[-3:])
+    spectrum = torch.fft.fftshift(torch.fft.fftn(volumes, dim=(-3, -2, -1)), dim=(-3, -2, -1))
+    for axis, (n, m) in enumerate(zip(old, shape, strict=True), start=-3):
+        keep = min(n, m)
+        spectrum = spectrum.narrow(axis, n // 2 - keep // 2, keep)
+        if n != m and keep % 2 == 0:
+            # The Nyquist plane has no partner of opposite sign on the other grid: drop it, so that the result stays real.
+            spectrum = spectrum.index_fill(axis, torch.tensor([0], device=volumes.device), 0)
+        pad = [0, 0] * (-axis - 1) + [m // 2 - keep // 2, (m - m // 2) - (keep - keep // 2)]
+        spectrum = torch.nn.functional.pad(spectrum, pad)
+    scale = float(np.prod(shape) / np.prod(old))
+    spectrum = torch.fft.ifftshift(spectrum, dim=(-3, -2, -1)) * scale
+    return torch.fft.ifftn(spectrum, dim=(-3, -2, -1)).real.to(volumes.dtype)

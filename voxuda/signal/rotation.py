@@ -1,0 +1,56 @@
+"""Turn a map, compare two maps."""
+
+from __future__ import annotations
+
+import torch
+
+
+def place(volume: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Turn a map about its centre voxel ``N // 2``: ``out(x) = volume(Rᵀ x)``, linear interpolation, 0 outside.
+
+    Parameters
+    ----------
+    volume : Tensor
+        ``(N, N, N)`` in the reference frame, axes z, y, x.
+    rotation : Tensor
+        ``(3, 3)`` on x, y, z, for example ``rotation`` of a :class:`~voxuda.data.tilt_stacks.Particle`.
+
+    Returns
+    -------
+    Tensor
+        ``(N, N, N)`` in the specimen frame.
+    """
+    axis = torch.arange(len(volume)) - len(volume) // 2
+    zyx = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).float()
+    return sample(volume[None], zyx.flip(-1) @ rotation)[0]
+
+
+def sample(channels: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
+    """Values ``(C, I, J, K)`` of ``(C, N, N, N)`` at x, y, z ``(I, J, K, 3)`` in voxels about ``N // 2``, interpolated."""
+    n = channels.shape[-1]
+    grid = (xyz + n // 2) / (n - 1) * 2 - 1
+    return torch.nn.functional.grid_sample(channels[None].float(), grid[None], align_corners=True)[0]
+
+
+def fourier_shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    r"""Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` over each shell.
+
+    Parameters
+    ----------
+    first, second : Tensor
+        ``(N, N, N)``.
+
+    Returns
+    -------
+    Tensor
+        ``(N // 2 - 1,)``, for the shells 1 to ``N // 2 - 1`` in cycles per box.
+    """
+    size = len(first)
+    k = torch.fft.fftfreq(size) * size
+    shell = (k[:, None, None].square() + k[:, None].square() + k.square()).sqrt().round().long()
+    a, b = torch.fft.fftn(first.double()), torch.fft.fftn(second.double())
+
+    def total(product: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(size, dtype=torch.float64).index_add_(0, shell.flatten(), product.flatten())[1 : size // 2]
+
+    return (total((a * b.conj()).real) / (total(a.abs().square()) * total(b.abs().square())).sqrt()).float()

@@ -1,0 +1,90 @@
+"""Look of one domain, content of the other: amplitudes of the spectrum are exchanged or matched, phases stay."""
+
+from __future__ import annotations
+
+import torch
+
+from voxuda.signal.fourier import radius_grid, spectrum, volume_of
+
+AXES = (-3, -2, -1)
+
+MOST_GAIN = 3.0
+"""By which :func:`match_power` amplifies at most."""
+
+
+def _frequencies(shape: torch.Size) -> list[torch.Tensor]:
+    """Whole frequencies along each axis of a half spectrum, broadcastable."""
+    full = [torch.fft.fftfreq(n) * n for n in shape[:-1]] + [torch.fft.rfftfreq(shape[-1]) * shape[-1]]
+    return [k.reshape([-1 if i == j else 1 for j in range(len(shape))]) for i, k in enumerate(full)]
+
+
+def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *, planar: bool = False) -> torch.Tensor:
+    """Content with the low-frequency amplitudes of style and its own phases (FDA, Yang and Soatto 2020).
+
+    Parameters
+    ----------
+    content, style : Tensor
+        ``(B, 1, D, H, W)``, paired.
+    band : int
+        Frequencies below this many cycles a box along every axis are swapped; 1 swaps only the mean.
+    planar : bool
+        Slice by slice along z, spectra of two dimensions.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
+    """
+    axes = AXES[1:] if planar else AXES
+    shape = content.shape[-len(axes) :]
+    near = torch.stack([k.abs().expand(*shape[:-1], shape[-1] // 2 + 1) for k in _frequencies(shape)]).amax(0) < band
+    mine, theirs = (torch.fft.rfftn(volumes, dim=axes) for volumes in (content, style))
+    amplitude = torch.where(near.to(content.device), theirs.abs(), mine.abs())
+    return torch.fft.irfftn(torch.polar(amplitude, mine.angle()), s=shape, dim=axes)
+
+
+def shells(size: int, device: torch.device) -> torch.Tensor:
+    """Shell of each frequency of a cube's half spectrum: the length of its vector, rounded, ``(D, H, W // 2 + 1)``."""
+    return radius_grid(size).round().long().to(device)
+
+
+def radial_power(volumes: torch.Tensor) -> torch.Tensor:
+    """Mean power in shells of the spectrum, averaged over cubes ``(B, 1, D, D, D)``: ``(K,)``, from frequency 0 outwards."""
+    shell = shells(volumes.shape[-1], volumes.device).flatten()
+    power = spectrum(volumes).abs().square().flatten(1).mean(0)
+    totals = power.new_zeros(int(shell.max()) + 1).index_add_(0, shell, power)
+    return totals / torch.bincount(shell)
+
+
+def match_power(
+    volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, white: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Volumes whose mean power in each shell becomes ``wanted`` where it is ``power``.
+
+    A light stand-in for a learned translation such as CycleGAN's: it hands over contrast transfer and the level and colour of
+    the noise, not shapes. Amplitudes change and phases stay, but where there is next to nothing to amplify: no shell is
+    amplified more than threefold, and noise makes up what is missing.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(B, 1, D, D, D)``.
+    power, wanted : Tensor
+        ``(K,)`` of :func:`radial_power`, of the volumes' domain and of the other.
+    white : Tensor, optional
+        Noise of unit variance, ``(B, 1, D, D, D)``; without it what is missing stays missing.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, D, D)``.
+    """
+    gain = (wanted / power.clamp_min(1e-12)).clamp_max(MOST_GAIN**2).sqrt()
+    gain[0] = 1  # volumes of mean 0 have nothing there
+    shell = shells(volumes.shape[-1], volumes.device)
+    half = spectrum(volumes) * gain[shell]
+    if white is not None:
+        missing = (wanted - power * gain.square()).clamp_min(0) / volumes.shape[-1] ** 3  # white noise has n³ in each place
+        missing[0] = 0
+        half = half + spectrum(white) * missing.sqrt()[shell]
+    return volume_of(half, volumes.shape[-1])

@@ -1,0 +1,1 @@
+"""Molecules to subtomograms with masks."""

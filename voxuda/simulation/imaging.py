@@ -1,0 +1,165 @@
+"""Density crops to noisy images of them: as the source was made, as the target is, and by way of a tilt series."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from voxuda.signal.fourier import soft_lowpass, spectral_variance, spectrum, volume_of
+from voxuda.signal.optics import contrast_transfer, ctf, missing_wedge
+from voxuda.signal.tilts import backproject, project, tilt_angles, weighting
+
+TILTS = tilt_angles(-60, 60)
+"""Degrees, every three, of :func:`image_tilts`."""
+
+
+def image_source(
+    densities: torch.Tensor,
+    snr: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    defocus: float = 50e3,
+    voxel_size: float = 10.0,
+    wedge_angle: float = 30.0,
+) -> torch.Tensor:
+    """Image density crops as the paper's source data were imaged (aitom's simple convolution).
+
+    Low-pass; white noise of half the budget; CTF; detector-shaped noise of the other half; low-pass; missing wedge. The
+    budget is the variance of the imaged clean crop over the SNR (a plain variance ratio), scaled up by what imaging takes
+    away from white noise. All of it is linear, so it is done on spectra, and only the sum is transformed back.
+
+    Parameters
+    ----------
+    densities : Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³.
+    snr : Tensor
+        ``(B,)`` variance ratio, for example 0.03; infinity for no noise.
+    generator : torch.Generator
+        Source of randomness.
+    defocus, voxel_size : float
+        Angstrom; the published data's by default.
+    wedge_angle : float
+        Degrees lost on each side of the beam.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
+    """
+    size = densities.shape[-1]
+    probe, before, after = (  # four volumes show what imaging takes from white noise
+        spectrum(torch.randn(n, 1, size, size, size, generator=generator)) for n in (4, len(densities), len(densities))
+    )
+    transfer, lowpass, detector, wedge = _source_filters(size, float(voxel_size), float(defocus), float(wedge_angle))
+    imaged = spectrum(densities).mul_(lowpass * transfer)
+    loss = spectral_variance(probe, size).mean() / spectral_variance(probe * (transfer * wedge), size).mean()
+    signal = spectral_variance(imaged * wedge, size) * loss
+    deviation = (0.5 * signal / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
+    disturbance = before.mul_(transfer).add_(after.mul_(detector))
+    return volume_of(imaged.add_(disturbance.mul_(deviation)).mul_(lowpass * wedge), size)
+
+
+@lru_cache(maxsize=8)
+def _source_filters(size: int, voxel_size: float, defocus: float, wedge_angle: float) -> tuple[torch.Tensor, ...]:
+    """Contrast transfer, low-pass, detector and wedge of :func:`image_source`, each ``(D, H, W // 2 + 1)``."""
+    lowpass, detector = soft_lowpass(size, size // 4, 2.0), soft_lowpass(size, 1.0, 0.2 * size)
+    return ctf(size, voxel_size, defocus)[0, 0], lowpass, detector, missing_wedge(size, wedge_angle)
+
+
+def image_target(
+    densities: torch.Tensor,
+    snr: torch.Tensor,
+    defocus: torch.Tensor,
+    voxel_size: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    wedge_angle: float = 30.0,
+) -> torch.Tensor:
+    """Image density crops with white detector noise that reaches to the Nyquist limit, then the missing wedge.
+
+    The ratio is that of the clean image to the noise as drawn; the wedge takes about two thirds of the noise afterwards, so the
+    ratio within the result is about three times as large.
+
+    Parameters
+    ----------
+    densities : Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³, background included.
+    snr, defocus, voxel_size : Tensor
+        ``(B,)``; variance ratio, angstrom, angstrom.
+    generator : torch.Generator
+        Source of randomness.
+    wedge_angle : float
+        Degrees lost on each side of the beam.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
+    """
+    size = densities.shape[-1]
+    white = spectrum(torch.randn(densities.shape, generator=generator))
+    wedge = missing_wedge(size, wedge_angle)
+    imaged = spectrum(densities).mul_(ctf(size, voxel_size, defocus).mul_(wedge))
+    deviation = (spectral_variance(imaged, size) / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
+    return volume_of(imaged.add_(white.mul_(deviation)).mul_(wedge), size)
+
+
+def image_tilts(
+    densities: torch.Tensor,
+    snr: torch.Tensor,
+    defocus: torch.Tensor,
+    voxel_size: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Image density crops by a tilt series each: project, CTF, noise, flip phases, back-project; a batch at once.
+
+    What :func:`image_target` does to spectra, done as a microscope does it, with 41 tilts from -60 to 60 degrees. Simpler than
+    :mod:`voxuda.simulation.microscope`: a crop repeats along x and nothing lies above or below, noise is white and the same at
+    each tilt.
+
+    Parameters
+    ----------
+    densities : Tensor
+        ``(B, 1, D, D, D)`` in Da/nm³, background included.
+    snr, defocus, voxel_size : Tensor
+        ``(B,)``; variance ratio in the images, all tilts together; angstrom; angstrom.
+    generator : torch.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, D, D)``.
+    """
+    size = densities.shape[-1]
+    images = project(densities[:, 0], TILTS)
+    height, pixels = images.shape[2:]
+    ky, kx = torch.fft.fftfreq(height), torch.fft.rfftfreq(pixels)
+    f = (ky[:, None] ** 2 + kx**2).sqrt() / voxel_size[:, None, None, None]
+    transfer = contrast_transfer(f, defocus[:, None, None, None])  # one for all tilts: (B, 1, H, U // 2 + 1)
+    imaged = torch.fft.rfft2(images).mul_(transfer)
+    variance = spectral_variance(imaged[..., None, :, :], pixels).mean(1)
+    white = torch.fft.rfft2(torch.randn(images.shape, generator=generator))
+    disturbance = white.mul_((variance / snr.reshape(-1, 1, 1, 1)).sqrt())
+    flipped = imaged.add_(disturbance).mul_(transfer.sign() * weighting(pixels))
+    filtered = torch.fft.irfft2(flipped, s=(height, pixels))
+    return backproject(filtered, TILTS, size, size)[:, None] / len(TILTS)
+
+
+def smooth_background(
+    batch: int, shape: tuple[int, int, int], generator: torch.Generator, *, correlation: float = 3.0
+) -> torch.Tensor:
+    """Cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, *shape)``."""
+    white = torch.randn(batch, 1, *shape, generator=generator)
+    half = spectrum(white).mul_(_gaussian_filter(tuple(shape), correlation))
+    return volume_of(half.div_(spectral_variance(half, shape[2]).sqrt()), shape[2])
+
+
+@lru_cache(maxsize=8)
+def _gaussian_filter(shape: tuple[int, int, int], sigma: float) -> torch.Tensor:
+    """Spectrum of a Gaussian of ``sigma`` voxels; numbers that no float32 volume shows are 0, as tiny ones take time."""
+    kz, ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.fftfreq(shape[1]), torch.fft.rfftfreq(shape[2])
+    k2 = kz[:, None, None] ** 2 + ky[None, :, None] ** 2 + kx[None, None, :] ** 2
+    values = torch.exp(-2 * (torch.pi * sigma) ** 2 * k2)
+    return values.where(values > 1e-12, 0)

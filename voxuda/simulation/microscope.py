@@ -1,0 +1,247 @@
+"""What a microscope makes of a specimen: images at each tilt, and the tomogram reconstructed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch_ctf import calculate_ctf_2d
+
+from voxuda.signal.optics import critical_exposure, wavelength
+from voxuda.signal.tilts import Scheme, Weighting, backproject, project, tilt_angles, weighting
+from voxuda.simulation.specimen import FIELD, PIXEL_SIZE
+
+RANGES = ((-60.0, 60.0), (-50.0, 70.0))
+"""Tilt ranges in degrees; the second lies off the middle, as where something shades one side."""
+
+VOLTAGE = 300.0  # kilovolt
+SPHERICAL_ABERRATION = 2.7  # millimetre
+AMPLITUDE_CONTRAST = 0.07
+MEAN_FREE_PATH = 3950.0  # angstrom, of inelastic scattering in ice at 300 kV, measured by Rice et al. 2018
+DETECTOR_TRANSFER = 0.4  # at the Nyquist frequency of the detector
+DETECTOR_BINNING = 3
+PROTEIN_DENSITY = 810.0  # Da/nm³
+
+PROTEIN_POTENTIAL = 3.37
+"""Volt by which solid protein exceeds vitreous ice.
+
+A mean inner potential is 47.88 V Å² times the sum of the electron scattering factors at angle 0, per volume (Peng et al.
+1996): 7.90 V for the average residue, C4.94 H7.76 N1.36 O1.48 S0.04, at 810 Da/nm³, and 4.53 V for ice at 0.93 g/cm³.
+"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """How one tilt series is recorded.
+
+    Parameters
+    ----------
+    angles : Tensor
+        ``(T,)`` degrees, in the order of recording.
+    dose : float
+        Electrons per Å² over the whole series.
+    defocus, astigmatism : float
+        Angstrom; underfocus is positive. Half the difference of the two principal defoci.
+    astigmatism_angle : float
+        Degrees.
+    thickness : float
+        Of the ice, in angstrom.
+    offset : float
+        Distance of the field from the tilt axis along x, in angstrom; tilting by θ lifts the field by its sin θ.
+    misalignment : float
+        Standard deviation of what is left of each image's shift along each axis, in voxels.
+    weighting : str
+        Of the reconstruction.
+    """
+
+    angles: torch.Tensor
+    dose: float
+    defocus: float
+    astigmatism: float
+    astigmatism_angle: float
+    thickness: float
+    offset: float
+    misalignment: float
+    weighting: Weighting
+
+
+def draw_series(
+    generator: torch.Generator,
+    *,
+    dose: tuple[float, float] = (40.0, 120.0),
+    thickness: tuple[float, float] = (800.0, 2000.0),
+    defocus: tuple[float, float] = (25e3, 60e3),
+) -> Series:
+    """A series with everything drawn at random: dose log-uniform, thickness and defocus uniform in the ranges given."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator).item()
+
+    def one_of(choices: Sequence):
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    low, high = one_of(RANGES)
+    return Series(
+        angles=tilt_angles(low, high, 3.0, one_of(get_args(Scheme))),
+        dose=dose[0] * (dose[1] / dose[0]) ** uniform(0, 1),
+        defocus=uniform(*defocus),
+        astigmatism=uniform(0, 1000),
+        astigmatism_angle=uniform(0, 180),
+        thickness=uniform(*thickness),
+        offset=uniform(-3000, 3000),
+        misalignment=uniform(0, 0.7),
+        weighting=one_of(get_args(Weighting)),
+    )
+
+
+def interaction_constant(kilovolt: float) -> float:
+    """Phase in rad that an electron gains per volt and angstrom, relativistic."""
+    rest = 510.999  # keV
+    per_volt = 2 * torch.pi / (wavelength(1e3 * kilovolt) * 1e3 * kilovolt)
+    return per_volt * (rest + kilovolt) / (2 * rest + kilovolt)
+
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+
+def _frequency(shape: tuple[int, int]) -> torch.Tensor:
+    """Length of the frequency vector in 1/Å, ``(H, U // 2 + 1)``."""
+    ky, kx = torch.fft.fftfreq(shape[0], PIXEL_SIZE), torch.fft.rfftfreq(shape[1], PIXEL_SIZE)
+    return (ky[:, None] ** 2 + kx**2).sqrt()
+
+
+def _contrast_transfer(defocus: torch.Tensor, series: Series, shape: tuple[int, int]) -> torch.Tensor:
+    """CTF ``(T, H, U // 2 + 1)`` at defoci ``(T,)`` in angstrom; positive at low frequency."""
+    return calculate_ctf_2d(
+        defocus=defocus / 1e4,
+        astigmatism=series.astigmatism / 1e4,
+        astigmatism_angle=series.astigmatism_angle,
+        voltage=VOLTAGE,
+        spherical_aberration=SPHERICAL_ABERRATION,
+        amplitude_contrast=AMPLITUDE_CONTRAST,
+        phase_shift=0.0,
+        pixel_size=PIXEL_SIZE,
+        image_shape=shape,
+        rfft=True,
+        fftshift=False,
+    )
+
+
+def local_defocus(series: Series) -> torch.Tensor:
+    """Defocus in the middle of the field at each tilt, ``(T,)`` in angstrom: less where tilting lifts it towards the source."""
+    return series.defocus - series.offset * torch.deg2rad(series.angles).sin()
+
+
+def exposure_filter(series: Series, shape: tuple[int, int]) -> torch.Tensor:
+    """What damage leaves of the signal in each image, ``(T, H, U // 2 + 1)``: exp(-N / 2 N_e) at the exposure before it."""
+    before = series.dose / len(series.angles) * torch.arange(len(series.angles))
+    return torch.exp(-before[:, None, None] / (2 * critical_exposure(_frequency(shape))))
+
+
+def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
+    r"""Contrast of every image before electrons are counted, about 0, protein dark.
+
+    The phase of the electron wave is :math:`\varphi = \sigma \int V`; a weak phase gives the contrast
+    :math:`-2\,\mathcal{F}^{-1}[\mathrm{CTF} \cdot \mathcal{F}\varphi]`. At tilt θ the middle of the field lies higher
+    than the axis by offset · sin θ, the point u of the image by u tan θ more, and defocus is less by as much: three CTFs, at
+    the left end, the middle and the right end of the image, are blended linearly in between.
+
+    Parameters
+    ----------
+    density : Tensor
+        ``(D, H, W)`` excess over ice, in Da/nm³ of protein.
+    series : Series
+        How it is recorded.
+
+    Returns
+    -------
+    Tensor
+        ``(T, H, U)``.
+    """
+    potential = density * PROTEIN_POTENTIAL / PROTEIN_DENSITY
+    phase = interaction_constant(VOLTAGE) * PIXEL_SIZE * project(potential[None], series.angles)[0]
+    shape = (phase.shape[1], phase.shape[2])
+    spectrum = torch.fft.rfft2(phase) * exposure_filter(series, shape).to(phase.device)
+    u = torch.linspace(-1, 1, shape[1])
+    tilt = torch.deg2rad(series.angles)
+    contrast = torch.zeros_like(phase)
+    for node in (-1, 0, 1):
+        height = node * PIXEL_SIZE * shape[1] / 2 * tilt.tan()
+        transfer = _contrast_transfer(local_defocus(series) - height, series, shape).to(phase.device)
+        share = (1 - (u - node).abs()).clamp_min(0).to(phase.device)
+        contrast += share * torch.fft.irfft2(-2 * transfer * spectrum, s=shape)
+    return contrast
+
+
+def record(density: torch.Tensor, series: Series, generator: torch.Generator) -> torch.Tensor:
+    """Images of a specimen as a detector counts them, protein dark.
+
+    Modelled: projection of everything in the slab, contrast transfer with astigmatism and a defocus that changes with
+    tilt and place, radiation damage, loss of electrons in ice, Poisson statistics of the dose, the detector's modulation
+    transfer, and what alignment leaves of each image's shift. Left out: more than one scattering event, the depth of field
+    within the slab, beam-induced motion, charging, energy loss other than as lost electrons, and that RNA, which displaces
+    less ice than protein of the same mass, scatters more.
+
+    Parameters
+    ----------
+    density : Tensor
+        ``(D, H, W)`` excess over ice, in Da/nm³ of protein.
+    series : Series
+        How it is recorded.
+    generator : torch.Generator
+        Source of randomness, on the device of ``density``.
+
+    Returns
+    -------
+    Tensor
+        ``(T, H, U)`` electrons a pixel.
+    """
+    device = density.device
+    path = series.thickness / torch.deg2rad(series.angles).cos()
+    electrons = series.dose / len(series.angles) * PIXEL_SIZE**2 * torch.exp(-path / MEAN_FREE_PATH)
+    expected = electrons.to(device)[:, None, None] * (1 + ideal_images(density, series)).clamp_min(0)
+    counts = torch.poisson(expected, generator=generator)
+    shape = (counts.shape[1], counts.shape[2])
+    detector_nyquist = DETECTOR_BINNING / (2 * PIXEL_SIZE)
+    transfer = DETECTOR_TRANSFER ** (_frequency(shape) / detector_nyquist).square()
+    ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.rfftfreq(shape[1])
+    shift = series.misalignment * torch.randn(2, len(series.angles), 1, 1, generator=generator, device=device)
+    moved = torch.polar(transfer.to(device), -2 * torch.pi * (ky.to(device)[:, None] * shift[0] + kx.to(device) * shift[1]))
+    return torch.fft.irfft2(torch.fft.rfft2(counts) * moved, s=shape)
+
+
+# --- tomogram ------------------------------------------------------------------------------------------------------
+
+
+def reconstruct(images: torch.Tensor, series: Series, depth: int, *, correct: bool = True) -> torch.Tensor:
+    """Tomogram by weighted back-projection, protein bright.
+
+    Each image is divided by its mean, turned to protein bright, has its phases flipped where the CTF of the middle of the field
+    is negative, is weighted by exposure, then by the ramp or its SIRT-like sibling along u, and smeared back. The defocus is
+    taken as known for each image, but as one for the whole image.
+
+    Parameters
+    ----------
+    images : Tensor
+        ``(T, H, U)`` of :func:`record`.
+    series : Series
+        How they were recorded.
+    depth : int
+        Voxels of the tomogram along z.
+    correct : bool
+        Flip phases.
+
+    Returns
+    -------
+    Tensor
+        ``(D, H, W)``, mean about 0.
+    """
+    shape = (images.shape[1], images.shape[2])
+    contrast = 1 - images / images.mean((1, 2), keepdim=True)
+    filters = exposure_filter(series, shape) * weighting(shape[1], series.weighting)
+    if correct:
+        filters = filters * _contrast_transfer(local_defocus(series), series, shape).sign()
+    filtered = torch.fft.irfft2(torch.fft.rfft2(contrast) * filters.to(images.device), s=shape)
+    return backproject(filtered[None], series.angles, depth, FIELD)[0] / len(series.angles)

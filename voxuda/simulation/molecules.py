@@ -1,0 +1,196 @@
+"""The molecules: embedded bead models and their density. How beads are made is in ``derivation``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from voxuda.data.files import check_new_file, write_atomically
+from voxuda.errors import InputError
+
+MASK_THRESHOLD = 300.0
+"""Daltons per cubic nanometre above which a voxel belongs to the molecule (the paper's threshold, Fig. 1)."""
+
+PAPER_SOURCE_SETS = {"table1": ("1bxn", "1f1b", "1yg6"), "table2": ("2byu", "2h12", "2ldb")}
+"""The paper's source molecules. It prints 2LDB as "21db"."""
+
+STAND_INS = {"1f1b": "3gl1", "1yg6": "1oel", "2byu": "2cg9", "2h12": "1gyt"}
+"""Molecules of similar mass used where a paper molecule's coordinates are not embedded; always named as stand-ins."""
+
+TARGET_MOLECULES = ("4v4r", "4cr2", "4v94")
+"""Ribosome, 26S proteasome and TRiC: the classes of Poly-GA, as PolNet templates of other structures of each."""
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A molecule as a cloud of Gaussian beads.
+
+    Parameters
+    ----------
+    name : str
+        PDB id in lower case.
+    positions : Tensor
+        ``(N, 3)`` bead centres in angstrom, order z, y, x, centred on the bounding box.
+    masses : Tensor
+        ``(N,)`` in dalton.
+    spreads : Tensor
+        ``(N,)`` standard deviation of each bead along each axis, in angstrom.
+    provenance : dict
+        Source, licence and how the beads were derived.
+    """
+
+    name: str
+    positions: torch.Tensor
+    masses: torch.Tensor
+    spreads: torch.Tensor
+    provenance: dict
+
+    @property
+    def radius(self) -> float:
+        """Largest distance of a bead from the centre, in angstrom."""
+        return float(self.positions.norm(dim=1).max())
+
+    @property
+    def mass(self) -> float:
+        """Total mass in dalton."""
+        return float(self.masses.sum())
+
+
+def available() -> list[str]:
+    """Names of the embedded molecules."""
+    folder = resources.files("voxuda.simulation") / "library"
+    return sorted(item.name.removesuffix(".npz") for item in folder.iterdir() if item.name.endswith(".npz"))
+
+
+def embedded_size(name: str) -> int:
+    """Bytes that an embedded molecule takes on disk."""
+    return len((resources.files("voxuda.simulation") / "library" / f"{name}.npz").read_bytes())
+
+
+def load(name: str) -> Molecule:
+    """Load an embedded molecule, or a bead file of one's own.
+
+    Parameters
+    ----------
+    name : str
+        A PDB id such as ``"1bxn"``, upper or lower case, or the path of an ``.npz`` file that ``voxuda molecules`` made.
+
+    Raises
+    ------
+    InputError
+        No such molecule is embedded, and the message says how to get it; or the file is not a bead file.
+    """
+    if name.endswith(".npz"):
+        return read_beads(name)
+    key = name.lower()
+    if key not in available():
+        hint = f"; its stand-in is {STAND_INS[key]}" if key in STAND_INS else ""
+        raise InputError(
+            f"{name}: no embedded molecule of that name{hint}; choose from {', '.join(available())}, "
+            f"or fetch and derive it with `voxuda molecules fetch {key}`."
+        )
+    with resources.as_file(resources.files("voxuda.simulation") / "library" / f"{key}.npz") as path:
+        return read_beads(path)
+
+
+def read_beads(path: str | Path) -> Molecule:
+    """Read a molecule from an ``.npz`` file written by :func:`write_beads`."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; make one with `voxuda molecules derive` or `fetch`.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            provenance = json.loads(str(file["provenance"]))
+            positions, masses, spreads = (
+                torch.from_numpy(file[k].astype(np.float32)) for k in ("positions", "masses", "spreads")
+            )
+    except Exception as error:
+        raise InputError(f"{path}: not a bead file; make one with `voxuda molecules derive`.") from error
+    return Molecule(provenance["name"], positions, masses, spreads, provenance)
+
+
+def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False) -> Path:
+    """Write a molecule's beads to ``.npz``: positions and spreads in half precision (to 0.06 angstrom), masses in single.
+
+    Raises
+    ------
+    InputError
+        The file exists and ``overwrite`` is off, or it cannot be written.
+    """
+    path = Path(path)
+    arrays = {k: getattr(molecule, k).numpy().astype(np.float16) for k in ("positions", "spreads")}
+    arrays["masses"] = molecule.masses.numpy().astype(np.float32)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, provenance=np.array(json.dumps(molecule.provenance)), **arrays)
+
+    check_new_file(path, overwrite=overwrite)
+    write_atomically(write, path)
+    return path
+
+
+# --- from beads to density -----------------------------------------------------------------------------------------
+
+
+def density(
+    positions: torch.Tensor,
+    masses: torch.Tensor,
+    spreads: torch.Tensor,
+    size: int,
+    voxel_size: float | torch.Tensor = 10.0,
+) -> torch.Tensor:
+    r"""Density of Gaussian beads on a grid, in dalton per cubic nanometre.
+
+    Each bead is a separable Gaussian, so a volume is one matrix product of its axis profiles:
+    :math:`\rho_{zyx} = \sum_n m_n\,g_{nz}\,g_{ny}\,g_{nx} / V`. A profile is the Gaussian of variance
+    :math:`s_n^2 + h^2/6`, where :math:`h^2/6` is the variance of the trilinear kernel with which Situs ``pdb2vol`` spreads
+    an atom over the voxels of edge :math:`h`.
+
+    Parameters
+    ----------
+    positions : Tensor
+        ``(B, N, 3)`` in angstrom, order z, y, x, relative to the centre voxel ``size // 2``.
+    masses : Tensor
+        ``(B, N)`` in dalton; 0 pads molecules with fewer beads.
+    spreads : Tensor
+        ``(B, N)`` in angstrom.
+    size : int
+        Side of the cube in voxels.
+    voxel_size : float or Tensor
+        Angstrom, one value or ``(B,)``.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
+    """
+    edge = torch.as_tensor(voxel_size, dtype=positions.dtype, device=positions.device).expand(len(positions))
+    h = edge[:, None, None]
+    grid = (torch.arange(size, dtype=positions.dtype, device=positions.device) - size // 2) * h  # (B, 1, size)
+    variance = spreads[..., None].square() + h.square() / 6
+    # Beyond 7 standard deviations a profile is held at e^-25: smaller products would be denormal, which processors multiply
+    # a hundred times more slowly.
+    z, y, x = (
+        torch.exp((-(grid - positions[..., axis, None]).square() / (2 * variance)).clamp_min(-25))
+        * (h / (2 * torch.pi * variance).sqrt())
+        for axis in range(3)
+    )
+    weighted = (masses[..., None] * z).transpose(1, 2)  # (B, size, N)
+    plane = (y[..., :, None] * x[..., None, :]).flatten(2)  # (B, N, size * size)
+    volume = torch.bmm(weighted, plane).unflatten(2, (size, size))
+    cubic_nanometres = (edge / 10) ** 3
+    return (volume / cubic_nanometres[:, None, None, None])[:, None]
+
+
+def molecular_volume(molecule: Molecule, voxel_size: float) -> float:
+    """Volume in nm³ of the region that a molecule's mask covers: its density above :data:`MASK_THRESHOLD`, on voxels of
+    ``voxel_size`` angstrom."""
+    size = 2 * (int(molecule.radius / voxel_size) + 3)
+    beads = (molecule.positions[None], molecule.masses[None], molecule.spreads[None])
+    inside = density(*beads, size, voxel_size) > MASK_THRESHOLD
+    return float(inside.sum()) * (voxel_size / 10) ** 3

@@ -1,0 +1,277 @@
+"""Molecule to subtomogram: packing, rendering, contrast transfer, missing wedge, noise.
+
+The source recipe follows the simulator behind the paper's data (aitom ``geometry/pack/sphere/few``, Liu et al. 2020):
+noise is part of the imaging chain and band-limited with it. The target recipe differs on purpose where real data differ:
+white detector noise whose level is unpredictable, other defocus, another voxel size, other molecules, and background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from voxuda.errors import InputError
+from voxuda.signal.memory import kept
+from voxuda.simulation.imaging import image_source, image_target, image_tilts, smooth_background
+from voxuda.simulation.molecules import MASK_THRESHOLD, Molecule
+from voxuda.simulation.packing import pull_together, random_rotations, strew_spheres
+from voxuda.simulation.rendering import add_beads, render_each
+
+
+@dataclass(frozen=True)
+class Subtomograms:
+    """Simulated samples.
+
+    Parameters
+    ----------
+    volumes, densities, masks : Tensor
+        ``(B, 1, D, H, W)``; image, noise-free density in Da/nm³, and density over the threshold.
+    table : list of dict
+        One row a sample: molecule, snr, defocus and the rest of its parameters.
+    voxel_size : float
+        Nominal edge of a voxel in angstrom.
+    """
+
+    volumes: torch.Tensor
+    densities: torch.Tensor
+    masks: torch.Tensor
+    table: list[dict]
+    voxel_size: float
+
+
+class Poses(NamedTuple):
+    """How ``M`` molecules stand in each of ``B`` crops.
+
+    Parameters
+    ----------
+    centres : Tensor
+        ``(B, M, 3)`` in angstrom, the target's at the origin.
+    rotations : Tensor
+        ``(B, M, 3, 3)``.
+    offsets : Tensor
+        ``(B, 3)`` whole voxels from the middle of the crop to the target.
+    """
+
+    centres: torch.Tensor
+    rotations: torch.Tensor
+    offsets: torch.Tensor
+
+
+def draw_poses(radii: torch.Tensor, generator: torch.Generator, first_step: float | None = None, max_offset: int = 8) -> Poses:
+    """Random poses of molecules with bounding spheres of ``(B, M)`` angstrom, packed; for the step see ``pull_together``."""
+    batch, count = radii.shape
+    centres = strew_spheres(radii, generator) if count > 1 else torch.zeros(batch, 1, 3)
+    rotations = random_rotations(batch * count, generator).reshape(batch, count, 3, 3)
+    offsets = ((torch.rand(batch, 3, generator=generator) - 0.5) * 2 * max_offset).trunc()
+    return Poses(pull_together(radii, centres, first_step), rotations, offsets)
+
+
+def render_poses(
+    molecules: Sequence[Molecule], choice: torch.Tensor, poses: Poses, *, size: int, voxel_size: torch.Tensor | float
+) -> torch.Tensor:
+    """Density of molecules in given poses, ``(B, 1, D, H, W)`` in Da/nm³; arguments as for :func:`render`."""
+    edges = torch.as_tensor(voxel_size, dtype=torch.float32).expand(len(choice))
+    centres = (poses.centres + (poses.offsets * edges[:, None])[:, None]).numpy()
+    rotations = poses.rotations.numpy()
+    beads = [(m.positions.numpy(), m.masses.numpy(), m.spreads.numpy()) for m in molecules]
+
+    def crop(i: int, volume: np.ndarray) -> None:
+        edge = float(edges[i])
+        for c, rotation, centre in zip(choice[i].tolist(), rotations[i], centres[i], strict=True):
+            positions, masses, spreads = beads[c]
+            add_beads(volume, positions, masses, spreads, edge, rotation, centre)
+
+    return render_each(len(choice), size, crop)
+
+
+def render(
+    molecules: Sequence[Molecule],
+    choice: torch.Tensor,
+    *,
+    size: int,
+    voxel_size: torch.Tensor | float,
+    generator: torch.Generator,
+    max_offset: int = 8,
+) -> torch.Tensor:
+    """Density of a target molecule among its packed neighbours, in the crop around the target.
+
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The library.
+    choice : Tensor
+        ``(B, M)`` indices into ``molecules``; column 0 is the target, the others its neighbours.
+    size : int
+        Side of the crop in voxels.
+    voxel_size : float or Tensor
+        Angstrom, one value or ``(B,)``.
+    generator : torch.Generator
+        Source of randomness.
+    max_offset : int
+        The target is off the centre by up to this many voxels along each axis.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³.
+    """
+    radii = torch.tensor([m.radius for m in molecules])[choice]
+    poses = draw_poses(radii, generator, max_offset=max_offset)
+    return render_poses(molecules, choice, poses, size=size, voxel_size=voxel_size)
+
+
+# --- the two recipes -----------------------------------------------------------------------------------------------
+
+
+def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecule], size: int) -> None:
+    if not molecules:
+        raise InputError("no molecule was given; name at least one.")
+    if not 1 <= n_per_molecule <= 1_000_000:
+        raise InputError(f"n_per_molecule is {n_per_molecule}; it must be at least 1, and at most a million.")
+    if not snr or not all(ratio > 0 for ratio in snr):
+        raise InputError(f"snr is {list(snr)}; a signal-to-noise ratio is a positive variance ratio such as 0.05.")
+    if size % 8 or size < 16:
+        raise InputError(f"size is {size}; the network needs a multiple of 8 that is at least 16.")
+
+
+def _in_parts(total: int, progress: bool, part: int = 16) -> Iterator[slice]:
+    """A few samples at a time, which are drawn and imaged at once: with other parts a seed would give other samples."""
+    with kept(), tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
+        for first in range(0, total, part):
+            last = min(first + part, total)
+            yield slice(first, last)
+            bar.update(last - first)
+
+
+def _choices(wanted: int, n_each: int, library: int, neighbours: int, generator: torch.Generator) -> torch.Tensor:
+    target = torch.arange(wanted).repeat_interleave(n_each)[:, None]
+    others = torch.randint(library, (wanted * n_each, neighbours), generator=generator)
+    return torch.cat([target, others], 1)
+
+
+def simulate_source(
+    molecules: Sequence[Molecule],
+    *,
+    n_per_molecule: int = 500,
+    snr: Sequence[float] = (0.03, 0.05),
+    seed: int = 0,
+    size: int = 32,
+    neighbours: int = 4,
+    progress: bool = False,
+) -> Subtomograms:
+    """Labelled source samples: ``n_per_molecule`` of every molecule at every SNR, voxels of 10 angstrom.
+
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The targets, and the library from which the neighbours are drawn.
+    n_per_molecule : int
+        Samples per molecule and SNR.
+    snr : sequence of float
+        Variance ratios.
+    seed : int
+        Seed of everything.
+    size : int
+        Side of the crop.
+    neighbours : int
+        Molecules packed around each target.
+    progress : bool
+        Show a progress bar.
+    """
+    _check(n_per_molecule, snr, molecules, size)
+    generator = torch.Generator().manual_seed(seed)
+    choice = _choices(len(molecules), n_per_molecule * len(snr), len(molecules), neighbours, generator)
+    ratios = torch.tensor(list(snr)).repeat(len(molecules) * n_per_molecule)
+    radii = torch.tensor([m.radius for m in molecules])[choice]
+    densities, volumes = (torch.empty(len(choice), 1, size, size, size) for _ in range(2))
+    first_step = float(radii.max()) / 10  # that of a part would depend on who else is in it
+    for part in _in_parts(len(choice), progress):
+        poses = draw_poses(radii[part], generator, first_step)
+        densities[part] = render_poses(molecules, choice[part], poses, size=size, voxel_size=10.0)
+        volumes[part] = image_source(densities[part], ratios[part], generator)
+    table = [
+        {"molecule": molecules[int(c)].name, "snr": round(float(r), 6), "defocus": 50000.0, "voxel_size": 10.0}
+        for c, r in zip(choice[:, 0], ratios, strict=True)
+    ]
+    return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, 10.0)
+
+
+def simulate_target(
+    molecules: Sequence[Molecule],
+    *,
+    n_per_molecule: int = 60,
+    snr: Sequence[float] = (0.01, 0.1),
+    seed: int = 0,
+    size: int = 32,
+    neighbours: int = 2,
+    voxel_size: tuple[float, float] = (12.0, 15.0),
+    defocus: tuple[float, float] = (30e3, 60e3),
+    background: float = 60.0,
+    imaging: Literal["convolution", "tilts"] = "convolution",
+    progress: bool = False,
+) -> Subtomograms:
+    """Target samples whose noise level, defocus and voxel size differ from sample to sample.
+
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The targets, and the library of neighbours.
+    n_per_molecule : int
+        Samples per molecule.
+    snr : sequence of float
+        The lowest and highest variance ratio; each sample's is log-uniform between them.
+    seed : int
+        Seed of everything.
+    size : int
+        Side of the crop.
+    neighbours : int
+        Molecules packed around each target.
+    voxel_size, defocus : tuple of float
+        Ranges in angstrom; uniform.
+    background : float
+        Standard deviation of the cytosol in Da/nm³.
+    imaging : str
+        Filters of the spectrum, :func:`~voxuda.simulation.imaging.image_target`, or a tilt series of each crop,
+        :func:`~voxuda.simulation.imaging.image_tilts`.
+    progress : bool
+        Show a progress bar.
+    """
+    _check(n_per_molecule, snr, molecules, size)
+    if not max(snr) < float("inf"):
+        raise InputError(f"snr is {list(snr)}; a range ends at a finite variance ratio such as 0.1.")
+    generator = torch.Generator().manual_seed(seed)
+    choice = _choices(len(molecules), n_per_molecule, len(molecules), neighbours, generator)
+    total = len(choice)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(total, generator=generator)
+
+    ratios = uniform(0, 1) * torch.log(torch.tensor(max(snr) / min(snr)))
+    ratios = min(snr) * torch.exp(ratios)
+    edges, underfocus = uniform(*voxel_size), uniform(*defocus)
+    radii = torch.tensor([m.radius for m in molecules])[choice]
+
+    image = image_tilts if imaging == "tilts" else image_target
+    densities, volumes = (torch.empty(total, 1, size, size, size) for _ in range(2))
+    first_step = float(radii.max()) / 10  # that of a part would depend on who else is in it
+    for part in _in_parts(total, progress):
+        poses = draw_poses(radii[part], generator, first_step)
+        cytosol = background * smooth_background(len(poses.centres), (size, size, size), generator)
+        densities[part] = render_poses(molecules, choice[part], poses, size=size, voxel_size=edges[part])
+        volumes[part] = image(densities[part] + cytosol, ratios[part], underfocus[part], edges[part], generator)
+    table = [
+        {
+            "molecule": molecules[int(choice[i, 0])].name,
+            "snr": round(float(ratios[i]), 6),
+            "defocus": round(float(underfocus[i]), 1),
+            "voxel_size": round(float(edges[i]), 3),
+        }
+        for i in range(total)
+    ]
+    nominal = sum(voxel_size) / 2
+    return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, nominal)

@@ -1,0 +1,173 @@
+"""Target samples by way of a tilt series: specimens, their tomograms, and subtomograms cut out of them.
+
+Dose, thickness, defocus, tilt range and alignment change from specimen to specimen, so nobody who holds the subtomograms
+knows their noise level. :func:`voxuda.simulation.microscope.record` says what is modelled and what is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from voxuda.errors import InputError
+from voxuda.signal.resize import fourier_resize
+from voxuda.simulation.microscope import Series, draw_series, reconstruct, record
+from voxuda.simulation.molecules import MASK_THRESHOLD, Molecule, load
+from voxuda.simulation.quick import Subtomograms
+from voxuda.simulation.rendering import add_beads, render_each
+from voxuda.simulation.specimen import FIELD, PIXEL_SIZE, Specimen, build_specimen
+
+PROPORTIONS = (901, 66, 66)
+"""Ribosomes, 26S proteasomes and TRiC in the paper's target data."""
+
+BOX = 42
+"""Side of a crop in voxels of the tomogram, which is rescaled to 32."""
+
+CROWDERS = ("1qvr", "2cg9", "3d2f", "1u6g")
+"""Chaperones and other complexes of 157 to 257 kDa, which no source set of the paper holds."""
+
+
+def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor:
+    """Cubes of side ``box`` around whole voxels ``(K, 3)``, ``(K, 1, box, box, box)``; the field repeats along y and x."""
+    steps = torch.arange(box) - box // 2
+    z, y, x = ((centres[:, axis, None] + steps).to(tomogram.device) for axis in range(3))
+    y, x = y % FIELD, x % FIELD
+    return tomogram[z[:, :, None, None], y[:, None, :, None], x[:, None, None, :]][:, None]
+
+
+def truth(specimen: Specimen, centres: torch.Tensor, size: int, voxel_size: float) -> torch.Tensor:
+    """Noise-free density of all molecules around voxels ``(K, 3)``, in Da/nm³, ``(K, 1, size, size, size)``."""
+    positions, masses, spreads = (values.cpu().numpy() for values in specimen.beads)
+    period = np.float32(PIXEL_SIZE * FIELD)
+
+    def crop(k: int, volume: np.ndarray) -> None:
+        apart = positions - np.float32(PIXEL_SIZE) * centres[k].numpy().astype(np.float32)
+        apart[:, 1:] -= period * np.rint(apart[:, 1:] / period)
+        add_beads(volume, apart, masses, spreads, voxel_size)
+
+    return render_each(len(centres), size, crop)
+
+
+# --- the recipe ----------------------------------------------------------------------------------------------------
+
+
+def class_counts(total: int, proportions: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to ``total`` in the given proportions, by largest remainder."""
+    exact = [total * p / sum(proportions) for p in proportions]
+    counts = [int(e) for e in exact]
+    for i in sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def simulate_tilt_series(
+    molecules: Sequence[Molecule],
+    *,
+    n: int = 300,
+    proportions: Sequence[float] | None = None,
+    seed: int = 0,
+    size: int = 32,
+    dose: tuple[float, float] = (40.0, 120.0),
+    thickness: tuple[float, float] = (800.0, 2000.0),
+    defocus: tuple[float, float] = (25e3, 60e3),
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Subtomograms:
+    """Target samples, up to six from each of as many specimens as it takes.
+
+    One specimen at a time, whose images are a batch. Samples of one specimen share ice, dose and, where they are neighbours,
+    voxels: the table's ``specimen`` keeps them together when a domain is split.
+
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The molecules of interest.
+    n : int
+        Samples in all.
+    proportions : sequence of float, optional
+        Of the molecules; for three molecules ``PROPORTIONS``, else equal.
+    seed : int
+        Seed of everything: the same gives the same samples on the same machine with as many threads.
+    size : int
+        Side of a sample; a crop 1.3 times as large is rescaled to it, which makes voxels of 13.5 angstrom.
+    dose, thickness, defocus : tuple of float
+        Ranges, see :func:`~voxuda.simulation.microscope.draw_series`.
+    device : str
+        Where images and tomograms are computed.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Subtomograms
+        Masks hold every molecule in the crop, crowders too, vesicles not. Picked centres are off by up to 2 voxels.
+    """
+    if proportions is None:
+        proportions = PROPORTIONS if len(molecules) == len(PROPORTIONS) else [1] * len(molecules)
+    _check(molecules, n, proportions, size, dose, thickness, defocus)
+    generator = torch.Generator().manual_seed(seed)
+    imaging = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    counts = class_counts(n, proportions)
+    queue = [m for m, count in zip(molecules, counts, strict=True) for _ in range(count)]
+    queue = [queue[i] for i in torch.randperm(n, generator=generator).tolist()]
+    crowders = [*molecules, *(load(name) for name in CROWDERS)]
+    box = 2 * round(BOX / 32 * size / 2)  # even, so that the middle voxel stays in the middle when rescaled
+    voxel_size = PIXEL_SIZE * box / size
+    depth = 2 * round((max(thickness) / PIXEL_SIZE + box) / 2) + 2  # one for all, so that projection matrices are made once
+    volumes, densities, table = [], [], []
+    bar = tqdm(total=n, unit="sample", desc="simulating", disable=not progress)
+    number = 0
+    while queue:
+        series = draw_series(generator, dose=dose, thickness=thickness, defocus=defocus)
+        specimen = build_specimen(queue, crowders, series.thickness, depth, generator, device=device)
+        images = record(specimen.density, series, imaging)
+        tomogram = reconstruct(images, series, depth)
+        picked = (specimen.centres + 4 * torch.rand(specimen.centres.shape, generator=generator) - 2).round().long()
+        picked[:, 0].clamp_(box // 2, depth - box // 2)
+        volumes.append(fourier_resize(cut(tomogram, picked, box), (size, size, size)).cpu())
+        densities.append(truth(specimen, picked, size, voxel_size).cpu())
+        for name in specimen.names:
+            queue.pop(next(i for i, m in enumerate(queue) if m.name == name))
+            table.append({"molecule": name, "specimen": number, **_about(series), "voxel_size": round(voxel_size, 3)})
+        number += 1
+        bar.update(len(specimen.names))
+    bar.close()
+    density_all = torch.cat(densities)
+    return Subtomograms(torch.cat(volumes), density_all, density_all > MASK_THRESHOLD, table, voxel_size)
+
+
+def _about(series: Series) -> dict:
+    """What a table says of a series."""
+    return {
+        "dose": round(series.dose, 1),
+        "thickness": round(series.thickness),
+        "defocus": round(series.defocus),
+        "tilts": f"{series.angles.min():.0f} to {series.angles.max():.0f}",
+        "scheme": "bidirectional" if series.angles[2] > series.angles[1] else "dose-symmetric",
+        "misalignment": round(series.misalignment, 2),
+        "weighting": series.weighting,
+    }
+
+
+def _check(
+    molecules: Sequence[Molecule], n: int, proportions: Sequence[float], size: int, *ranges: tuple[float, float]
+) -> None:
+    if not molecules or len(proportions) != len(molecules) or not all(0 < p < math.inf for p in proportions):
+        raise InputError(f"{len(molecules)} molecules in proportions {list(proportions)}; give one positive number a molecule.")
+    for molecule in molecules:
+        if 2 * molecule.radius > FIELD * PIXEL_SIZE:
+            raise InputError(
+                f"{molecule.name}: {2 * molecule.radius:.0f} angstrom across; the field is {FIELD * PIXEL_SIZE:.0f}."
+            )
+    if not 1 <= n <= 1_000_000:
+        raise InputError(f"n is {n}; it must be at least 1, and at most a million.")
+    if size % 8 or not 16 <= size <= 64:
+        raise InputError(f"size is {size}; it must be a multiple of 8 from 16 to 64.")
+    limits = {"dose": (1.0, 1000.0), "thickness": (600.0, 5000.0), "defocus": (1e3, 2e5)}
+    for (name, (least, most)), (low, high) in zip(limits.items(), ranges, strict=True):
+        if not least <= low <= high <= most:
+            raise InputError(f"{name} is {low:g} to {high:g}; give the lower first, both between {least:g} and {most:g}.")

@@ -1,0 +1,85 @@
+"""What a network makes of the two domains: deep features, their map by t-SNE (Fig. 6), and how well they can be told apart."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from voxuda.data.domain import Domain
+from voxuda.errors import InputError
+from voxuda.networks.voxresnet import target_batch_norm
+from voxuda.training.config import BatchNorm
+from voxuda.training.domains import load_domains
+from voxuda.training.run_folder import load_network, read_config
+
+
+@torch.no_grad()
+def deep_features(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
+    """Means of the deepest tap v6 over each volume, ``(N, C)`` of volumes ``(N, 1, D, H, W)``."""
+    network.eval()
+    return torch.cat([network.features(part)["v6"].mean((2, 3, 4)) for part in volumes.split(batch_size)])  # type: ignore[operator]
+
+
+def separability(a: np.ndarray, b: np.ndarray) -> float:
+    """Accuracy of a linear classifier between features ``(N, C)`` and ``(M, C)`` by five-fold cross-validation.
+
+    The larger set is thinned, so 0.5 means that the two cannot be told apart.
+    """
+    n = min(len(a), len(b))
+    if n < 2:
+        raise InputError(f"{n} sample of one domain; telling domains apart needs at least 2 of each.")
+    thin = [x[np.linspace(0, len(x) - 1, n).astype(int)] for x in (a, b)]
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    labels = np.repeat([0, 1], n)
+    folds = StratifiedKFold(min(5, n), shuffle=True, random_state=0)
+    return float(cross_val_score(model, np.concatenate(thin), labels, cv=folds).mean())
+
+
+def domain_features(run: str | Path, statistics: BatchNorm = "target") -> tuple[list[np.ndarray], list[Domain]]:
+    """Features ``(N, C)`` of the source and of the held-out target by a run's network, and both domains.
+
+    Parameters
+    ----------
+    run : path
+        Folder of a finished run.
+    statistics : str
+        Batch norm statistics: "running" takes those of training for both domains, "target" for each domain its own, measured
+        on its training samples.
+    """
+    source, seen, target = load_domains(read_config(run))
+    network = load_network(run, statistics)
+    features = []
+    for measured, domain in ((source, source), (seen, target)):
+        if statistics == "target":
+            network.load_state_dict(target_batch_norm(network, measured.volumes), strict=False)
+        features.append(deep_features(network, domain.volumes).numpy())
+    return features, [source, target]
+
+
+def embed(run: str | Path, statistics: BatchNorm = "target", *, seed: int = 0) -> dict:
+    """Map of both domains' features by t-SNE, see :func:`domain_features`; ``seed`` is that of t-SNE.
+
+    Returns
+    -------
+    dict
+        ``points``, one ``[x, y]`` a sample; ``domain``, "source" or "target"; ``classes``.
+    """
+    features, (source, target) = domain_features(run, statistics)
+    both = StandardScaler().fit_transform(np.concatenate(features))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        points = TSNE(perplexity=min(30, (len(both) - 1) / 3), random_state=seed).fit_transform(both)
+    return {
+        "points": points.round(2).tolist(),
+        "domain": ["source"] * len(source) + ["target"] * len(target),
+        "classes": [*source.classes, *target.classes],
+    }

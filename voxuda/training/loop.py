@@ -1,0 +1,275 @@
+"""One loop for every method: device, precision, processes, checkpoint, resume, log."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import statistics
+import time
+import zipfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from tqdm import tqdm
+
+from voxuda import parallel
+from voxuda.data.domain import Domain
+from voxuda.data.files import append_line, check_new_folder, write_atomically
+from voxuda.errors import InputError
+from voxuda.methods import Batch, Method, build
+from voxuda.signal import memory
+from voxuda.training.config import Config
+from voxuda.training.domains import load_domains
+from voxuda.training.provenance import provenance
+from voxuda.training.run_folder import is_run_of, load_weights, read_record, save_json, save_weights
+
+LEAST_SIDE_IN_BF16 = 24
+"""The smallest tap has then sides of 3. With 2, torch 2.13 reads memory that nobody wrote: weight gradients of convolutions in
+bfloat16 are often no numbers, in either layout, on processors with AVX-512 but without AMX."""
+
+
+def stream(*key: int) -> int:
+    """Seed of one use of randomness, named by whole numbers; other names give independent streams (NumPy SeedSequence)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@lru_cache(maxsize=2)  # one epoch of both domains
+def draw_order(samples: int, draws: int, seed: int, device: torch.device) -> torch.Tensor:
+    """Order ``(draws,)`` in which an epoch draws samples: all of them, shuffled, before any comes again."""
+    generator = torch.Generator().manual_seed(seed)
+    rounds = [torch.randperm(samples, generator=generator) for _ in range(-(-draws // samples))]
+    return torch.cat(rounds)[:draws].to(device)
+
+
+def make_batch(source: Domain, target: Domain, epoch: int, step: int, config: Config, steps: int) -> Batch:
+    """This process's part of the batch of one step, a pure function of seed, epoch and step, so that a resumed run sees the
+    same data."""
+    size = config.size("batch_size")
+
+    def pick(domain: Domain, which: int) -> torch.Tensor:
+        order = draw_order(len(domain), steps * size, stream(config.seed, epoch, which), domain.volumes.device)
+        return parallel.part(order[step * size : (step + 1) * size])
+
+    s, t = pick(source, 0), pick(target, 1)
+    assert source.masks is not None
+    return Batch(
+        source=source.volumes[s],
+        source_labels=source.masks[s, 0].long(),
+        target=target.volumes[t],
+        target_labels=None if target.masks is None else target.masks[t, 0].long(),
+        target_index=t,
+        generator=torch.Generator(target.volumes.device).manual_seed(stream(config.seed, epoch, 2, step)),
+    )
+
+
+def make_fabric(config: Config) -> Fabric:
+    """The device of this process, one GPU each, and the precision of a run.
+
+    Raises
+    ------
+    InputError
+        The machine has no such device.
+    """
+    devices = [parallel.local_rank()] if config.device != "cpu" and torch.cuda.is_available() else 1
+    try:
+        return Fabric(accelerator=config.device, devices=devices, precision=config.precision)
+    except (MisconfigurationException, RuntimeError) as error:
+        raise InputError(f"device {config.device} is not to be had on this machine; choose cpu or auto.") from error
+
+
+@memory.kept()
+def train(
+    config: Config,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    after_epoch: Callable[[int, Method], None] | None = None,
+) -> Method:
+    """Train one run and leave ``config.json``, ``log.jsonl``, ``weights.safetensors`` and ``checkpoint/`` in ``out``.
+
+    Within :func:`voxuda.parallel.processes` all processes share each batch, and process 0 writes the files.
+
+    Parameters
+    ----------
+    config : Config
+        What to do.
+    out : path
+        A new folder, or with ``resume`` the folder of an interrupted run of the same configuration.
+    resume : bool
+        Go on from the last checkpoint; without one, start.
+    progress : bool
+        Show progress bars.
+    after_epoch : callable, optional
+        Called with the number of finished epochs and the method, for whoever watches; what it does must change neither.
+
+    Returns
+    -------
+    Method
+        The trained method, in evaluation mode with the configured batch norm statistics.
+
+    Raises
+    ------
+    InputError
+        Anything about the configuration, the data or the folder that cannot be used, or a loss that is not finite.
+    """
+    out = Path(out)
+    writes = parallel.rank() == 0
+    progress = progress and writes
+    with parallel.together():
+        resume = resume and (out / "config.json").exists()
+        if not resume:
+            check_new_folder(out)
+        elif not is_run_of(out, config):
+            raise InputError(
+                f"{out}: was made with another configuration; resume with the same options, or choose a new folder."
+            )
+        epochs, batch_size = config.size("epochs"), config.size("batch_size")
+        if batch_size % parallel.size():
+            raise InputError(
+                f"batch_size is {batch_size}; it must be a multiple of the number of processes, {parallel.size()}."
+            )
+        torch.manual_seed(config.seed)
+        method = build(config.method, config.size("width"), config.vox_uda)
+        fabric = make_fabric(config)
+    with parallel.together():
+        source, target, _ = load_domains(config, progress=progress)
+        shape = tuple(source.volumes.shape[2:])
+        if config.precision != "32-true" and fabric.device.type == "cpu" and min(shape) < LEAST_SIDE_IN_BF16:
+            raise InputError(
+                f"samples of {shape} voxels cannot be trained on in bf16 on a processor; choose --precision 32-true, or samples"
+                f" of {LEAST_SIDE_IN_BF16} voxels a side."
+            )
+        if method.needs_target_labels and target.masks is None:
+            raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
+
+    source, target = source.to(fabric.device), target.to(fabric.device)
+    method.to(fabric.device)
+    method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # half the time of the default layout
+    method.prepare(target.volumes)
+    optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=config.learning_rate, fused=True)
+    steps = max(1, len(source) // batch_size)
+    state = out / "checkpoint" / "state.pt"
+    with parallel.together():
+        first = load_checkpoint(state, method, optimizer) if resume and state.exists() else 0
+        if writes:
+            open_folder(config, out, first, again=resume and first < epochs)
+
+    bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
+    for epoch in range(first, epochs):
+        rate = config.learning_rate * method.rate(epoch / epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        start = time.perf_counter()
+        history: list[dict[str, torch.Tensor]] = []
+        with parallel.global_batch_norm(method.train()):
+            for step in range(steps):
+                batch = make_batch(source, target, epoch, step, config, steps)
+                with fabric.autocast():
+                    losses = method.losses(batch, (epoch * steps + step) / (epochs * steps))
+                optimizer.zero_grad()
+                fabric.backward(torch.stack(list(losses.values())).sum())
+                parallel.average_gradients(method.parameters())
+                optimizer.step()
+                method.after_step()
+                history.append({name: value.detach() for name, value in losses.items()})
+                bar.update()
+        means = mean_losses(history, out, epoch)
+        check_weights(method, out, epoch, steps)
+        bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+        line = {"epoch": epoch, "learning_rate": rate, "seconds": time.perf_counter() - start, **means}
+        with parallel.together():
+            if writes:
+                append_line(json.dumps(line), out / "log.jsonl")
+                if after_epoch:
+                    after_epoch(epoch + 1, method)
+                save_checkpoint(state, method, optimizer, epoch + 1)
+    bar.close()
+    with parallel.together():
+        if writes:
+            save_weights(out / "weights.safetensors", method.student, target.volumes)
+    load_weights(out, method.student, config.batch_norm)
+    return method.eval()
+
+
+def mean_losses(history: list[dict[str, torch.Tensor]], out: Path, epoch: int) -> dict[str, float]:
+    """Means over the steps of an epoch of its named losses, scalars on the device, which only here are waited for.
+
+    Raises
+    ------
+    InputError
+        The loss of a step is not finite; says which step was the first.
+    """
+    totals = torch.stack([torch.stack(list(losses.values())).sum() for losses in history]).tolist()
+    for step, total in enumerate(totals):
+        if not math.isfinite(total):
+            raise InputError(
+                f"{out}: the loss is {total} at epoch {epoch}, step {step}; lower --learning-rate and train into a "
+                "new folder, the last good checkpoint is kept."
+            )
+    terms: dict[str, list[torch.Tensor]] = {}
+    for losses in history:
+        for name, value in losses.items():
+            terms.setdefault(name, []).append(value)  # a term may join within an epoch
+    return {name: statistics.fmean(torch.stack(values).tolist()) for name, values in terms.items()}
+
+
+def check_weights(method: Method, out: Path, epoch: int, steps: int) -> None:
+    """Refuse what the last step of an epoch broke: no later loss would tell before the checkpoint is written."""
+    if not torch.stack([value.isfinite().all() for value in method.state_dict().values()]).all():
+        raise InputError(
+            f"{out}: a weight is not finite after epoch {epoch}, step {steps - 1}; lower --learning-rate and train into a "
+            "new folder, the last good checkpoint is kept."
+        )
+
+
+def open_folder(config: Config, out: Path, epochs: int, *, again: bool) -> None:
+    """Make a run's folder, or go on with it after ``epochs`` epochs; it keeps what made it first, and notes who goes on."""
+    made_by = {**provenance(), "processes": parallel.size()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "config.json").exists():
+            record = {**dataclasses.asdict(config), "sizes": config.sizes(), "provenance": made_by}
+            save_json(record, out / "config.json")
+        elif again:
+            record = read_record(out)
+            save_json({**record, "resumed": [*record.get("resumed", []), made_by]}, out / "config.json")
+        (out / "checkpoint").mkdir(exist_ok=True)
+        trim_log(out / "log.jsonl", epochs)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose a writable folder.") from error
+
+
+def trim_log(path: Path, epochs: int) -> None:
+    """Keep the first ``epochs`` lines, so that a resumed run repeats none."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    write_atomically(lambda temporary: temporary.write_text("".join(lines[:epochs])), path)
+
+
+def save_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    """Everything a resumed run needs; the data order follows from seed and epoch."""
+    state = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
+    buffer = io.BytesIO()  # written from here a full disk is an OSError, which says so
+    torch.save(state, buffer)
+    write_atomically(lambda temporary: temporary.write_bytes(buffer.getbuffer()), path)
+
+
+def load_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
+    """Restore a checkpoint and return the number of finished epochs; no code in the file is ever run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(damaged)
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        method.load_state_dict(state["method"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["epoch"])
+    except Exception as error:
+        raise InputError(f"{path}: not a checkpoint of this method and width; train again into a new folder.") from error

@@ -1,0 +1,44 @@
+"""What decides a run's numbers beside its configuration."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from voxuda import __version__
+
+LIBRARIES = ("numpy", "scipy", "numba", "scikit-image", "lightning-fabric", "safetensors")
+"""What else computes a run: distributions whose versions it notes."""
+
+
+def provenance() -> dict:
+    """What decides a run's numbers beside its configuration: code, libraries, hardware."""
+    here = Path(__file__).resolve().parent
+    try:
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+        commit = subprocess.run(describe, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # installed from a wheel
+    return {
+        "voxuda": __version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "processor": _processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,162 @@
+"""A run on disk: its configuration and its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
+from voxuda.data.files import write_atomically
+from voxuda.errors import InputError
+from voxuda.methods import VoxUDAOptions, method_class
+from voxuda.networks.voxresnet import VoxResNet, target_batch_norm
+from voxuda.training.config import BatchNorm, Config
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+"""Finished runs, weights and benchmarks of the repository, from any working directory; beside an installed package there are
+none."""
+
+
+def read_record(run: str | Path) -> dict:
+    """The whole of ``RUN/config.json``: configuration, sizes, provenance.
+
+    Raises
+    ------
+    InputError
+        The folder is not a run.
+    """
+    path = Path(run) / "config.json"
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; make a run with `voxuda train --out {run}`.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: not a run's configuration; train again into a new folder.")
+    return record
+
+
+def is_run_of(run: str | Path, config: Config) -> bool:
+    """Whether a run's folder was made with this configuration and these sizes."""
+    return read_config(run) == config and read_record(run).get("sizes") == json.loads(json.dumps(config.sizes()))
+
+
+def read_config(run: str | Path) -> Config:
+    """Read ``RUN/config.json``.
+
+    Raises
+    ------
+    InputError
+        The folder is not a run.
+    """
+    values = read_record(run)
+    try:
+        options = dict(values["vox_uda"])
+        options["lambdas"] = tuple(options["lambdas"])
+        names = {f.name for f in dataclasses.fields(Config)} - {"vox_uda"}
+        config = Config(**{k: v for k, v in values.items() if k in names}, vox_uda=VoxUDAOptions(**options))
+        method_class(config.method)
+        config.sizes()
+        return config
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        path = Path(run) / "config.json"
+        raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
+
+
+def save_json(values: dict, path: Path) -> None:
+    """Write a dictionary as indented JSON, whole or not at all."""
+    write_atomically(lambda temporary: temporary.write_text(json.dumps(values, indent=2) + "\n"), path)
+
+
+@torch.no_grad()
+def save_weights(path: Path, network: VoxResNet, target: torch.Tensor) -> None:
+    """A network's weights, and under ``target_bn.`` its batch norm statistics on target volumes ``(N, 1, D, H, W)``."""
+    tensors = dict(network.state_dict())
+    tensors |= {f"target_bn.{k}": v for k, v in target_batch_norm(network, target).items()}
+    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    write_atomically(lambda temporary: temporary.write_bytes(save(tensors, {CHECKSUM: checksum(tensors)})), path)
+
+
+CHECKSUM = "sha256"
+"""Where a file of weights says what its tensors add up to."""
+
+
+def checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of tensors, on the CPU and contiguous, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights; :exc:`ValueError` when they are not those that were written."""
+    with safe_open(path, "pt") as file:
+        written = (file.metadata() or {}).get(CHECKSUM)
+    tensors = load_file(path)
+    if written not in (None, checksum(tensors)):
+        raise ValueError("another checksum")
+    return tensors
+
+
+def halve_weights(run: str | Path, out: str | Path) -> None:
+    """Copy a run's configuration and weights into ``out``, the weights as bfloat16: half the size, for a repository.
+
+    Raises
+    ------
+    InputError
+        The run has no weights, they cannot be read, or ``out`` has others.
+    """
+    run, out = Path(run), Path(out)
+    load_network(run)  # says what is wrong with them
+    tensors = {k: v.bfloat16() if v.is_floating_point() else v for k, v in load_file(run / "weights.safetensors").items()}
+    half = save(tensors, {CHECKSUM: checksum(tensors)})
+    kept = out / "weights.safetensors"
+    if kept.exists() and kept.read_bytes() != half:
+        raise InputError(f"{kept}: other weights are kept there; delete them first, or choose another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(lambda temporary: temporary.write_bytes(half), kept)
+    write_atomically(lambda temporary: temporary.write_bytes((run / "config.json").read_bytes()), out / "config.json")
+
+
+def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:
+    """Load ``RUN/weights.safetensors`` into ``network`` with "target" or "running" batch norm statistics.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged or of another architecture.
+    """
+    path = Path(run) / "weights.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; finish the run with `voxuda train --resume --out {run}`.")
+    try:
+        tensors = read_weights(path)
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ValueError("not finite")
+        trained = {k: v for k, v in tensors.items() if not k.startswith("target_bn.")}
+        if batch_norm == "target":
+            trained |= {k.removeprefix("target_bn."): v for k, v in tensors.items() if k.startswith("target_bn.")}
+        if next(network.parameters()).is_meta:  # made by load_network; kept weights may be bfloat16
+            trained = {k: v.float() if v.is_floating_point() else v for k, v in trained.items()}
+            network.load_state_dict(trained, assign=True)
+        else:
+            network.load_state_dict(trained)
+    except Exception as error:
+        raise InputError(f"{path}: damaged, or weights of another architecture than the run's configuration.") from error
+
+
+def load_network(run: str | Path, batch_norm: BatchNorm | None = None) -> VoxResNet:
+    """The trained network of a run, in evaluation mode, with the run's own choice of batch norm statistics or another."""
+    config = read_config(run)
+    with torch.device("meta"):  # no memory is taken for a width that the weights do not have
+        network = VoxResNet(config.size("width"), planar=method_class(config.method).planar)
+    load_weights(run, network, batch_norm or config.batch_norm)
+    return network.eval()
