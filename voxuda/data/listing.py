@@ -10,10 +10,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import starfile
-
 from voxuda.data.files import LAST, PART
 from voxuda.data.mrc import read_mrc
+from voxuda.data.star import read_star
 from voxuda.errors import InputError, shown
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec")
@@ -221,14 +220,8 @@ def _pair(volumes: dict[Path, tuple[str, ...]], masks: dict[Path, tuple[str, ...
 
 
 def _of_star(star: Path) -> list[Entry]:
-    if not star.is_file():
-        raise InputError(f"{star}: no such file; give a RELION star file of subtomograms.")
-    try:
-        blocks = starfile.read(star, always_dict=True, parse_as_string=["rlnImageName"])
-        # A block is a data frame, or a dictionary when it is not a loop: make columns of both.
-        tables = [{k: list(v) if hasattr(v, "to_list") else [v] for k, v in block.items()} for block in blocks.values()]
-    except Exception as error:  # the parser raises whatever its own steps raise
-        raise InputError(f"{star}: not a readable star file; write it again with RELION.") from error
+    # A loop is a data frame, another block a dictionary: make columns of both.
+    tables = [{k: list(v) if hasattr(v, "to_list") else [v] for k, v in block.items()} for block in read_star(star).values()]
     particles: dict[str, list] = next((table for table in tables if "rlnImageName" in table), {})
     names = [str(name) for name in particles.get("rlnImageName", [])]
     if any(1 in table.get("rlnTomoSubTomosAre2DStacks", []) for table in tables):

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import starfile
 import torch
 from torch_ctf import calculate_ctf_2d
 from torch_fourier_slice.slice_insertion import insert_central_slices_rfft_3d_multichannel
 from torch_fourier_slice.volume_utils import separable_sinc2_correction
 
 from voxuda.data.mrc import read_mrc
+from voxuda.data.star import read_star
 from voxuda.errors import InputError
 from voxuda.signal.optics import critical_exposure
 
@@ -143,15 +143,15 @@ def read_particles(
     star = Path(star)
     if tomograms is None:
         chosen = star if star.stem.endswith("_optimisation_set") else star.with_name(f"{star.stem}_optimisation_set.star")
-        names = _row(_read_star(chosen), "")
+        names = _row(read_star(chosen), "")
         if not {"TomoParticlesFile", "TomoTomogramsFile"} <= names.keys():
             raise InputError(f"{chosen}: names no particles and tomograms file; export it again, or give both files.")
         star, tomograms = (chosen.with_name(Path(names[f"Tomo{kind}File"]).name) for kind in ("Particles", "Tomograms"))
-    blocks = _read_star(star)
+    blocks = read_star(star)
     if int(_row(blocks, "general").get("TomoSubTomosAre2DStacks", 0)) != 1:
         raise InputError(f"{star}: rlnTomoSubTomosAre2DStacks is not 1; export the particles as 2D stacks.")
     optics = {row["OpticsGroup"]: row for row in _rows(star, blocks, "optics", OPTICS_COLUMNS)}
-    series = _read_star(Path(tomograms))
+    series = read_star(Path(tomograms))
     tilts: dict[str, list[dict[str, Any]]] = {}
     particles = []
     for row in _rows(star, blocks, "particles", PARTICLE_COLUMNS):
@@ -170,15 +170,6 @@ def read_particles(
     if hand == 1:
         return particles
     return [replace(p, projections=FLIP @ p.projections @ FLIP, rotation=FLIP @ p.rotation @ FLIP) for p in particles]
-
-
-def _read_star(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the star files of RELION 5 or WarpTools together.")
-    try:
-        return starfile.read(path, always_dict=True)
-    except Exception as error:  # the parser raises IndexError, ValueError or pandas errors, by what is broken
-        raise InputError(f"{path}: not a readable star file; export it again from RELION or WarpTools.") from error
 
 
 def _row(blocks: dict[str, Any], block: str) -> dict[str, Any]:
