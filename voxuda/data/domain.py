@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,19 +46,18 @@ class Domain:
 
     def split(self, share: float, seed: int) -> tuple[Domain, Domain]:
         """Two parts, the first with ``share`` of every class, or of the groups if there are some, drawn by ``seed``."""
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self), generator=generator).tolist()
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
         units: Sequence[str | int] = self.groups or range(len(self))
         sizes = Counter(self.classes)
-        strata: dict[str, list[str | int]] = {}
-        for i in order:  # groups are drawn from one pot, and so are classes of one sample, lest one part take all of them
-            alone = self.groups is not None or sizes[self.classes[i]] == 1
-            members = strata.setdefault("" if alone else self.classes[i], [])
-            if units[i] not in members:
-                members.append(units[i])
+        # Each class is a pot to draw from; the pot None holds the groups, and the classes of one sample, of which one part
+        # would else get all. A dictionary keeps the order of the draw, and each unit once.
+        pots: dict[str | None, dict[str | int, None]] = defaultdict(dict)
+        for i in order:
+            shared = self.groups is not None or sizes[self.classes[i]] == 1
+            pots[None if shared else self.classes[i]][units[i]] = None
         taken: set[str | int] = set()
-        for members in strata.values():
-            taken |= set(members[: min(max(1, round(share * len(members))), max(1, len(members) - 1))])
-        parts = ([i for i, unit in enumerate(units) if (unit in taken) == chosen] for chosen in (True, False))
-        first, second = (self.subset(torch.tensor(part, dtype=torch.long)) for part in parts)
-        return first, second
+        for pot in pots.values():
+            count = min(max(1, round(share * len(pot))), max(1, len(pot) - 1))  # neither part is left without
+            taken |= set(list(pot)[:count])
+        first = torch.tensor([unit in taken for unit in units], dtype=torch.bool)
+        return self.subset(first.nonzero()[:, 0]), self.subset((~first).nonzero()[:, 0])
