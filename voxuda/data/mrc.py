@@ -11,6 +11,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import torch
+from mrcfile.dtypes import HEADER_DTYPE
 
 from voxuda.data.files import check_new_file, write_atomically
 from voxuda.errors import InputError
@@ -138,12 +139,13 @@ def _check_claim(path: Path) -> None:
         start = file.read(2)
     opener = packed.get(start, open)
     with opener(path, "rb") as file:  # type: ignore[operator]
-        header = file.read(1024).ljust(1024, b"\0")
-    order = {b"D": "<i4", b"\x11": ">i4"}.get(header[212:213])
-    if order is None:
+        content = file.read(HEADER_DTYPE.itemsize).ljust(HEADER_DTYPE.itemsize, b"\0")
+    stamp = np.frombuffer(content, HEADER_DTYPE)[0]["machst"][0]
+    if stamp not in (0x44, 0x11):
         return  # mrcfile says that the machine stamp is wrong
-    x, y, z, extended = (max(0, int(word)) for word in np.frombuffer(header, order)[[0, 1, 2, 23]])
-    claim = 1024 + extended + x * y * z // 2  # no mode has less than half a byte a voxel
+    header = np.frombuffer(content, HEADER_DTYPE.newbyteorder("<" if stamp == 0x44 else ">"))[0]
+    x, y, z, extended = (max(0, int(header[name])) for name in ("nx", "ny", "nz", "nsymbt"))
+    claim = HEADER_DTYPE.itemsize + extended + x * y * z // 2  # no mode has less than half a byte a voxel
     held = path.stat().st_size * (1000 if start in packed else 1)
     if claim > held and start in packed:
         with opener(path, "rb") as file:  # type: ignore[operator]
