@@ -132,7 +132,7 @@ def test_prepare_writes_what_load_reads(stacks, tmp_path):
     assert list(rows[0]) == ["index", "molecule", "tomogram", "particle", "voxel_size"]
     assert {row["tomogram"] for row in rows} == {"Unt_050.tomostar", "Unt_083.tomostar"}
     found, supplied = ribosomes.read(stacks, missing="skip")
-    smooth, level = ribosomes.outline(supplied, 12.0)
+    smooth, level = ribosomes.outline(supplied, 12.0, VOLUME)
     turns = packing.random_rotations(len(found), torch.Generator().manual_seed(0))
     elsewhere = torch.stack([rotation.place(smooth, turn) > level for turn in turns])[:, None]
     inside, beside = ((domain.volumes * m).sum((1, 2, 3, 4)) / m.sum((1, 2, 3, 4)) for m in (domain.masks, elsewhere))

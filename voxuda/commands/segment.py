@@ -110,7 +110,7 @@ def read(path: Path) -> Volume:
     volume.check_is_volume()
     if is_tomogram(volume):
         return volume
-    check_side(volume.data, path)
+    check_side(volume.data.shape, path)
     volume = read_mrc(path)
     for part in volume.data.reshape(-1, *volume.data.shape[-3:]):
         check_volume(part, str(path))

@@ -13,7 +13,6 @@ stacks of 37 tilts. What the files leave open was settled so:
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import shutil
@@ -24,7 +23,8 @@ from typing import Literal
 import torch
 
 from voxuda.data.files import new_folder
-from voxuda.data.mrc import check_volume, read_mrc, write_mrc
+from voxuda.data.mrc import check_volume, read_mrc
+from voxuda.data.subtomograms import write_samples
 from voxuda.data.tilt_stacks import Particle, read_particles, reconstruct
 from voxuda.errors import InputError
 from voxuda.signal.fourier import apply_filter, soft_lowpass
@@ -201,16 +201,12 @@ def prepare(folder: str | Path, out: str | Path, *, volume: float, missing: Lite
     """
     particles, reference = read(folder, missing=missing)
     smooth, level = outline(reference, particles[0].voxel_size, volume)
-    volumes = torch.stack([reconstruct(p) for p in particles])
-    masks = torch.stack([place(smooth, p.rotation) > level for p in particles])
-    with new_folder(out) as work:
-        write_mrc(work / "volumes.mrcs", volumes, particles[0].voxel_size)
-        write_mrc(work / "masks.mrcs", masks.numpy(), particles[0].voxel_size)
-        with open(work / "samples.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "molecule", "tomogram", "particle", "voxel_size"])
-            writer.writerows([i, "ribosome", p.tomogram, p.name, p.voxel_size] for i, p in enumerate(particles))
-    return Path(out)
+    volumes = torch.stack([reconstruct(p) for p in particles])[:, None]
+    masks = torch.stack([place(smooth, p.rotation) > level for p in particles])[:, None]
+    table = [
+        {"molecule": "ribosome", "tomogram": p.tomogram, "particle": p.name, "voxel_size": p.voxel_size} for p in particles
+    ]
+    return write_samples(out, {"volumes": volumes, "masks": masks}, particles[0].voxel_size, table)
 
 
 def read(folder: str | Path, *, missing: Literal["raise", "skip"] = "raise") -> tuple[list[Particle], torch.Tensor]:

@@ -77,7 +77,7 @@ class SubtomogramFolder:
                 boxes = f"{entry.shape} is another box than {first.shape} in {first.label}"
                 raise InputError(f"{entry.path}: {boxes}; crop all to one, or convert them with --voxel-size.")
             if self.size is None:
-                check_side(np.broadcast_to(0, entry.shape), entry.path)
+                check_side(entry.shape, entry.path)
                 if len(set(entry.shape)) > 1:
                     raise InputError(
                         f"{entry.path}: sides {entry.shape} differ; training needs cubes, see `voxuda data convert`."
@@ -215,13 +215,14 @@ def _angstrom(length: float) -> str:
     return f"{length:.2f} Å" if length else "unknown"
 
 
-def check_side(stack: torch.Tensor | np.ndarray, path: str | Path) -> None:
-    """Refuse ``(..., D, H, W)`` whose sides the network cannot halve three times."""
-    if any(side % 8 or side < 16 for side in stack.shape[-3:]):
-        raise InputError(f"{path}: sides {tuple(stack.shape[-3:])} must be multiples of 8 and at least 16; pad or crop.")
+def check_side(shape: tuple[int, ...], path: str | Path) -> None:
+    """Refuse a shape ``(..., D, H, W)`` whose sides the network cannot halve three times."""
+    if any(side % 8 or side < 16 for side in shape[-3:]):
+        raise InputError(f"{path}: sides {shape[-3:]} must be multiples of 8 and at least 16; pad or crop.")
 
 
 def write_samples(out: str | Path, stacks: dict[str, torch.Tensor], voxel_size: float, table: list[dict]) -> Path:
+    """Write stacks ``(N, 1, D, H, W)`` as ``NAME.mrcs``, and a table of ``N`` rows, into a new folder, all or none."""
     with new_folder(out) as work:
         for name, stack in stacks.items():
             write_mrc(work / f"{name}.mrcs", stack[:, 0], voxel_size)
