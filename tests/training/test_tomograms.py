@@ -124,7 +124,7 @@ def test_tiles_agree_with_the_whole_away_from_its_faces(tmp_path, as_they_are):
     volume = noise((48, 56, 72)) + 0.3
     path = write_mrc(tmp_path / "t.mrc", volume)
     network = Pointwise(kernel=3)
-    layer = tomograms.segment_layer(network, torch.from_numpy(volume[:32]), 1.0, 32, 16, 4, tomograms.tqdm(disable=True))
+    layer = tomograms.segment_layer(network, torch.from_numpy(volume[:32]), 1.0, 32, 16, tomograms.tqdm(disable=True))
     whole = predict(network, torch.from_numpy(volume)[None, None])[0]
     inside = (slice(1, 31), slice(1, -1), slice(1, -1))
     torch.testing.assert_close(layer[inside], whole[inside], atol=0.02, rtol=0)

@@ -9,6 +9,11 @@ from statistics import NormalDist
 import numpy as np
 from scipy import stats
 
+LEVEL = 0.95
+LOWER, UPPER = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+POWER = 0.8
+"""Probability of seeing a difference that is there."""
+
 
 def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed: int = 0) -> np.ndarray:
     """Means of bootstrap worlds, ``(draws,)``: seeds drawn with replacement, then samples within each.
@@ -28,9 +33,9 @@ def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed:
     return within[chosen, np.arange(draws)[:, None], np.arange(len(runs))].mean(1)
 
 
-def interval(runs: Sequence[Sequence[float]], *, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over seeds and samples; with three seeds it is too narrow, see ``student``."""
-    low, high = np.quantile(resampled_means(runs), [(1 - level) / 2, (1 + level) / 2])
+def interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean over seeds and samples; with three seeds too narrow, see ``student``."""
+    low, high = np.quantile(resampled_means(runs), [LOWER, UPPER])
     return float(low), float(high)
 
 
@@ -46,17 +51,17 @@ def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> tu
     return float(np.mean([pair.mean() for pair in pairs])), interval(pairs)
 
 
-def student(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of a few values, one a seed, and Student's interval of it: as wide as so few values make it, unlike a bootstrap."""
+def student(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of a few values, one a seed, and Student's 95 % interval: as wide as so few values make it, unlike a bootstrap."""
     mean = float(np.mean(values))
-    low, high = stats.t.interval(level, len(values) - 1, loc=mean, scale=stats.sem(values))
+    low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=stats.sem(values))
     return mean, float(low), float(high)
 
 
-def seeds_needed(deviation: float, step: float, *, level: float = 0.95, power: float = 0.8) -> int:
-    r"""Seeds for which Student's interval of a paired difference of ``step`` excludes 0 with probability ``power``.
+def seeds_needed(deviation: float, step: float) -> int:
+    r"""Seeds for which Student's 95 % interval of a paired difference of ``step`` excludes 0 with probability 0.8.
 
-    The smallest :math:`n \ge 2` with :math:`P(T > t_{(1+level)/2,\,n-1}) \ge power`, where :math:`T` is noncentral Student of
+    The smallest :math:`n \ge 2` with :math:`P(T > t_{0.975,\,n-1}) \ge 0.8`, where :math:`T` is noncentral Student of
     :math:`n - 1` degrees of freedom and noncentrality :math:`\sqrt n\,step / s`.
 
     Parameters
@@ -65,11 +70,9 @@ def seeds_needed(deviation: float, step: float, *, level: float = 0.95, power: f
         Standard deviation of the difference from seed to seed.
     step : float
         The difference that should be seen, in the same unit.
-    level, power : float
-        Confidence of the test, and probability of seeing what is there.
     """
     z = NormalDist().inv_cdf
-    n = max(2, math.ceil(((z((1 + level) / 2) + z(power)) * deviation / step) ** 2))  # a known deviation would need as many
-    while stats.nct.sf(stats.t.ppf((1 + level) / 2, n - 1), n - 1, n**0.5 * step / deviation) < power:
+    n = max(2, math.ceil(((z(UPPER) + z(POWER)) * deviation / step) ** 2))  # a known deviation would need as many
+    while stats.nct.sf(stats.t.ppf(UPPER, n - 1), n - 1, n**0.5 * step / deviation) < POWER:
         n += 1
     return n

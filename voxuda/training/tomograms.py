@@ -27,6 +27,9 @@ HEADER = 1024
 SECTIONS = 16
 """How many sections of a tomogram are looked at to know it again."""
 
+BATCH = 8
+"""Tiles in the network at a time."""
+
 COMPRESSED = (".gz", ".bz2")
 """Endings of files that cannot be read piece by piece."""
 
@@ -261,9 +264,7 @@ class Partial:
         return self.path
 
 
-def segment_layer(
-    network: nn.Module, slab: torch.Tensor, typical: float, tile: int, overlap: int, batch_size: int, bar: tqdm
-) -> torch.Tensor:
+def segment_layer(network: nn.Module, slab: torch.Tensor, typical: float, tile: int, overlap: int, bar: tqdm) -> torch.Tensor:
     """Foreground probability ``(tile, H, W)`` of one layer of tiles, blended along y and x.
 
     Parameters
@@ -276,18 +277,16 @@ def segment_layer(
         See :func:`survey`.
     tile, overlap : int
         In voxels.
-    batch_size : int
-        Tiles in the network at a time.
     bar : tqdm
         Counts tiles.
     """
     rows, columns = (zip(positions(side, tile, overlap), blending(side, tile, overlap), strict=True) for side in slab.shape[1:])
     places = list(product(rows, columns))
     blended = torch.zeros(slab.shape)
-    for begin in range(0, len(places), batch_size):
-        part = places[begin : begin + batch_size]
+    for begin in range(0, len(places), BATCH):
+        part = places[begin : begin + BATCH]
         tiles = torch.stack([slab[None, :, y : y + tile, x : x + tile] for (y, _), (x, _) in part])
-        probabilities = predict(network, normalised(tiles, typical), batch_size)
+        probabilities = predict(network, normalised(tiles, typical), BATCH)
         for ((y, along_y), (x, along_x)), probability in zip(part, probabilities, strict=True):
             blended[:, y : y + tile, x : x + tile] += probability * along_y[:, None] * along_x
         bar.update(len(part))
@@ -301,7 +300,6 @@ def segment_tomogram(
     *,
     tile: int = 32,
     overlap: int = 16,
-    batch_size: int = 8,
     progress: bool = False,
 ) -> Path:
     """Segment a tomogram of any size by overlapping tiles, in the memory of a few layers of them.
@@ -328,8 +326,6 @@ def segment_tomogram(
         Side of a tile in voxels, a multiple of 8; best that of the training samples.
     overlap : int
         Voxels that neighbouring tiles share.
-    batch_size : int
-        Tiles in the network at a time.
     progress : bool
         Show a progress bar.
 
@@ -359,7 +355,7 @@ def segment_tomogram(
     ) as bar:
         for start, end, along_z in layers[partial.done :]:
             slab = mirrored(read_slab(path_in, start, start + tile), tile)
-            sums = segment_layer(network, slab, typical, tile, overlap, batch_size, bar) * along_z[:, None, None]
+            sums = segment_layer(network, slab, typical, tile, overlap, bar) * along_z[:, None, None]
             sums[: len(partial.sums)] += partial.sums
             partial.append(start, sums[: end - start, :height, :width] > 0.5, sums[end - start :])
     return partial.finish()
