@@ -65,26 +65,6 @@ def test_packed_spheres_touch_and_do_not_overlap(generator):
     assert centres[:, 0].abs().max() == 0
 
 
-def pulled_by_the_rule(radii, spheres, first_step, steps=300):
-    """One group in float64, pair by pair as an array."""
-    i, j = np.triu_indices(len(radii), 1)
-    for step in range(2 * steps):
-        if step < steps:
-            ways = spheres - spheres[0]
-            distances = np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-6)
-            spheres = spheres - ways * np.minimum(first_step * (1 - step / steps) / distances, 1)
-        ways = spheres[i] - spheres[j]
-        distances = np.maximum(np.linalg.norm(ways, axis=1), 1e-6)
-        overlaps = np.maximum(radii[i] + radii[j] - distances, 0)
-        pushes = np.zeros_like(spheres)
-        np.add.at(pushes, i, ways * (overlaps / distances / 2)[:, None])
-        np.add.at(pushes, j, -ways * (overlaps / distances / 2)[:, None])
-        spheres = spheres + pushes
-        if step >= steps and overlaps.max(initial=0) < 1e-3:
-            break
-    return spheres - spheres[0]
-
-
 @pytest.mark.parametrize("first_step", [None, 3.0])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_packing_follows_its_rule(count, first_step, generator):
@@ -95,7 +75,9 @@ def test_packing_follows_its_rule(count, first_step, generator):
     before = start.clone()
     found = packing.pull_together(radii, start, first_step)
     longest = radii.max().item() / 10 if first_step is None else first_step
-    expected = [pulled_by_the_rule(r.double().numpy(), c.double().numpy(), longest) for r, c in zip(radii, start, strict=True)]
+    expected = [
+        packing.pull_by_the_rule(r.double().numpy(), c.double().numpy(), longest) for r, c in zip(radii, start, strict=True)
+    ]
     np.testing.assert_allclose(found.numpy(), np.stack(expected), atol=0.02)
     assert torch.equal(start, before)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from math import e, log2, sqrt
-from typing import Any
 
 import numba
 import numpy as np
@@ -21,17 +20,15 @@ from numba.extending import intrinsic
 
 from voxuda.signal._lanes import LANES, Lanes, compiled, constant, exp2_of, in_all, rows_of
 
-_LANES = "cccbe6cb96ed"  # of lanes.py, see there
-
 SLAB = 32
 """Slices that a thread takes at once: enough that those of the halo hardly count, and large volumes are shared evenly."""
 
 
 @intrinsic
-def _mean_of_lanes(_: Any, values: Any, features: Any, at: Any, steps: Any, nearness: Any, out: Any, place: Any) -> Any:
+def _mean_of_lanes(_, values, features, at, steps, nearness, out, place):
     """Eq 8 for the voxels from ``at`` on, written from ``place`` on; a step is gone forwards and backwards."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         rows = [rows_of(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 5)]
         (value,), feature, (mean,) = rows
         here, place = arguments[2], arguments[6]
@@ -59,10 +56,10 @@ def _mean_of_lanes(_: Any, values: Any, features: Any, at: Any, steps: Any, near
 
 
 @intrinsic
-def _features_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, scale: Any, features: Any) -> Any:
+def _features_of_lanes(_, values, at, width, plane, scale, features):
     """Of the voxels from ``at`` on, times ``scale``: in one row the values, in three the Sobel responses along z, y and x."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         (value,), feature = (rows_of(context, builder, signature.args[i], arguments[i]) for i in (0, 5))
         here, line, slice_ = arguments[1:4]
         scale = in_all(builder, arguments[4])
@@ -98,13 +95,13 @@ def _features_of_lanes(_: Any, values: Any, at: Any, width: Any, plane: Any, sca
 
 
 @compiled
-def _reflected(place, side):  # type: ignore[no-untyped-def]
+def _reflected(place, side):
     """Where the voxel beyond a face is taken from, along an axis of ``side`` voxels."""
     return abs(place) if place < side else 2 * (side - 1) - place
 
 
 @compiled
-def _filter_slabs(volumes, slabs, border, radius, steps, nearness, scale, value, feature, mean, means):  # type: ignore[no-untyped-def]
+def _filter_slabs(volumes, slabs, border, radius, steps, nearness, scale, value, feature, mean, means):
     """Filter slabs ``(S, 3)`` of volumes ``(B, D, H, W)``: volume, first slice, end. Rows are used again for each.
 
     The means of a slice follow as soon as the slices around it are read, while those are in a near cache. Where a line is no

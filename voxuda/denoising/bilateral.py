@@ -180,11 +180,7 @@ def bilateral_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: flo
     Tensor
         ``(B, 1, D, H, W)``.
     """
-    radius = _check(volumes, window, sigma_d, sigma_r)
-    if _bilateral_loops.apply_to(volumes):
-        return _bilateral_loops.weighted_mean(volumes, False, radius, sigma_d, sigma_r)
-    padded = _reflect(volumes, radius)
-    return weighted_mean_of_rows(padded, padded, radius, sigma_d, sigma_r)
+    return _filter(volumes, None, sigma_d, sigma_r, window)
 
 
 def improved_bilateral_filter(
@@ -215,10 +211,17 @@ def improved_bilateral_filter(
     Tensor
         ``(B, 1, D, H, W)``.
     """
+    return _filter(volumes, gradient, sigma_d, sigma_r, window)
+
+
+def _filter(volumes: torch.Tensor, gradient: Gradient | None, sigma_d: float, sigma_r: float, window: int) -> torch.Tensor:
+    """Choose between the compiled loops, for float32 on a CPU, and the rows, for any device and type of number."""
     radius = _check(volumes, window, sigma_d, sigma_r)
-    if gradient == "sobel" and _bilateral_loops.apply_to(volumes):
-        return _bilateral_loops.weighted_mean(volumes, True, radius, sigma_d, sigma_r)
-    return weighted_mean_of_rows(_reflect(volumes, radius), gradients(volumes, radius, gradient), radius, sigma_d, sigma_r)
+    if gradient in (None, "sobel") and _bilateral_loops.apply_to(volumes):
+        return _bilateral_loops.weighted_mean(volumes, gradient is not None, radius, sigma_d, sigma_r)
+    padded = _reflect(volumes, radius)
+    features = padded if gradient is None else gradients(volumes, radius, gradient)
+    return weighted_mean_of_rows(padded, features, radius, sigma_d, sigma_r)
 
 
 def reference_filter(

@@ -1,15 +1,17 @@
-"""Vectors of float32 in compiled loops, asked for by name: what compilers make of simple loops only.
+"""Vectors of 16 float32 for compiled loops.
 
-While numba compiles a function it calls those marked as intrinsic, which write instructions into it; an operator between
-:class:`Lanes` is such an instruction. What numba compiled it keeps on disk until the file of the function changes. So the
-digest of this file stands in those that generate code by it, and a test compares.
+While numba compiles a function, it calls the functions marked as intrinsic, and these write LLVM instructions into it; an
+operator between :class:`Lanes` is such an instruction. Plain numba loops of the same arithmetic took 1.9 times as long in the
+improved bilateral filter and 3.5 times in the renderer (AVX-512, one thread): LLVM prefers vectors half as long, checks at each
+loop whether arrays overlap, and keeps sums in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -18,7 +20,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16
-"""Voxels worked on at once: a vector of AVX-512, two of AVX, four of NEON."""
+"""Voxels worked on at once: one vector of AVX-512, two of AVX, four of NEON."""
+
+_DIGEST = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 # 2^f on [-1/2, 1/2]: interpolation in six Chebyshev points, highest power first; relative error 1e-7 before rounding.
 _POLYNOMIAL = (0.00133908634, 0.00967603192, 0.0555035711, 0.240221075, 0.693147188, 1.00000008)
@@ -30,19 +34,21 @@ FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(3
 _FUSED = ("contract",)  # a product and a sum may be rounded at once
 
 
-def compiled(function: Callable) -> Any:
-    """A function that numba compiles when it is first called, and keeps on disk; other threads run beside it."""
-    options: Any = dict(nogil=True, error_model="numpy")
+def compiled(function: Callable) -> Callable:
+    """Let numba compile a function at its first call, without the lock of the interpreter, and keep the result on disk."""
+    # numba compiles a function again when its own file changes. Its file on disk is named after the function: with the digest
+    # in the name, a change of this file, which generates the code, counts too.
+    function.__qualname__ += f"-{_DIGEST}"
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # there is no folder that numba may write to
-        return numba.njit(**options)(function)
+        return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 class Lanes:
     """Numbers in the lanes of vectors, while code is generated: an operator emits its instruction for each vector in turn.
 
-    An instruction waits for the one whose result it takes, several cycles long. Vectors in step fill the wait.
+    An instruction waits several cycles for the result of the one before. Other vectors, in step, fill the wait.
     """
 
     def __init__(self, builder: ir.IRBuilder, *vectors: ir.Value) -> None:
@@ -107,7 +113,7 @@ class Row:
 def exp2_of(x: Lanes) -> Lanes:
     """2^x for x ≤ 0: a polynomial times a whole power of two, written straight into exponent bits; 0 below -126.5."""
     builder, least = x.builder, constant(-127)
-    # The exponent of 2^-127 is written as 0, which is what a float 0 has. What is no number stays.
+    # The exponent of 2^-127 is written as 0, as in a float 0. A NaN stays.
     x = x.each(lambda vector: builder.select(builder.fcmp_ordered("<", vector, least), least, vector))
     rounded = x + _ROUNDS
     f = x - (rounded - _ROUNDS)
@@ -118,7 +124,7 @@ def exp2_of(x: Lanes) -> Lanes:
     return power * rounded.each(lambda vector: builder.bitcast(builder.shl(builder.bitcast(vector, _INTS), drop), FLOATS))
 
 
-def rows_of(context: Any, builder: ir.IRBuilder, kind: Any, argument: ir.Value) -> list[Row]:
+def rows_of(context, builder, kind, argument):
     """The rows of an argument that is an array or a tuple of arrays."""
     several = isinstance(kind, numba.types.BaseTuple)
     kinds, arrays = (list(kind), cgutils.unpack_tuple(builder, argument)) if several else ([kind], [argument])
@@ -128,10 +134,10 @@ def rows_of(context: Any, builder: ir.IRBuilder, kind: Any, argument: ir.Value) 
 
 
 @intrinsic
-def _exp2_of_lanes(_: Any, x: Any, at: Any, out: Any) -> Any:
+def _exp2_of_lanes(_, x, at, out):
     """Write 2^x from ``at`` on."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         given, written = (rows_of(context, builder, signature.args[i], arguments[i])[0] for i in (0, 2))
         written[arguments[1]] = exp2_of(given[arguments[1]])
         return context.get_dummy_value()
@@ -141,7 +147,7 @@ def _exp2_of_lanes(_: Any, x: Any, at: Any, out: Any) -> Any:
 
 @compiled
 def exp2_below_0(x: np.ndarray) -> np.ndarray:
-    """2^x of a float32 array ``(N,)`` with x ≤ 0, as the filters' weights have it: 0 below -126.5."""
+    """Compute 2^x of a float32 array ``(N,)`` with x ≤ 0, as for the filters' weights: 0 below -126.5."""
     padded, result = np.zeros(len(x) + LANES, np.float32), np.empty(len(x) + LANES, np.float32)
     padded[: len(x)] = x
     for at in range(0, len(x), LANES):

@@ -1,4 +1,4 @@
-"""Where molecules go: random rotations, spheres pulled together, spheres strewn in a slab."""
+"""Where molecules go: random rotations, spheres pulled together, spheres scattered in a slab."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from voxuda.signal._lanes import compiled
+from voxuda.simulation import _packing_loops
 
 
 def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
@@ -36,7 +36,7 @@ def strew_spheres(radii: torch.Tensor, generator: torch.Generator) -> torch.Tens
 def pull_together(
     radii: torch.Tensor, centres: torch.Tensor, first_step: float | None = None, *, steps: int = 300
 ) -> torch.Tensor:
-    """Pull bounding spheres together until they touch, without overlap.
+    """Pull bounding spheres together until they touch, without overlap, by a compiled loop.
 
     Spheres move towards sphere 0 in shrinking steps; after each step overlapping pairs are pushed apart along their line of
     centres. Sphere 0 ends at the origin.
@@ -61,55 +61,45 @@ def pull_together(
     lengths = (longest * (1 - torch.arange(steps) / steps)).numpy()
     pulled = centres.clone(memory_format=torch.contiguous_format)
     for spheres, sizes in zip(pulled.numpy(), radii.contiguous().numpy(), strict=True):
-        _pull(spheres, sizes, lengths, np.empty_like(spheres))
+        _packing_loops.pull(spheres, sizes, lengths, np.empty_like(spheres))
     return pulled - pulled[:, :1]
 
 
-@compiled
-def _pull(spheres, radii, lengths, pushes):  # type: ignore[no-untyped-def]
-    """Pull spheres ``(M, 3)`` of ``radii`` ``(M,)`` in place, by ``lengths``; memory for ``pushes`` is ``(M, 3)``."""
-    for length in lengths:
-        for i in range(1, len(radii)):
-            along, distance = _apart(spheres[0], spheres[i])
-            _move(spheres[i], along, min(length / distance, np.float32(1)))
-        _separate(spheres, radii, pushes)
-    for _ in lengths:
-        if _separate(spheres, radii, pushes) < 1e-3:
+def pull_by_the_rule(radii: np.ndarray, centres: np.ndarray, first_step: float, *, steps: int = 300) -> np.ndarray:
+    """Pull one group of spheres together as :func:`pull_together` does, in plain NumPy, to read and to compare with.
+
+    Parameters
+    ----------
+    radii : ndarray
+        ``(M,)`` in angstrom.
+    centres : ndarray
+        ``(M, 3)`` in angstrom, order z, y, x.
+    first_step : float
+        In angstrom.
+    steps : int
+        As for :func:`pull_together`.
+
+    Returns
+    -------
+    ndarray
+        ``(M, 3)`` centres.
+    """
+    i, j = np.triu_indices(len(radii), 1)
+    for step in range(2 * steps):
+        if step < steps:  # towards sphere 0
+            ways = centres - centres[0]
+            distances = np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-6)
+            centres = centres - ways * np.minimum(first_step * (1 - step / steps) / distances, 1)
+        ways = centres[i] - centres[j]
+        distances = np.maximum(np.linalg.norm(ways, axis=1), 1e-6)
+        overlaps = np.maximum(radii[i] + radii[j] - distances, 0)
+        pushes = np.zeros_like(centres)  # half of its overlap for each sphere of a pair
+        np.add.at(pushes, i, ways * (overlaps / distances / 2)[:, None])
+        np.add.at(pushes, j, -ways * (overlaps / distances / 2)[:, None])
+        centres = centres + pushes
+        if step >= steps and overlaps.max(initial=0) < 1e-3:
             break
-
-
-@compiled
-def _separate(spheres, radii, pushes):  # type: ignore[no-untyped-def]
-    """Push overlapping pairs apart, all at once, by half of their overlap each; returns the largest overlap there was."""
-    largest = np.float32(0)
-    pushes[:] = 0
-    for i in range(len(radii)):
-        for j in range(i):
-            along, distance = _apart(spheres[i], spheres[j])
-            overlap = radii[i] + radii[j] - distance
-            if overlap > 0:
-                largest = max(largest, overlap)
-                share = np.float32(0.5) * overlap / distance
-                _move(pushes[i], along, share)
-                _move(pushes[j], along, -share)
-    spheres += pushes
-    return largest
-
-
-@compiled
-def _apart(a, b):  # type: ignore[no-untyped-def]
-    """The way from ``b`` to ``a``, and its length."""
-    z, y, x = a[0] - b[0], a[1] - b[1], a[2] - b[2]
-    return (z, y, x), max(np.sqrt(z * z + y * y + x * x), np.float32(1e-6))
-
-
-@compiled
-def _move(sphere, along, share):  # type: ignore[no-untyped-def]
-    """Move a sphere in place by a share of a way; numba gives memory to whole arrays, which takes longer."""
-    z, y, x = along
-    sphere[0] += share * z
-    sphere[1] += share * y
-    sphere[2] += share * x
+    return centres - centres[0]
 
 
 def place_spheres(
