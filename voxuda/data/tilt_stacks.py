@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch_ctf import calculate_ctf_2d
 from torch_fourier_slice.slice_insertion import insert_central_slices_rfft_3d_multichannel
 from torch_fourier_slice.volume_utils import separable_sinc2_correction
@@ -92,7 +93,7 @@ class Particle:
 
 
 def euler_matrix(rot: float, tilt: float, psi: float) -> torch.Tensor:
-    """RELION's ``Euler_angles2matrix``: a turn of the axes by rot about z, tilt about the new y, psi about the new z.
+    """Turn the axes by rot about z, tilt about the new y, psi about the new z, as RELION's ``Euler_angles2matrix``.
 
     Parameters
     ----------
@@ -104,15 +105,8 @@ def euler_matrix(rot: float, tilt: float, psi: float) -> torch.Tensor:
     Tensor
         ``(3, 3)``.
     """
-
-    def turn(angle: float, i: int, j: int) -> torch.Tensor:
-        radians = torch.deg2rad(torch.tensor(float(angle), dtype=torch.float64))
-        matrix = torch.eye(3, dtype=torch.float64)
-        matrix[i, i] = matrix[j, j] = radians.cos()
-        matrix[i, j], matrix[j, i] = radians.sin(), -radians.sin()
-        return matrix
-
-    return (turn(psi, 0, 1) @ turn(tilt, 2, 0) @ turn(rot, 0, 1)).float()
+    turned = Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True)  # of a body; the axes turn the other way
+    return torch.tensor(turned.inv().as_matrix(), dtype=torch.float32)
 
 
 def read_particles(

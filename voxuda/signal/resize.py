@@ -30,6 +30,7 @@ def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.
     """
     if min(shape) < 1:
         raise InputError(f"cannot resize to {shape}; every side must be at least 1 voxel.")
+    # torch-fourier-rescale keeps the unpaired Nyquist plane, and moves a volume by half a voxel between odd and even sides.
     old = tuple(volumes.shape[-3:])
     spectrum = torch.fft.fftshift(torch.fft.fftn(volumes, dim=(-3, -2, -1)), dim=(-3, -2, -1))
     for axis, (n, m) in enumerate(zip(old, shape, strict=True), start=-3):

@@ -45,6 +45,7 @@ def fourier_shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torc
     Tensor
         ``(N // 2 - 1,)``, for the shells 1 to ``N // 2 - 1`` in cycles per box.
     """
+    # torch-fourier-shell-correlation shares each frequency between two shells, so that neighbouring shells are correlated.
     size = len(first)
     k = torch.fft.fftfreq(size) * size
     shell = (k[:, None, None].square() + k[:, None].square() + k.square()).sqrt().round().long()
