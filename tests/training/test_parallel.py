@@ -1,182 +1,119 @@
-import copy
-import dataclasses
+"""Two processes on one machine, by gloo: they train together, go on together, and come close to what one process does."""
+
 import json
 import os
 import subprocess
 import sys
 
 import pytest
-import torch
-from torch import distributed, nn
 
-from voxuda import methods, parallel
-from voxuda.errors import InputError
-from voxuda.methods import VoxUDAOptions
 from voxuda.training import loop
-from voxuda.training.config import Config
 from voxuda.training.run_folder import read_config, read_record
 
-VARIANTS = {
-    **{name: Config(name) for name in methods.METHODS if name != "vox-uda"},
-    "vox-uda": Config(vox_uda=VoxUDAOptions(eta=0.55)),
-    "balanced": Config(vox_uda=VoxUDAOptions(pseudo="balanced", warm_up=0.0, adversary=0.0)),
-    "share-of-source": Config(vox_uda=VoxUDAOptions(pseudo="balanced", warm_up=0.0, share=None)),
-    "poisson": Config(vox_uda=VoxUDAOptions(noise="poisson", average="volumes")),
-    "speckle": Config(vox_uda=VoxUDAOptions(noise="speckle", segment_noised=False)),
-}
+IN_EACH_PROCESS = """
+import json, shutil, sys, torch
+from pathlib import Path
+from torch import distributed
+from voxuda.commands.main import main
+from voxuda.training import loop
 
+torch.set_num_threads(1)
+out, source, target = (Path(argument) for argument in sys.argv[1:])
+check, differences = loop.check_weights, []
 
-def configs(folders):
-    changes = dict(source=str(folders / "source"), target=str(folders / "target"), width=2, batch_size=4, epochs=2)
-    return {name: dataclasses.replace(config, **changes) for name, config in VARIANTS.items()}
+def compare_weights(method, *arguments):
+    mine = torch.cat([parameter.detach().flatten() for parameter in method.parameters()])
+    both = [torch.empty_like(mine) for _ in range(2)]
+    distributed.all_gather(both, mine)
+    differences.append(float((both[0] - both[1]).abs().max()))
+    check(method, *arguments)
+
+def stop(method, folder, epoch, steps):
+    if epoch == 1:
+        raise KeyboardInterrupt
+
+def train(name, *options):
+    folders = ["--source", str(source), "--target", str(target), "--width", "2", "--batch-size", "4"]
+    assert main(["train", *folders, "--out", str(out / name), *options]) in (0, 130)
+
+whole = ["--epochs", "4", "--vox-uda.eta", "0.55"]
+loop.check_weights = compare_weights
+train("two", *whole)
+train("tent", "--method", "tent", "--epochs", "5")
+loop.check_weights = stop
+train("interrupted", *whole)
+loop.check_weights = check
+distributed.barrier()
+if distributed.get_rank() == 0:
+    shutil.copytree(out / "interrupted", out / "handed-over")
+train("interrupted", *whole, "--resume")
+(out / f"differences-{distributed.get_rank()}.json").write_text(json.dumps(differences))
+"""
+"""Terms join in ``two``; in ``tent`` most parameters have no gradient in the end."""
 
 
 def log(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def assert_same_losses(run, other, relative):
-    a, b = log(run), log(other)
-    assert len(a) == len(b) > 0
-    for mine, theirs in zip(a, b, strict=True):
-        assert set(mine) == set(theirs)
-        for name in set(mine) - {"seconds"}:
-            # Networks give float32 probabilities whatever their weights, 6e-8 apart; a term of 1e-4 has few digits.
-            assert mine[name] == pytest.approx(theirs[name], rel=relative, abs=1e-8), name
-
-
-def train(config, out, *, interrupt=False, resume=False):
-    """A run in float64, lest rounding hide a wrong sum; with ``interrupt`` it ends in its second epoch."""
-    load, build = loop.load_domains, loop.build
-
-    def load_doubles(*arguments, **options):
-        domains = load(*arguments, **options)
-        return [dataclasses.replace(domain, volumes=domain.volumes.double()) for domain in domains]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "load_domains", load_doubles)
-        patch.setattr(loop, "build", lambda *arguments: build(*arguments).double())
-        if interrupt:
-            means = loop.mean_losses
-
-            def stop(history, out, epoch):
-                if epoch:
-                    raise KeyboardInterrupt
-                return means(history, out, epoch)
-
-            patch.setattr(loop, "mean_losses", stop)
-            with pytest.raises(KeyboardInterrupt):
-                loop.train(config, out, progress=False)
-        else:
-            loop.train(config, out, resume=resume, progress=False)
-
-
-def batch_norm():
-    torch.manual_seed(0)
-    layer = nn.BatchNorm3d(3).double()
-    nn.init.normal_(layer.weight)
-    nn.init.normal_(layer.bias)
-    x = 2 + torch.randn(4, 3, 2, 3, 4, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1, 2.0]).view(4, 1, 1, 1, 1)
-    return layer, x, torch.randn_like(x)
-
-
-def in_one_of_two(rank, folder, settings):
-    """What each of two processes does; results go to ``folder``."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    for name, config in settings.items():
-        train(config, folder / "two" / name)
-    train(settings["vox-uda"], folder / "interrupted-two", interrupt=True)
-    train(settings["vox-uda"], folder / "interrupted-one", resume=True)
-
-    layer, x, gradient = batch_norm()
-    x = parallel.part(x).requires_grad_()
-    with parallel.global_batch_norm(layer):
-        y = layer(x)
-        # Every process minimises the loss of the whole batch, here (y * gradient).sum().
-        parallel.total((y * parallel.part(gradient)).sum()).backward()
-    parallel.average_gradients(layer.parameters())
-    results = {"y": y, "x": x.grad / 2, "weight": layer.weight.grad, "bias": layer.bias.grad, **layer.state_dict()}
-    after = copy.deepcopy(layer)(x)
-    results["plain"] = nn.functional.batch_norm(x, None, None, layer.weight, layer.bias, training=True) - after
-
-    errors = []
-    with pytest.raises(InputError) as caught:
-        loop.train(dataclasses.replace(settings["dann"], batch_size=3), folder / "odd", progress=False)
-    errors.append(str(caught.value))
-    with pytest.raises(InputError) as caught:
-        loop.train(settings["dann"], folder / "two" / "dann", progress=False)
-    errors.append(str(caught.value))
-    with pytest.raises(InputError) as caught, parallel.together():
-        if rank == 1:
-            raise InputError("only process 1 met this.")
-    errors.append(str(caught.value))
-    torch.save({k: v.detach() for k, v in results.items()} | {"errors": errors}, folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+def torchrun(*command):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launch, *map(str, command)], capture_output=True, text=True, env=environment, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, folders):
-    """Runs by two processes and their likes by one."""
+    """Runs by two processes."""
     folder = tmp_path_factory.mktemp("parallel")
-    settings = configs(folders)
-    train(settings["vox-uda"], folder / "interrupted-one", interrupt=True)
-    for name, config in settings.items():
-        train(config, folder / "one" / name)
-    torch.multiprocessing.spawn(in_one_of_two, (folder, settings), nprocs=2)
+    (folder / "train.py").write_text(IN_EACH_PROCESS)
+    done = torchrun(folder / "train.py", folder, folders / "source", folders / "target")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"run finished in {folder / 'two'};") == 1 and done.stderr.count("vox-uda: 100%") >= 1
     return folder
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_two_processes_have_the_losses_of_one(folder, name):
-    assert_same_losses(folder / "two" / name, folder / "one" / name, 1e-5)
+def test_both_processes_hold_the_same_weights_after_every_epoch(folder):
+    for rank in range(2):
+        assert json.loads((folder / f"differences-{rank}.json").read_text()) == [0.0] * 9  # epochs of both runs
 
 
-def test_variants_cover_every_method_and_term(folder):
-    assert {config.method for config in VARIANTS.values()} == set(methods.METHODS)
-    assert set().union(*(log(folder / "one" / name)[-1] for name in VARIANTS)) >= {"seg", "con", "dis", "pseudo"}
+def test_the_losses_come_close_to_those_of_one_process(folder):
+    config = read_config(folder / "two")
+    loop.train(config, folder / "one", progress=False)
+    one = log(folder / "one")
+    assert "pseudo" in one[-1] and one != log(folder / "two")
+    assert_close(log(folder / "two"), one)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(folder, folders):
-    train(configs(folders)["vox-uda"], folder / "interrupted-two", resume=True)
-    for run in ("interrupted-one", "interrupted-two"):
-        assert_same_losses(folder / run, folder / "one" / "vox-uda", 1e-5)
-    record = read_record(folder / "interrupted-two")
+def assert_close(two, one):
+    # Seen: within 0.3 %, and 7 % for the consistency, of which each process has its own noise. Equal they cannot be: Dice is no
+    # mean over samples, and batch norm has the statistics of two samples where it had those of four.
+    for mine, theirs in zip(two, one, strict=True):
+        assert mine.keys() == theirs.keys() and mine["learning_rate"] == theirs["learning_rate"]
+        assert mine["con"] == pytest.approx(theirs["con"], rel=0.2)
+        for name in mine.keys() & {"seg", "dis", "pseudo"}:
+            assert mine[name] == pytest.approx(theirs[name], rel=0.02), name
+
+
+def test_a_run_goes_on_with_another_number_of_processes(folder):
+    run = folder / "handed-over"
+    loop.train(read_config(run), run, resume=True, progress=False)
+    record = read_record(run)
     assert [record["provenance"]["processes"], record["resumed"][0]["processes"]] == [2, 1]
+    assert_close(log(run), log(folder / "two"))
 
 
-def test_batch_norm_is_that_of_the_whole_batch(folder):
-    layer, x, gradient = batch_norm()
-    x.requires_grad_()
-    y = layer(x)
-    (y * gradient).sum().backward()
-    expected = {"y": y, "x": x.grad, "weight": layer.weight.grad, "bias": layer.bias.grad, **layer.state_dict()}
-    parts = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for name, value in expected.items():
-        found = torch.cat([part[name] for part in parts]) if name in ("y", "x") else parts[1][name]
-        torch.testing.assert_close(found, value.detach(), rtol=1e-10, atol=1e-10)
-    assert all(part["plain"].abs().max() == 0 for part in parts)  # after the block it is as before
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(folder):
+    for whole, parts in zip(log(folder / "two"), log(folder / "interrupted"), strict=True):
+        assert {**whole, "seconds": 0} == {**parts, "seconds": 0}
+    record = read_record(folder / "interrupted")
+    assert record["provenance"]["processes"] == record["resumed"][0]["processes"] == 2
 
 
-def test_an_error_of_one_is_the_error_of_all(folder):
-    odd, full, other = torch.load(folder / "0.pt", weights_only=True)["errors"]
-    assert odd == "batch_size is 3; it must be a multiple of the number of processes, 2."
-    assert "the folder is not empty" in full and other == "only process 1 met this."
-    assert torch.load(folder / "1.pt", weights_only=True)["errors"] == [odd, full, other] and not (folder / "odd").exists()
-
-
-def test_torchrun_on_the_command_line(tmp_path, folders):
-    def torchrun(out, batch_size):
-        options = f"--method vox-uda --width 2 --batch-size {batch_size} --source {folders}/source --target {folders}/target"
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "voxuda"]
-        command = [*launch, "train", *options.split(), "--out", str(out)]
-        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-    done = torchrun(tmp_path / "two", 4)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run finished") == 1 and done.stderr.count("vox-uda: 100%") >= 1
-    loop.train(read_config(tmp_path / "two"), tmp_path / "one", progress=False)
-    assert_same_losses(tmp_path / "two", tmp_path / "one", 1e-4)
-    refused = torchrun(tmp_path / "odd", 3)
-    assert refused.returncode != 0 and refused.stderr.count("voxuda: batch_size is 3;") == 1
+def test_what_is_wrong_is_said_once(tmp_path, folders):
+    options = ["--batch-size", 3, "--source", folders / "source", "--target", folders / "target", "--out", tmp_path / "odd"]
+    refused = torchrun("-m", "voxuda", "train", *options)
+    said = "voxuda: batch_size is 3; it must be a multiple of the number of processes, 2."
+    assert refused.returncode != 0 and refused.stderr.count(said) == 1
     assert "InputError" not in refused.stderr and not (tmp_path / "odd").exists()

@@ -5,7 +5,7 @@ import torch
 
 from voxuda.errors import InputError
 from voxuda.methods import VoxUDAOptions
-from voxuda.networks.voxresnet import VoxResNet
+from voxuda.networks.voxresnet import VoxResNet, target_batch_norm
 from voxuda.training.config import SCALES, Config
 from voxuda.training.domains import load_domains
 from voxuda.training.provenance import provenance
@@ -59,7 +59,7 @@ def test_weights_hold_both_kinds_of_statistics(tmp_path, generator):
     torch.manual_seed(0)
     network = VoxResNet(2)
     target = 3 + torch.randn(4, 1, 16, 16, 16, generator=generator)
-    save_weights(tmp_path / "weights.safetensors", network, target)
+    save_weights(tmp_path / "weights.safetensors", network, target_batch_norm(network, target))
     loaded = {}
     for kind in ("target", "running"):
         again = VoxResNet(2)

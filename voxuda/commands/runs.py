@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from voxuda import parallel
 from voxuda.data.listing import list_entries
 from voxuda.errors import InputError
 from voxuda.experiments import ladder, report, sweep, tables
@@ -36,8 +37,9 @@ class Train:
 
     Two machines, on each: torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST:29500
     --rdzv-id paper -m voxuda train ..., where FIRST is the name of one of them. Under Slurm the same line after srun
-    --nodes 2 --ntasks-per-node 1. All processes share each batch of --batch-size samples, so the run is the one that a
-    single process makes; --out and all folders must be seen by all machines.
+    --nodes 2 --ntasks-per-node 1, or srun alone with a task for each GPU. All processes share each batch of --batch-size
+    samples; the run comes close to that of a single process, and is not equal to it. --out and all folders must be seen by
+    all machines.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -49,13 +51,17 @@ class Train:
     def run(self) -> None:
         """Train."""
         config = self.config
-        with parallel.processes():
-            with parallel.together():
-                if self.resume and config == Config() and (self.out / "config.json").exists():
-                    config = read_config(self.out)
+        rank = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+        try:
+            if self.resume and config == Config() and (self.out / "config.json").exists():
+                config = read_config(self.out)
             loop.train(config, self.out, resume=self.resume)
-            if parallel.rank() == 0:
-                print(f"run finished in {self.out}; next: {following(config, self.out)}")
+        except InputError:
+            if rank > 0:
+                time.sleep(10)  # process 0 has most likely met the same and says it; its end is the end of all
+            raise
+        if rank == 0:
+            print(f"run finished in {self.out}; next: {following(config, self.out)}")
 
 
 def following(config: Config, out: Path) -> str:

@@ -4,7 +4,6 @@ import math
 
 import torch
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
 from voxuda.methods.losses import prediction_distance
 from voxuda.methods.pseudo_labels import ramp_up
@@ -46,9 +45,8 @@ class ASC(TeacherMethod):
         box = cut_box(batch.target.shape[2:], batch.generator)
 
         def mix(x: torch.Tensor) -> torch.Tensor:
-            """Each sample of ``(B, ..., D, H, W)`` with the box of the one before it in the whole batch."""
-            before = parallel.part(parallel.gather(x.detach()).flatten(0, 1).roll(1, 0))
-            return torch.where(box, before, x)
+            """Each sample of ``(B, ..., D, H, W)`` with the box of the one before it."""
+            return torch.where(box, x.roll(1, 0), x)
 
         looks = batch.target, in_look_of_source
         wanted = [mix(self.teacher.foreground(volumes)) for volumes in looks]

@@ -15,7 +15,7 @@ from voxuda.networks.voxresnet import VoxResNet
 
 @dataclass
 class Batch:
-    """What a step sees: of the global batch, this process's part.
+    """What a step of one process sees.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Batch:
     target_index : Tensor
         ``(B,)``, where the target samples stand in the training set.
     generator : torch.Generator
-        The step's randomness, alike in all processes; see :func:`voxuda.parallel.draw`.
+        The step's randomness.
     """
 
     source: torch.Tensor
@@ -66,6 +66,10 @@ class Method(nn.Module):
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         """Named scalars whose sum is minimised; ``progress`` runs from 0 to 1 over training."""
         raise NotImplementedError
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        """The losses: DistributedDataParallel averages the gradients of what a call of the module returns."""
+        return self.losses(batch, progress)
 
     def after_step(self) -> None:
         """Called after every optimiser step."""

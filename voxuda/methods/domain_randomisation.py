@@ -2,7 +2,6 @@
 
 import torch
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, Method, supervised_pass
 from voxuda.signal.fourier import apply_filter
 from voxuda.signal.normalise import zscore
@@ -25,23 +24,15 @@ class DomainRandomisation(Method):
 
     def randomise(self, batch: Batch) -> torch.Tensor:
         """The source, ``(B, 1, D, D, D)``, each sample another, of mean 0 and variance 1."""
-        size, device = batch.source.shape[-1], batch.source.device
+        samples, size, device = len(batch.source), batch.source.shape[-1], batch.source.device
         radius = shells(size, device)
         last = int(radius.max())
-
-        def draw(whole: torch.Tensor) -> torch.Tensor:
-            normal = torch.randn(len(whole), last + 1, generator=batch.generator, device=device)
-            # A walk over the shells, so that neighbouring frequencies change alike.
-            return normal.cumsum(1) / torch.arange(1, last + 2, device=device).sqrt()
-
-        def uniform(whole: torch.Tensor) -> torch.Tensor:
-            return torch.rand(len(whole), 2, 1, 1, 1, 1, generator=batch.generator, device=device)
-
-        def white(whole: torch.Tensor) -> torch.Tensor:
-            return torch.randn(whole.shape, generator=batch.generator, device=device)
-
-        colour = (self.COLOUR * parallel.draw(draw, batch.source)).exp()[:, radius][:, None]
-        blur, level = parallel.draw(uniform, batch.source).unbind(1)
+        normal = torch.randn(samples, last + 1, generator=batch.generator, device=device)
+        # A walk over the shells, so that neighbouring frequencies change alike.
+        walk = normal.cumsum(1) / torch.arange(1, last + 2, device=device).sqrt()
+        colour = (self.COLOUR * walk).exp()[:, radius][:, None]
+        blur, level = torch.rand(samples, 2, 1, 1, 1, 1, generator=batch.generator, device=device).unbind(1)
         smooth = torch.exp(-2 * (torch.pi * self.BLUR * blur * radius / size).square())
         changed = zscore(apply_filter(batch.source, colour * smooth))
-        return zscore(changed + self.NOISE * level * parallel.draw(white, batch.source))
+        white = torch.randn(batch.source.shape, generator=batch.generator, device=device)
+        return zscore(changed + self.NOISE * level * white)

@@ -2,7 +2,6 @@
 
 import torch
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, Method, supervised_pass
 from voxuda.methods.losses import self_information
 from voxuda.signal.normalise import zscore
@@ -24,4 +23,4 @@ class FDA(Method):
         _, seg = supervised_pass(self.student, translated, batch.source_labels)
         entropy = self_information(self.student(batch.target)).sum(1)
         robust = (entropy.square() + 1e-8).pow(self.POWER).mean()
-        return {"seg": seg, "ent": self.WEIGHT * parallel.mean(robust)}
+        return {"seg": seg, "ent": self.WEIGHT * robust}

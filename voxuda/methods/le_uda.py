@@ -4,7 +4,6 @@ import math
 
 import torch
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, TeacherMethod
 from voxuda.methods.losses import adversarial_loss, prediction_distance, segmentation_loss, self_information
 from voxuda.methods.mean_teacher import jitter
@@ -37,7 +36,7 @@ class LEUDA(TeacherMethod):
         self.target_power = radial_power(target)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
-        power = parallel.mean(radial_power(batch.source))
+        power = radial_power(batch.source)
         source, target = batch.source, batch.target
         source_as_target = translate(source, power, self.target_power, batch.generator)
         target_as_source = translate(target, self.target_power, power, batch.generator)
@@ -61,7 +60,7 @@ class LEUDA(TeacherMethod):
 def entropy_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
     """Mean over voxels of Σ_c (p log₂ p - q log₂ q)², student logits ``(B, 2, ...)``, teacher's probability ``(B, ...)``."""
     q = torch.stack([1 - foreground, foreground], 1).clamp_min(1e-7)
-    return parallel.mean((self_information(logits) + q * q.log() / math.log(2)).square().sum(1).mean())
+    return (self_information(logits) + q * q.log() / math.log(2)).square().sum(1).mean()
 
 
 class LEUDASlices(LEUDA):

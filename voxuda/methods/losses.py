@@ -1,4 +1,4 @@
-"""Segmentation, consistency (Eq 7) and adversarial losses, each over the batch of all processes."""
+"""Segmentation, consistency (Eq 7) and adversarial losses, each over the batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from voxuda import parallel
 from voxuda.methods.pseudo_labels import IGNORE
 from voxuda.networks.voxresnet import TAPS
 
@@ -37,10 +36,8 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     margin = logits[:, 1].float() - logits[:, 0].float()
     probability = margin.sigmoid() * counted
     entropy = F.binary_cross_entropy_with_logits(margin, truth, counted, reduction="sum")
-    sums = [entropy, counted.sum(), (probability * truth).sum(), probability.sum(), truth.sum()]
-    entropy, voxels, overlap, predicted, true = parallel.total(torch.stack(sums))
-    dice = 1 - (2 * overlap + 1) / (predicted + true + 1)
-    return entropy / voxels.clamp_min(1) + dice
+    dice = 1 - (2 * (probability * truth).sum() + 1) / (probability.sum() + truth.sum() + 1)
+    return entropy / counted.sum().clamp_min(1) + dice
 
 
 def consistency_loss(
@@ -59,7 +56,7 @@ def consistency_loss(
     for weight, tap in zip(lambdas, TAPS, strict=True):
         a, b = (features[tap].float().movedim(1, -1) for features in (clean, noised))  # channels where they lie in memory
         terms.append(weight * (1 - _Cosine.apply(a, b)).mean())
-    return parallel.mean(torch.stack(terms).sum())
+    return torch.stack(terms).sum()
 
 
 class _Cosine(torch.autograd.Function):
@@ -91,7 +88,7 @@ def adversarial_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     """Binary cross entropy of domain logits, mean of source (label 0) and target (label 1); both ``(B, 1)``."""
     on_source = F.binary_cross_entropy_with_logits(source.float(), torch.zeros_like(source, dtype=torch.float32))
     on_target = F.binary_cross_entropy_with_logits(target.float(), torch.ones_like(target, dtype=torch.float32))
-    return parallel.mean((on_source + on_target) / 2)
+    return (on_source + on_target) / 2
 
 
 def self_information(logits: torch.Tensor) -> torch.Tensor:
@@ -101,4 +98,4 @@ def self_information(logits: torch.Tensor) -> torch.Tensor:
 
 def prediction_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
     """Mean squared difference of the student's foreground probability and a teacher's, ``(B, 2, ...)`` and ``(B, ...)``."""
-    return parallel.mean((logits.softmax(1)[:, 1] - foreground).square().mean())
+    return (logits.softmax(1)[:, 1] - foreground).square().mean()

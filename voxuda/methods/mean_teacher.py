@@ -2,7 +2,6 @@
 
 import torch
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
 from voxuda.methods.losses import prediction_distance
 from voxuda.methods.pseudo_labels import ramp_up
@@ -10,11 +9,8 @@ from voxuda.methods.pseudo_labels import ramp_up
 
 def jitter(volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Volumes ``(B, 1, D, H, W)`` with Gaussian noise of deviation 0.1, cut at 0.2."""
-
-    def noise(whole: torch.Tensor) -> torch.Tensor:
-        return (0.1 * torch.randn(whole.shape, generator=generator, device=whole.device)).clamp(-0.2, 0.2)
-
-    return volumes + parallel.draw(noise, volumes)
+    noise = torch.randn(volumes.shape, generator=generator, device=volumes.device)
+    return volumes + (0.1 * noise).clamp(-0.2, 0.2)
 
 
 class MeanTeacher(TeacherMethod):

@@ -3,7 +3,6 @@
 import torch
 from torch.nn import functional as F
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
 from voxuda.methods.losses import segmentation_loss
 
@@ -22,17 +21,14 @@ class MIC(TeacherMethod):
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         _, seg = supervised_pass(self.student, batch.source, batch.source_labels)
         foreground = self.teacher.foreground(batch.target)
-        sure = parallel.mean((torch.maximum(foreground, 1 - foreground) > self.SURE).float().mean())
+        sure = (torch.maximum(foreground, 1 - foreground) > self.SURE).float().mean()
         logits = self.student(self.mask(batch))
         return {"seg": seg, "masked": sure * segmentation_loss(logits, (foreground > 0.5).long())}
 
     def mask(self, batch: Batch) -> torch.Tensor:
         """The target, ``(B, 1, D, H, W)``, without about ``MASKED`` of its blocks."""
-
-        def blocks(whole: torch.Tensor) -> torch.Tensor:
-            counts = [-(-side // self.BLOCK) for side in whole.shape[2:]]
-            return torch.rand(len(whole), 1, *counts, generator=batch.generator, device=whole.device)
-
-        kept = (parallel.draw(blocks, batch.target) >= self.MASKED).float()
         z, y, x = batch.target.shape[2:]
+        counts = [-(-side // self.BLOCK) for side in (z, y, x)]
+        blocks = torch.rand(len(batch.target), 1, *counts, generator=batch.generator, device=batch.target.device)
+        kept = (blocks >= self.MASKED).float()
         return batch.target * F.interpolate(kept, scale_factor=self.BLOCK)[..., :z, :y, :x]

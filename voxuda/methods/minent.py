@@ -2,7 +2,6 @@
 
 import torch
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, Method, supervised_pass
 from voxuda.methods.losses import self_information
 
@@ -15,4 +14,4 @@ class MinEnt(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         _, seg = supervised_pass(self.student, batch.source, batch.source_labels)
         entropy = self_information(self.student(batch.target)).sum(1).mean()
-        return {"seg": seg, "ent": self.WEIGHT * parallel.mean(entropy)}
+        return {"seg": seg, "ent": self.WEIGHT * entropy}

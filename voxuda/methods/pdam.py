@@ -3,7 +3,6 @@
 import torch
 from torch.nn import functional as F
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, Method
 from voxuda.methods.losses import adversarial_loss, segmentation_loss, self_information
 from voxuda.networks.discriminators import Discriminator, EntropyDiscriminator, reversal_strength, reverse_gradient
@@ -48,11 +47,8 @@ def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> tor
 def translate(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Volumes ``(B, 1, D, D, D)`` in the look of the other domain, of mean 0 and variance 1, by
     :func:`~voxuda.signal.spectra.match_power`."""
-
-    def white(whole: torch.Tensor) -> torch.Tensor:
-        return torch.randn(whole.shape, generator=generator, device=whole.device)
-
-    return zscore(match_power(volumes, power, wanted, parallel.draw(white, volumes)))
+    white = torch.randn(volumes.shape, generator=generator, device=volumes.device)
+    return zscore(match_power(volumes, power, wanted, white))
 
 
 class PDAM(Method):
@@ -73,7 +69,7 @@ class PDAM(Method):
         self.target_power = radial_power(target)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
-        power = parallel.mean(radial_power(batch.source))
+        power = radial_power(batch.source)
         translated = translate(batch.source, power, self.target_power, batch.generator)
         translated = inpaint(translated, batch.source_labels)
         features = [self.student.features(volumes) for volumes in (translated, batch.target)]
@@ -94,4 +90,4 @@ def source_weight(logits: torch.Tensor) -> torch.Tensor:
 
     Domain logits ``(B, 1)`` are positive for the target, so the ratio is e^logit.
     """
-    return parallel.mean(logits.detach().float().exp().mean()).clamp(0.5, 1.5)
+    return logits.detach().float().exp().mean().clamp(0.5, 1.5)

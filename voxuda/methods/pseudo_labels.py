@@ -6,7 +6,6 @@ import math
 
 import torch
 
-from voxuda import parallel
 from voxuda.errors import InputError
 
 IGNORE = -1
@@ -39,8 +38,8 @@ def confident_labels(foreground: torch.Tensor, eta: float = 0.85) -> torch.Tenso
 
 
 def balanced_labels(foreground: torch.Tensor, share: float = 0.05) -> torch.Tensor:
-    """Class-balanced labels: the top ``share`` of the global batch's probabilities is foreground, background lies below half of
-    that threshold, the rest is ``IGNORE``. ``share`` is prior knowledge of how much of a crop is molecule.
+    """Class-balanced labels: the top ``share`` of the batch's probabilities is foreground, background lies below half of that
+    threshold, the rest is ``IGNORE``. ``share`` is prior knowledge of how much of a crop is molecule.
 
     Parameters
     ----------
@@ -56,8 +55,7 @@ def balanced_labels(foreground: torch.Tensor, share: float = 0.05) -> torch.Tens
     """
     if not 0 < share < 1:
         raise InputError(f"share is {share}; the expected foreground share lies between 0 and 1, such as 0.05.")
-    batch = parallel.gather(foreground).flatten()
-    threshold = batch.topk(max(1, round(share * len(batch)))).values[-1]
+    threshold = foreground.flatten().topk(max(1, round(share * foreground.numel()))).values[-1]
     return torch.where(foreground >= threshold, 1, torch.where(foreground < threshold / 2, 0, IGNORE))
 
 
@@ -72,7 +70,7 @@ def class_balanced_labels(foreground: torch.Tensor, portion: float) -> torch.Ten
     foreground : Tensor
         ``(B, D, H, W)`` probability.
     portion : float
-        Share of each class that is kept, over the global batch.
+        Share of each class that is kept, over the batch.
 
     Returns
     -------
@@ -81,10 +79,9 @@ def class_balanced_labels(foreground: torch.Tensor, portion: float) -> torch.Ten
     """
     if not 0 < portion <= 1:
         raise InputError(f"portion is {portion}; the share of each class that is kept lies between 0 and 1, such as 0.2.")
-    batch = parallel.gather(foreground).flatten()
     ratios = []
-    for mine, probability in ((1 - batch, 1 - foreground), (batch, foreground)):
-        predicted = mine[mine >= 0.5]
+    for probability in (1 - foreground, foreground):
+        predicted = probability[probability >= 0.5]
         kept = max(1, round(portion * len(predicted)))
         threshold = predicted.topk(kept).values[-1] if len(predicted) else torch.inf
         ratios.append(probability / threshold)

@@ -3,9 +3,11 @@
 import torch
 from torch import nn
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, Method, supervised_pass
 from voxuda.methods.losses import self_information
+
+BATCH_NORM = (nn.BatchNorm3d, nn.SyncBatchNorm)
+"""The second takes the place of the first where several GPUs train together."""
 
 
 class TENT(Method):
@@ -22,10 +24,10 @@ class TENT(Method):
         adapting = progress >= self.START
         for layer in self.student.modules():
             for parameter in layer.parameters(recurse=False):
-                parameter.requires_grad_(not adapting or isinstance(layer, nn.BatchNorm3d))
+                parameter.requires_grad_(not adapting or isinstance(layer, BATCH_NORM))
         if not adapting:
             return {"seg": supervised_pass(self.student, batch.source, batch.source_labels)[1]}
-        return {"ent": parallel.mean(self_information(self.student(batch.target)).sum(1).mean())}
+        return {"ent": self_information(self.student(batch.target)).sum(1).mean()}
 
     def rate(self, progress: float) -> float:
         return 1.0 if progress >= self.START else super().rate(progress)

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 
-from voxuda import parallel
 from voxuda.denoising.bilateral import Gradient, bilateral_filter, improved_bilateral_filter
 from voxuda.denoising.noise import Average, Kind, Reading, generate_noise, ngm_denoise, noise_level
 from voxuda.errors import InputError, check_types
@@ -151,7 +150,7 @@ class VoxUDA(AdversarialMethod):
         o = self.options
         pick = torch.randperm(len(self.target), generator=batch.generator, device=batch.generator.device)[: o.n_sampled]
         sigma = noise_level(self.target[pick], o.rho, o.reading, o.average)
-        return batch.source + parallel.draw(lambda whole: generate_noise(whole, sigma, batch.generator, kind), batch.source)
+        return batch.source + generate_noise(batch.source, sigma, batch.generator, kind)
 
     def pseudo_labels(self, batch: Batch) -> torch.Tensor:
         """Labels ``(B, D, H, W)`` from the teacher's view of the denoised target."""
@@ -159,7 +158,7 @@ class VoxUDA(AdversarialMethod):
         if self.options.pseudo == "balanced":
             share = self.options.share
             if share is None:
-                share = parallel.mean(batch.source_labels.float().mean()).item()
+                share = batch.source_labels.float().mean().item()
             return balanced_labels(foreground, share)
         return confident_labels(foreground, self.options.eta)
 

@@ -2,7 +2,6 @@
 
 import torch
 
-from voxuda import parallel
 from voxuda.methods.base import Batch, Method, supervised_pass
 from voxuda.methods.losses import consistency_loss
 from voxuda.signal.normalise import zscore
@@ -29,9 +28,5 @@ class ZeroShot(Method):
         """The source, ``(B, 1, D, H, W)``, each sample with noise of a random level."""
         low, high = NOISE_RANGE
         generator, device = batch.generator, batch.source.device
-
-        def noise(whole: torch.Tensor) -> torch.Tensor:
-            sigma = low + (high - low) * torch.rand(len(whole), 1, 1, 1, 1, generator=generator, device=device)
-            return sigma * torch.randn(whole.shape, generator=generator, device=device)
-
-        return zscore(batch.source + parallel.draw(noise, batch.source))
+        sigma = low + (high - low) * torch.rand(len(batch.source), 1, 1, 1, 1, generator=generator, device=device)
+        return zscore(batch.source + sigma * torch.randn(batch.source.shape, generator=generator, device=device))

@@ -1,4 +1,14 @@
-"""One loop for every method: device, precision, processes, checkpoint, resume, log."""
+"""One loop for every method: device, precision, processes, checkpoint, resume, log.
+
+``torchrun`` or Slurm's ``srun`` may start several processes, one a GPU; each holds all samples and a copy of the networks. In
+each step every process takes its part of the one batch, and lightning-fabric's DistributedDataParallel gives all of them the
+mean of their gradients, so that they take the same step.
+
+Two processes come close to one, and are not equal to it. The mean of the gradients is that of the mean of the processes'
+losses, each over its own part of the batch; what is no mean over samples (soft Dice loss, thresholds of pseudo-labels, noise,
+CutMix's partner) is each process's own. Batch norm has the statistics of the whole batch on GPUs (SyncBatchNorm) and those of
+the part on processors, where the running averages are those of process 0. How close: ``tests/training/test_parallel.py``.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +16,26 @@ import dataclasses
 import io
 import json
 import math
+import os
 import statistics
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
-from voxuda import parallel
 from voxuda.data.domain import Domain
 from voxuda.data.files import append_line, check_new_folder, write_atomically
 from voxuda.errors import InputError
 from voxuda.methods import Batch, Method, build
+from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.signal import memory
 from voxuda.training.config import Config
 from voxuda.training.domains import load_domains
@@ -48,25 +60,38 @@ def draw_order(samples: int, draws: int, seed: int, device: torch.device) -> tor
     return torch.cat(rounds)[:draws].to(device)
 
 
-def make_batch(source: Domain, target: Domain, epoch: int, step: int, config: Config, steps: int) -> Batch:
-    """This process's part of the batch of one step, a pure function of seed, epoch and step, so that a resumed run sees the
-    same data."""
+def make_batch(
+    source: Domain, target: Domain, epoch: int, step: int, config: Config, steps: int, rank: int = 0, processes: int = 1
+) -> Batch:
+    """Part ``rank`` of the batch of one step, a pure function of seed, epoch and step, so that a resumed run sees the same
+    data."""
     size = config.size("batch_size")
 
     def pick(domain: Domain, which: int) -> torch.Tensor:
         order = draw_order(len(domain), steps * size, stream(config.seed, epoch, which), domain.volumes.device)
-        return parallel.part(order[step * size : (step + 1) * size])
+        return order[step * size : (step + 1) * size].chunk(processes)[rank]
 
     s, t = pick(source, 0), pick(target, 1)
     assert source.masks is not None
+    key = (config.seed, epoch, 2, step) + ((rank,) if processes > 1 else ())  # each process has noise of its own
     return Batch(
         source=source.volumes[s],
         source_labels=source.masks[s, 0].long(),
         target=target.volumes[t],
         target_labels=None if target.masks is None else target.masks[t, 0].long(),
         target_index=t,
-        generator=torch.Generator(target.volumes.device).manual_seed(stream(config.seed, epoch, 2, step)),
+        generator=torch.Generator(target.volumes.device).manual_seed(stream(*key)),
     )
+
+
+def started() -> tuple[int, int]:
+    """Number of machines, and of processes on each, that ``torchrun`` or ``srun`` has started; 1 and 1 without them."""
+    machines, processes = 1, 1
+    if TorchElasticEnvironment.detect():
+        machines, processes = int(os.environ["GROUP_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    elif SLURMEnvironment.detect() and "SLURM_STEP_NUM_TASKS" in os.environ:  # not in a batch script, which is one process
+        machines, processes = int(os.environ["SLURM_STEP_NUM_NODES"]), int(os.environ["SLURM_STEP_NUM_TASKS"])
+    return machines, processes // machines
 
 
 def make_fabric(config: Config) -> Fabric:
@@ -77,9 +102,13 @@ def make_fabric(config: Config) -> Fabric:
     InputError
         The machine has no such device.
     """
-    devices = [parallel.local_rank()] if config.device != "cpu" and torch.cuda.is_available() else 1
+    machines, processes = started()
+    # Terms and parts of the networks join and leave during training, so some parameters have no gradient in some steps.
+    strategy = "ddp_find_unused_parameters_true" if machines * processes > 1 else "auto"
     try:
-        return Fabric(accelerator=config.device, devices=devices, precision=config.precision)
+        return Fabric(
+            accelerator=config.device, strategy=strategy, devices=processes, num_nodes=machines, precision=config.precision
+        )
     except (MisconfigurationException, RuntimeError) as error:
         raise InputError(f"device {config.device} is not to be had on this machine; choose cpu or auto.") from error
 
@@ -94,8 +123,6 @@ def train(
     after_epoch: Callable[[int, Method], None] | None = None,
 ) -> Method:
     """Train one run and leave ``config.json``, ``log.jsonl``, ``weights.safetensors`` and ``checkpoint/`` in ``out``.
-
-    Within :func:`voxuda.parallel.processes` all processes share each batch, and process 0 writes the files.
 
     Parameters
     ----------
@@ -121,86 +148,112 @@ def train(
         Anything about the configuration, the data or the folder that cannot be used, or a loss that is not finite.
     """
     out = Path(out)
-    writes = parallel.rank() == 0
-    progress = progress and writes
-    with parallel.together():
-        resume = resume and (out / "config.json").exists()
-        if not resume:
-            check_new_folder(out)
-        elif not is_run_of(out, config):
-            raise InputError(
-                f"{out}: was made with another configuration; resume with the same options, or choose a new folder."
-            )
-        epochs, batch_size = config.size("epochs"), config.size("batch_size")
-        if batch_size % parallel.size():
-            raise InputError(
-                f"batch_size is {batch_size}; it must be a multiple of the number of processes, {parallel.size()}."
-            )
-        torch.manual_seed(config.seed)
-        method = build(config.method, config.size("width"), config.vox_uda)
-        fabric = make_fabric(config)
-    with parallel.together():
-        source, target, _ = load_domains(config, progress=progress)
-        shape = tuple(source.volumes.shape[2:])
-        if config.precision != "32-true" and fabric.device.type == "cpu" and min(shape) < LEAST_SIDE_IN_BF16:
-            raise InputError(
-                f"samples of {shape} voxels cannot be trained on in bf16 on a processor; choose --precision 32-true, or samples"
-                f" of {LEAST_SIDE_IN_BF16} voxels a side."
-            )
-        if method.needs_target_labels and target.masks is None:
-            raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
+    again = resume and (out / "config.json").exists()
+    check_folder(out, config, again)
+    fabric = make_fabric(config)
+    fabric.launch()  # meets the other processes, if there are any
+    progress = progress and fabric.is_global_zero
+    torch.manual_seed(config.seed)
+    method = build(config.method, config.size("width"), config.vox_uda)
+    source, target, _ = load_domains(config, progress=progress)
+    check_input(config, fabric, method, source, target)
 
     source, target = source.to(fabric.device), target.to(fabric.device)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     method.to(fabric.device)
     method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # half the time of the default layout
     method.prepare(target.volumes)
     optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=config.learning_rate, fused=True)
-    steps = max(1, len(source) // batch_size)
-    state = out / "checkpoint" / "state.pt"
-    with parallel.together():
-        first = load_checkpoint(state, method, optimizer) if resume and state.exists() else 0
-        if writes:
-            open_folder(config, out, first, again=resume and first < epochs)
+    epochs, state = config.size("epochs"), out / "checkpoint" / "state.pt"
+    first = load_checkpoint(state, method, optimizer) if again and state.exists() else 0
+    # Not fabric.setup, whose wrapper turns a batch to bfloat16, of which there is no Fourier transform.
+    model = fabric.strategy.setup_module(method)
+    # Every process has come as far as setup_module, and so has found the folder as it was.
+    if fabric.is_global_zero:
+        open_folder(config, out, first, again=again and first < epochs, processes=fabric.world_size)
 
-    bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
-    for epoch in range(first, epochs):
-        rate = config.learning_rate * method.rate(epoch / epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        start = time.perf_counter()
-        history: list[dict[str, torch.Tensor]] = []
-        with parallel.global_batch_norm(method.train()):
-            for step in range(steps):
-                batch = make_batch(source, target, epoch, step, config, steps)
-                with fabric.autocast():
-                    losses = method.losses(batch, (epoch * steps + step) / (epochs * steps))
-                optimizer.zero_grad()
-                fabric.backward(torch.stack(list(losses.values())).sum())
-                parallel.average_gradients(method.parameters())
-                optimizer.step()
-                method.after_step()
-                history.append({name: value.detach() for name, value in losses.items()})
-                bar.update()
-        means = mean_losses(history, out, epoch)
-        check_weights(method, out, epoch, steps)
-        bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        line = {"epoch": epoch, "learning_rate": rate, "seconds": time.perf_counter() - start, **means}
-        with parallel.together():
-            if writes:
-                append_line(json.dumps(line), out / "log.jsonl")
-                if after_epoch:
-                    after_epoch(epoch + 1, method)
-                save_checkpoint(state, method, optimizer, epoch + 1)
-    bar.close()
-    with parallel.together():
-        if writes:
-            save_weights(out / "weights.safetensors", method.student, target.volumes)
+    for epoch, line in train_epochs(config, fabric, method, model, optimizer, source, target, out, first, progress):
+        if fabric.is_global_zero:
+            append_line(json.dumps(line), out / "log.jsonl")
+            if after_epoch:
+                after_epoch(epoch + 1, method)
+            save_checkpoint(state, method, optimizer, epoch + 1)
+
+    statistics = target_batch_norm(method.student, target.volumes)  # by all processes: SyncBatchNorm waits for each of them
+    if fabric.is_global_zero:
+        save_weights(out / "weights.safetensors", method.student, statistics)
+    fabric.barrier()
     load_weights(out, method.student, config.batch_norm)
     return method.eval()
 
 
+def check_folder(out: Path, config: Config, again: bool) -> None:
+    """Refuse a folder in which a run of this configuration can neither begin nor, ``again``, go on."""
+    if not again:
+        check_new_folder(out)
+    elif not is_run_of(out, config):
+        raise InputError(f"{out}: was made with another configuration; resume with the same options, or choose a new folder.")
+
+
+def check_input(config: Config, fabric: Fabric, method: Method, source: Domain, target: Domain) -> None:
+    """Refuse a batch that the processes cannot share, and samples on which the method cannot be trained."""
+    batch_size, processes, shape = config.size("batch_size"), fabric.world_size, tuple(source.volumes.shape[2:])
+    if batch_size % processes:
+        raise InputError(f"batch_size is {batch_size}; it must be a multiple of the number of processes, {processes}.")
+    if config.precision != "32-true" and fabric.device.type == "cpu" and min(shape) < LEAST_SIDE_IN_BF16:
+        raise InputError(
+            f"samples of {shape} voxels cannot be trained on in bf16 on a processor; choose --precision 32-true, or samples"
+            f" of {LEAST_SIDE_IN_BF16} voxels a side."
+        )
+    if method.needs_target_labels and target.masks is None:
+        raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
+
+
+def train_epochs(
+    config: Config,
+    fabric: Fabric,
+    method: Method,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    source: Domain,
+    target: Domain,
+    out: Path,
+    first: int,
+    progress: bool,
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Train from epoch ``first`` on, and yield each epoch's number and its line of the log; ``model`` is the method as the
+    processes share it."""
+    epochs, steps = config.size("epochs"), max(1, len(source) // config.size("batch_size"))
+    bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
+    for epoch in range(first, epochs):
+        start = time.perf_counter()
+        rate = config.learning_rate * method.rate(epoch / epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        method.train()
+        history: list[dict[str, torch.Tensor]] = []
+        for step in range(steps):
+            batch = make_batch(source, target, epoch, step, config, steps, fabric.global_rank, fabric.world_size)
+            with fabric.autocast():
+                losses = model(batch, (epoch * steps + step) / (epochs * steps))
+            optimizer.zero_grad()
+            fabric.backward(torch.stack(list(losses.values())).sum())  # in which the processes' gradients are averaged
+            optimizer.step()
+            method.after_step()
+            # The values stay on the device until the epoch ends: to read one would make the processor wait for the GPU.
+            history.append({name: value.detach() for name, value in losses.items()})
+            bar.update()
+        history = fabric.all_reduce(history)  # type: ignore[assignment]  # the mean over processes, in the same structure
+        means = mean_losses(history, out, epoch)
+        check_weights(method, out, epoch, steps)
+        bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+        yield epoch, {"epoch": epoch, "learning_rate": rate, "seconds": time.perf_counter() - start, **means}
+    bar.close()
+
+
 def mean_losses(history: list[dict[str, torch.Tensor]], out: Path, epoch: int) -> dict[str, float]:
-    """Means over the steps of an epoch of its named losses, scalars on the device, which only here are waited for.
+    """Means over the steps of an epoch of its named losses, scalars on the device.
 
     Raises
     ------
@@ -230,9 +283,9 @@ def check_weights(method: Method, out: Path, epoch: int, steps: int) -> None:
         )
 
 
-def open_folder(config: Config, out: Path, epochs: int, *, again: bool) -> None:
+def open_folder(config: Config, out: Path, epochs: int, *, again: bool, processes: int) -> None:
     """Make a run's folder, or go on with it after ``epochs`` epochs; it keeps what made it first, and notes who goes on."""
-    made_by = {**provenance(), "processes": parallel.size()}
+    made_by = {**provenance(), "processes": processes}
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not (out / "config.json").exists():

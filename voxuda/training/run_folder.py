@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from voxuda.data.files import write_atomically
 from voxuda.errors import InputError
 from voxuda.methods import VoxUDAOptions, method_class
-from voxuda.networks.voxresnet import VoxResNet, target_batch_norm
+from voxuda.networks.voxresnet import VoxResNet
 from voxuda.training.config import BatchNorm, Config
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -74,11 +74,10 @@ def save_json(values: dict, path: Path) -> None:
     write_atomically(lambda temporary: temporary.write_text(json.dumps(values, indent=2) + "\n"), path)
 
 
-@torch.no_grad()
-def save_weights(path: Path, network: VoxResNet, target: torch.Tensor) -> None:
-    """A network's weights, and under ``target_bn.`` its batch norm statistics on target volumes ``(N, 1, D, H, W)``."""
+def save_weights(path: Path, network: VoxResNet, target_bn: dict[str, torch.Tensor]) -> None:
+    """A network's weights, and under ``target_bn.`` its batch norm statistics on the target."""
     tensors = dict(network.state_dict())
-    tensors |= {f"target_bn.{k}": v for k, v in target_batch_norm(network, target).items()}
+    tensors |= {f"target_bn.{k}": v for k, v in target_bn.items()}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
     write_atomically(lambda temporary: temporary.write_bytes(save(tensors, {CHECKSUM: checksum(tensors)})), path)
 
