@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import torch
 import tyro
-from scipy import ndimage, stats
-
-from voxuda.data import ribosomes
-from voxuda.data.files import check_new_file, check_new_folder
-from voxuda.data.subtomograms import SubtomogramFolder, read_folder
-from voxuda.denoising import noise
-from voxuda.experiments import evidence
-from voxuda.signal.normalise import zscore
-from voxuda.simulation.molecules import load, molecular_volume
-from voxuda.training.provenance import provenance
-from voxuda.training.run_folder import save_json
 
 
 @dataclasses.dataclass
@@ -38,111 +24,25 @@ class DataCheck:
 
     def run(self) -> None:
         """Read and report."""
+        from voxuda.data.checks import examine
+        from voxuda.data.subtomograms import read_folder
+        from voxuda.denoising.noise import noise_level
+        from voxuda.signal.normalise import zscore
+
         folder = read_folder(self.source)
         volumes, masks = folder.stack(progress=True)
-        normal = zscore(volumes)
-        rows, warnings = _boxes(folder, volumes.shape[-1])
-        mean, deviation = volumes.mean(dim=(1, 2, 3, 4)).median(), volumes.std(dim=(1, 2, 3, 4)).median()
-        rows["values"] = f"mean {mean:.4g}, standard deviation {deviation:.4g} (medians of the samples)"
-        share = float(noise.noise_level(normal).square())  # of a variance of 1
-        rows["high frequencies"] = f"{share:.1%} of the variance lies above the cube that the noise module removes"
-        if share < 0.001:
-            warnings.append("the volumes hold next to no high frequencies, so the noise module will measure next to no noise.")
-        turn = False
-        if masks is None:
-            rows["masks"] = "none: the samples can be a target to train on, not to be scored on"
-            rows["polarity"], more = _lean(normal)
-            warnings += more
-        else:
-            rows["masks"], more = _foreground(folder, masks)
-            rows["polarity"], turn = _polarity(normal, masks)
-            warnings += more
-            if turn:
-                warnings.append("protein is dark in these volumes, and must be bright: convert them with --invert.")
-        for name, text in rows.items():
+        report = examine(folder, volumes, masks, float(noise_level(zscore(volumes))))
+        for name, text in report.rows.items():
             print(f"{name:<17} {text}")
-        for text in warnings:
+        for text in report.warnings:
             print(f"warning: {text}")
         name = self.source.absolute().stem
-        if turn:
+        if report.dark:
             command = ["data", "convert", str(self.source), "--invert", "--out", f"{name}-bright"]
         else:
             target, out = str(self.source), f"runs/{name}"
             command = ["train", "--method", "vox-uda", "--target", target, "--scale", "laptop", "--out", out]
         print(f"next: voxuda {shlex.join(command)}")
-
-
-def _boxes(folder: SubtomogramFolder, side: int) -> tuple[dict[str, str], list[str]]:
-    """Rows of the table that the headers fill, and warnings."""
-    entries = folder.entries
-    shapes = Counter(entry.shape for entry in entries)
-    smallest = min(min(shape) for shape in shapes)
-    classes = Counter(entry.name for entry in entries)
-    cropped = sum(n for shape, n in shapes.items() if len(set(shape)) > 1)
-    before, after = entries[0].voxel_size, folder.voxel_size
-    rows = {
-        "samples": str(len(folder)),
-        "classes": ", ".join(f"{name} {n}" for name, n in sorted(classes.items())),
-        "box": ", ".join(" x ".join(map(str, shape)) for shape in shapes) + f" voxels, read as {side} x {side} x {side}",
-        "voxel size": f"{before:.2f} Å, read as {after:.2f} Å" if before else "not in the headers",
-    }
-    warnings = []
-    if cropped:
-        warnings.append(f"{cropped} boxes have sides that differ; what lies outside the central cube is cut off.")
-    if smallest < side:
-        warnings.append(f"boxes of {smallest} voxels are stretched to {side}: their highest frequencies will be empty.")
-    if len(folder) < 2:
-        warnings.append("one sample is too few: training and testing need at least 2.")
-    return rows, warnings
-
-
-def _foreground(folder: SubtomogramFolder, masks: torch.Tensor) -> tuple[str, list[str]]:
-    """The row about masks ``(N, 1, D, D, D)``, and warnings that name the samples whose mask is empty or full."""
-    shares = masks.float().mean(dim=(1, 2, 3, 4))
-    warnings = []
-    for what, chosen in [("empty", shares == 0), ("full", shares == 1)]:
-        names = [folder.entries[i].label for i in chosen.nonzero()[:, 0].tolist()]
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            warnings.append(f"the mask is {what} in {', '.join(names[:3])}{more}.")
-    row = f"{len(masks)}, foreground min {shares.min():.2%}, median {shares.median():.2%}, max {shares.max():.2%}"
-    return row, warnings
-
-
-def _lean(normal: torch.Tensor) -> tuple[str, list[str]]:
-    """The row about polarity where there are no masks, and a warning if it looks wrong: smoothed, bright bodies on even ground
-    have positive skewness. Volumes ``(N, 1, D, D, D)``."""
-    smoothed = ndimage.gaussian_filter(normal[:, 0].numpy(), (0, 2, 2, 2))
-    skewness = stats.skew(smoothed.reshape(len(smoothed), -1), axis=1)
-    bright = int((skewness > 0).sum())
-    row = (
-        f"not known without masks; smoothed, {bright} of {len(normal)} boxes lean bright (skewness {np.median(skewness):+.2f})"
-    )
-    if len(normal) >= 10 and bright <= len(normal) / 10:
-        return row, ["nearly all boxes lean dark: if protein is dark in them, convert them with --invert."]
-    return row, []
-
-
-def _polarity(normal: torch.Tensor, masks: torch.Tensor) -> tuple[str, bool]:
-    """The row about polarity, and whether protein is dark: the mean inside the masks against the mean outside.
-
-    Parameters
-    ----------
-    normal : Tensor
-        ``(N, 1, D, D, D)``, each with mean 0 and variance 1.
-    masks : Tensor
-        ``(N, 1, D, D, D)`` bool.
-    """
-    usable = [i for i, mask in enumerate(masks) if 0 < mask.sum() < mask.numel()]
-    if not usable:
-        return "not known: no mask has both an inside and an outside", False
-    steps = torch.stack([normal[i][masks[i]].mean() - normal[i][~masks[i]].mean() for i in usable])
-    mean, error = float(steps.mean()), float(steps.std(correction=0)) / len(steps) ** 0.5
-    seen = "protein is bright" if mean > 2 * error else "protein is dark" if mean < -2 * error else "not clear"
-    return (
-        f"{seen}: inside the masks minus outside {mean:+.2f} ± {error:.2f} standard deviations of a volume,"
-        f" above 0 in {(steps > 0).float().mean():.0%} of the samples"
-    ), seen == "protein is dark"
 
 
 @dataclasses.dataclass
@@ -168,6 +68,9 @@ class DataConvert:
 
     def run(self) -> None:
         """Read, convert, write."""
+        from voxuda.data.files import check_new_folder
+        from voxuda.data.subtomograms import SubtomogramFolder
+
         check_new_folder(self.out)
         folder = SubtomogramFolder(self.source, size=self.size, voxel_size=self.voxel_size, invert=self.invert)
         folder.save(self.out, progress=True)
@@ -192,6 +95,8 @@ class DataFetch:
 
     def run(self) -> None:
         """Download and check."""
+        from voxuda.data import ribosomes
+
         ribosomes.fetch(self.out)
         print(f"{self.name} in {self.out}; next: voxuda data ribosomes {self.out} --out ribosomes")
 
@@ -217,6 +122,13 @@ class DataRibosomes:
 
     def run(self) -> None:
         """Reconstruct, place the masks, report."""
+        from voxuda.data import ribosomes
+        from voxuda.data.files import check_new_file, check_new_folder
+        from voxuda.experiments import evidence
+        from voxuda.simulation.molecules import load, molecular_volume
+        from voxuda.training.provenance import provenance
+        from voxuda.training.run_folder import save_json
+
         check_new_folder(self.out)
         if self.evidence is not None:
             check_new_file(self.evidence, overwrite=False, makes_folder=False)

@@ -1,0 +1,128 @@
+"""What subtomograms of your own are, and what is suspicious about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy import ndimage, stats
+
+from voxuda.data.subtomograms import SubtomogramFolder
+from voxuda.signal.normalise import zscore
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Parameters
+    ----------
+    rows : dict of str to str
+        What was looked at, and what it is.
+    warnings : list of str
+        What is suspicious, one sentence each.
+    dark : bool
+        Whether protein is dark, by the masks.
+    """
+
+    rows: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    dark: bool = False
+
+
+def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tensor | None, noise_level: float) -> Report:
+    """Examine subtomograms.
+
+    Parameters
+    ----------
+    folder : SubtomogramFolder
+        Where they came from.
+    volumes : Tensor
+        ``(N, 1, D, D, D)`` in the unit of the files, as :meth:`SubtomogramFolder.stack` gives them.
+    masks : Tensor or None
+        ``(N, 1, D, D, D)`` bool.
+    noise_level : float
+        Standard deviation that the noise module measures, in standard deviations of a volume.
+    """
+    report = Report()
+    normal = zscore(volumes)
+    _boxes(report, folder, volumes.shape[-1])
+    mean, deviation = volumes.mean(dim=(1, 2, 3, 4)).median(), volumes.std(dim=(1, 2, 3, 4)).median()
+    report.rows["values"] = f"mean {mean:.4g}, standard deviation {deviation:.4g} (medians of the samples)"
+    share = noise_level**2  # of a variance of 1
+    report.rows["high frequencies"] = f"{share:.1%} of the variance lies above the cube that the noise module removes"
+    if share < 0.001:
+        report.warnings.append(
+            "the volumes hold next to no high frequencies, so the noise module will measure next to no noise."
+        )
+    if masks is None:
+        report.rows["masks"] = "none: the samples can be a target to train on, not to be scored on"
+        _skewness(report, normal)
+    else:
+        _foreground(report, folder, masks)
+        _contrast(report, normal, masks)
+    return report
+
+
+def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
+    """What the headers say."""
+    entries = folder.entries
+    shapes = Counter(entry.shape for entry in entries)
+    classes = Counter(entry.name for entry in entries)
+    before, after = entries[0].voxel_size, folder.voxel_size
+    report.rows |= {
+        "samples": str(len(folder)),
+        "classes": ", ".join(f"{name} {n}" for name, n in sorted(classes.items())),
+        "box": ", ".join(" x ".join(map(str, shape)) for shape in shapes) + f" voxels, read as {side} x {side} x {side}",
+        "voxel size": f"{before:.2f} Å, read as {after:.2f} Å" if before else "not in the headers",
+    }
+    if cropped := sum(n for shape, n in shapes.items() if len(set(shape)) > 1):
+        report.warnings.append(f"{cropped} boxes have sides that differ; what lies outside the central cube is cut off.")
+    if (smallest := min(min(shape) for shape in shapes)) < side:
+        report.warnings.append(f"boxes of {smallest} voxels are stretched to {side}: their highest frequencies will be empty.")
+    if len(folder) < 2:
+        report.warnings.append("one sample is too few: training and testing need at least 2.")
+
+
+def _foreground(report: Report, folder: SubtomogramFolder, masks: torch.Tensor) -> None:
+    """How much of each volume masks ``(N, 1, D, D, D)`` fill; those that are empty or full are named."""
+    shares = masks.float().mean(dim=(1, 2, 3, 4))
+    least, median, most = shares.min(), shares.median(), shares.max()
+    report.rows["masks"] = f"{len(masks)}, foreground min {least:.2%}, median {median:.2%}, max {most:.2%}"
+    for what, chosen in [("empty", shares == 0), ("full", shares == 1)]:
+        names = [folder.entries[i].label for i in chosen.nonzero()[:, 0].tolist()]
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            report.warnings.append(f"the mask is {what} in {', '.join(names[:3])}{more}.")
+
+
+def _skewness(report: Report, normal: torch.Tensor) -> None:
+    """Polarity of volumes ``(N, 1, D, D, D)`` without masks: smoothed, bright bodies on even ground have positive skewness."""
+    smoothed = ndimage.gaussian_filter(normal[:, 0].numpy(), (0, 2, 2, 2))
+    skewness = stats.skew(smoothed.reshape(len(smoothed), -1), axis=1)
+    bright = int((skewness > 0).sum())
+    report.rows["polarity"] = (
+        f"not known without masks; smoothed, {bright} of {len(normal)} boxes lean bright (skewness {np.median(skewness):+.2f})"
+    )
+    if len(normal) >= 10 and bright <= len(normal) / 10:
+        report.warnings.append("nearly all boxes lean dark: if protein is dark in them, convert them with --invert.")
+
+
+def _contrast(report: Report, normal: torch.Tensor, masks: torch.Tensor) -> None:
+    """Polarity by masks ``(N, 1, D, D, D)``: the mean inside against the mean outside, of volumes of mean 0 and variance 1."""
+    usable = [i for i, mask in enumerate(masks) if 0 < mask.sum() < mask.numel()]
+    if not usable:
+        report.rows["polarity"] = "not known: no mask has both an inside and an outside"
+        return
+    steps = torch.stack([normal[i][masks[i]].mean() - normal[i][~masks[i]].mean() for i in usable])
+    mean, error = float(steps.mean()), float(steps.std(correction=0)) / len(steps) ** 0.5
+    report.dark = mean < -2 * error
+    seen = "protein is bright" if mean > 2 * error else "protein is dark" if report.dark else "not clear"
+    report.rows["polarity"] = (
+        f"{seen}: inside the masks minus outside {mean:+.2f} ± {error:.2f} standard deviations of a volume,"
+        f" above 0 in {(steps > 0).float().mean():.0%} of the samples"
+    )
+    if report.dark:
+        report.warnings.append("protein is dark in these volumes, and must be bright: convert them with --invert.")
