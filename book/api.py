@@ -11,11 +11,13 @@ import re
 import textwrap
 from collections import defaultdict
 from contextlib import redirect_stdout, suppress
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 
+import voxuda
 from voxuda.commands import main
 
 ROOMS = ("errors", "signal", "data", "simulation", "denoising", "networks", "methods", "training", "experiments")
@@ -60,20 +62,21 @@ def used(notebook: Path, documented: set[str]) -> list[str]:
             known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in known:
-            found |= _names_of(known[node.id])
+            found |= _names_of(known[node.id], documented)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
-            found |= _names_of(f"{known[node.value.id]}.{node.attr}")
-    return sorted(found & documented)
+            found |= _names_of(f"{known[node.value.id]}.{node.attr}", documented)
+    return sorted(found)
 
 
-def _names_of(path: str) -> set[str]:
-    """A name as a notebook reaches it, and as the module that defines it has it."""
-    module, name = path.rsplit(".", 1)
+def _names_of(path: str, documented: set[str]) -> set[str]:
+    """The documented name of what a notebook reaches by ``path``: through a room, or through another module that imports it."""
+    *modules, name = path.split(".")
+    alike = [full for full in documented if full.endswith(f".{name}")]
     try:
-        thing = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError:  # an attribute of a class
-        return {path}
-    return {path, f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"}
+        thing = reduce(getattr, [*modules[1:], name], voxuda)
+    except AttributeError:  # a private module
+        return set()
+    return {full for full in alike if reduce(getattr, full.split(".")[1:], voxuda) is thing}
 
 
 def title(notebook: Path) -> str:

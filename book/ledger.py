@@ -49,11 +49,11 @@ class Statement:
     also: dict[str, object] = field(default_factory=dict)
 
 
-OPTIONS = "voxuda.methods.vox_uda.VoxUDAOptions"
+OPTIONS = "voxuda.methods.options.VoxUDAOptions"
 SCALES = "voxuda.training.config.SCALES"
 
 STATEMENTS = [
-    Statement("IV-A", "Source molecules 1BXN, 1F1B, 1YG6", "voxuda.simulation.molecules.PAPER_SOURCE_SETS",
+    Statement("IV-A", "Source molecules 1BXN, 1F1B, 1YG6", "voxuda.simulation.names.PAPER_SOURCE_SETS",
               "simulation/test_molecules.py::test_stand_ins_are_embedded", ("01_subtomogram", "molecules.available()"),
               {"table1": ("1bxn", "1f1b", "1yg6"), "table2": ("2byu", "2h12", "2ldb")},
               "where coordinates could not be embedded, named stand-ins of the same size class take their place"),

@@ -6,4 +6,19 @@ Nine rooms; each imports only from those named before it: ``signal``, ``data``, 
 A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes z, y, x; the beam runs along z, the tilt axis is y.
 """
 
+from lazy_loader import attach
+
 __version__ = "0.1.0"
+
+_NAMES: dict[str, list[str]] = {
+    "errors": ["InputError"],
+    "signal": ["zscore"],
+    "data": ["Domain", "load_domain", "read_mrc", "write_mrc"],
+    "simulation": ["from_simulation", "save_samples", "simulate_source", "simulate_target", "simulate_tilt_series"],
+    "denoising": ["bilateral_filter", "generate_noise", "improved_bilateral_filter", "noise_level"],
+    "networks": ["VoxResNet"],
+    "methods": ["METHODS", "Method", "VoxUDAOptions", "build"],
+    "training": ["RESULTS", "SCALES", "Config", "evaluate_run", "load_network", "predict", "segment_files", "train"],
+    "experiments": ["plots", "reproduce"],
+}
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a room is imported when a name of it is used

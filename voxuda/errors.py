@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from typeguard import TypeCheckError, check_type
-
 
 class InputError(Exception):
     """Input that cannot be used. The message is one sentence: the file or value, and what would be right."""
@@ -25,6 +23,8 @@ def check_types(options: object) -> None:
     InputError
         Says which field, and what it may be.
     """
+    from typeguard import TypeCheckError, check_type  # slow to import
+
     for name, kind in get_type_hints(type(options)).items():
         try:
             check_type(getattr(options, name), kind)

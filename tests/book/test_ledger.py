@@ -18,7 +18,7 @@ def test_every_statement_holds():
     ("change", "found"),
     [
         (dict(symbol="voxuda.denoising.noise.no_such"), "voxuda.denoising.noise.no_such: no such name"),
-        (dict(value=0.3), "voxuda.methods.vox_uda.VoxUDAOptions.rho is 0.244, the ledger says 0.3"),
+        (dict(value=0.3), "voxuda.methods.options.VoxUDAOptions.rho is 0.244, the ledger says 0.3"),
         (
             dict(also={"voxuda.training.config.SCALES.laptop.width": 9}),
             "voxuda.training.config.SCALES.laptop.width is 8, the ledger says 9",

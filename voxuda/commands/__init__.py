@@ -1,1 +1,1 @@
-"""The command line, one file a family of commands; each is a thin layer over the package's functions."""
+"""The command line, one file a family of commands; nothing is computed here."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from voxuda.data.files import check_new_file
 from voxuda.errors import InputError
-from voxuda.simulation import beads as derivation
-from voxuda.simulation import molecules
+
+if TYPE_CHECKING:
+    from voxuda.simulation.molecules import Molecule
 
 
 @dataclasses.dataclass
@@ -20,6 +20,8 @@ class MoleculesList:
 
     def run(self) -> None:
         """Print the table."""
+        from voxuda.simulation import molecules
+
         for name in molecules.available():
             m = molecules.load(name)
             print(f"{name:6}{m.mass / 1e3:8.0f} kDa {m.radius / 10:6.1f} nm {len(m.masses):6} beads  {m.provenance['source']}")
@@ -52,6 +54,8 @@ class MoleculesDerive:
 
     def run(self) -> None:
         """Derive and report."""
+        from voxuda.data.files import check_new_file
+
         for name in self._names():
             path = self.out / f"{name}.npz"
             check_new_file(path, overwrite=self.overwrite)
@@ -63,17 +67,21 @@ class MoleculesDerive:
             _write_molecule(path, molecule, self.overwrite)
 
     def _names(self) -> list[str]:
+        from voxuda.simulation import beads
+
         if self.source.is_dir():
-            return self.only or list(derivation.RECIPES)
+            return self.only or list(beads.RECIPES)
         return [self.source.name.split(".")[0].lower()]
 
-    def _derive(self, name: str) -> molecules.Molecule:
+    def _derive(self, name: str) -> Molecule:
+        from voxuda.simulation import beads
+
         if self.source.is_dir():
-            return derivation.derive_file(name, self.source)
+            return beads.derive_file(name, self.source)
         about = {"source": self.source.name}
         if self.source.suffix in (".mrc", ".map", ".rec"):
-            return derivation.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
-        return derivation.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
+            return beads.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
+        return beads.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
 
 
 @dataclasses.dataclass
@@ -96,13 +104,18 @@ class MoleculesFetch:
 
     def run(self) -> None:
         """Fetch and report."""
+        from voxuda.data.files import check_new_file
+        from voxuda.simulation import beads
+
         path = self.out or Path(f"{self.name.lower()}.npz")
         check_new_file(path, overwrite=self.overwrite, makes_folder=False)
-        molecule = derivation.fetch(self.name, assembly=self.assembly, checksum=self.checksum)
+        molecule = beads.fetch(self.name, assembly=self.assembly, checksum=self.checksum)
         _write_molecule(path, molecule, self.overwrite)
 
 
-def _write_molecule(path: Path, molecule: molecules.Molecule, overwrite: bool) -> None:
+def _write_molecule(path: Path, molecule: Molecule, overwrite: bool) -> None:
+    from voxuda.simulation import molecules
+
     molecules.write_beads(path, molecule, overwrite=overwrite)
     fit = molecule.provenance["agreement"]
     print(

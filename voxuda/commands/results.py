@@ -10,9 +10,7 @@ from typing import Annotated
 import tyro
 
 from voxuda.errors import InputError
-from voxuda.experiments import report, sweep, tables
 from voxuda.training.config import Scale
-from voxuda.training.run_folder import halve_weights
 
 
 @dataclasses.dataclass
@@ -41,6 +39,8 @@ class Show:
 
     def run(self) -> None:
         """Collect and print."""
+        from voxuda.experiments import report, sweep, tables
+
         target = None if self.target is None else str(self.target.absolute())
         folder = self.runs or Path("results") / self.scale
         result = sweep.collect(self.table, folder, scale=self.scale, target=target, epochs=self.epochs)
@@ -84,6 +84,8 @@ class Keep:
 
     def run(self) -> None:
         """Copy what is new."""
+        from voxuda.training.run_folder import halve_weights
+
         found = sorted(self.runs.glob("*/seed-*/summary.json"))
         if not found:
             raise InputError(f"{self.runs}: holds no finished run; make some with `voxuda reproduce TABLE --out {self.runs}`.")
@@ -120,6 +122,8 @@ class Rows:
 
     def run(self) -> None:
         """Print one line a row."""
+        from voxuda.experiments import tables
+
         for row in tables.select(self.table):
             print(f"{row.name:24} {row.runs or row.name:24} {row.label}")
 

@@ -11,12 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voxuda.data.listing import list_entries
 from voxuda.errors import InputError
-from voxuda.experiments import ladder, report, sweep, tables
-from voxuda.training import evaluation, loop
 from voxuda.training.config import Config, Scale
-from voxuda.training.run_folder import read_config
 
 
 @dataclasses.dataclass
@@ -50,6 +46,9 @@ class Train:
 
     def run(self) -> None:
         """Train."""
+        from voxuda.training import loop
+        from voxuda.training.run_folder import read_config
+
         config = self.config
         rank = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
         try:
@@ -66,6 +65,8 @@ class Train:
 
 def following(config: Config, out: Path) -> str:
     """The command to give after training: to score the run, or, where the target has no masks, to use it."""
+    from voxuda.data.listing import list_entries
+
     with suppress(InputError):  # the target may have been taken away since
         if config.target and list_entries(config.target)[0].mask is None:
             return f"voxuda segment {out} FILES --out masks"
@@ -86,6 +87,8 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate with both kinds of batch norm statistics."""
+        from voxuda.training import evaluation
+
         report = evaluation.evaluate_run(self.run_folder, self.target)
         overall = report["overall"]
         print(f"{report['method']} on {overall['n']} samples, batch norm statistics: {report['batch_norm']}; in percent")
@@ -138,6 +141,8 @@ class Reproduce:
 
     def run(self) -> None:
         """Run and print the table."""
+        from voxuda.experiments import ladder, report, sweep, tables
+
         if self.table == "ladder":
             if (self.only, self.target, self.first_seed, self.epochs, self.device, self.precision) != (
                 [], None, 0, None, "cpu", "32-true",

@@ -6,15 +6,14 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from voxuda.data.files import check_new_folder
-from voxuda.simulation import molecules, quick, tilt_series
-from voxuda.simulation.samples import save_samples
-from voxuda.training import loop
-from voxuda.training.config import Config
+from voxuda.simulation.names import TARGET_MOLECULES
+
+if TYPE_CHECKING:
+    from voxuda.simulation.quick import Subtomograms
 
 
 @dataclasses.dataclass
@@ -30,8 +29,12 @@ class _Simulate:
     size: int = 32
     """Side of a sample in voxels."""
 
-    def make(self, recipe: Callable[..., quick.Subtomograms], snr: tuple[float, ...], word: str) -> None:
+    def make(self, recipe: Callable[..., Subtomograms], snr: tuple[float, ...], word: str) -> None:
         """Simulate by ``recipe`` and save."""
+        from voxuda.data.files import check_new_folder
+        from voxuda.simulation import molecules
+        from voxuda.simulation.samples import save_samples
+
         check_new_folder(self.out)
         library = [molecules.load(name) for name in self.molecules]
         samples = recipe(library, n_per_molecule=self.n_per_molecule, snr=snr, seed=self.seed, size=self.size, progress=True)
@@ -50,6 +53,8 @@ class SimulateSource(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
+        from voxuda.simulation import quick
+
         self.make(quick.simulate_source, self.snr, "source")
 
 
@@ -70,7 +75,7 @@ class SimulateTarget:
     """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
     n: int = 60
     """Samples in all; some a second on two cores."""
-    molecules: list[str] = dataclasses.field(default_factory=lambda: list(molecules.TARGET_MOLECULES))
+    molecules: list[str] = dataclasses.field(default_factory=lambda: list(TARGET_MOLECULES))
     """Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default."""
     proportions: tuple[float, ...] | None = None
     """One number a molecule; 901 66 66 for any three molecules, as in the paper, else equal."""
@@ -89,8 +94,13 @@ class SimulateTarget:
 
     def run(self) -> None:
         """Simulate and save."""
+        from voxuda.data.files import check_new_folder
+        from voxuda.simulation import molecules, tilt_series
+        from voxuda.simulation.samples import save_samples
+        from voxuda.training.devices import choose_device
+
         check_new_folder(self.out)
-        device = loop.make_fabric(Config(device=self.device)).device
+        device = choose_device(self.device)
         samples = tilt_series.simulate_tilt_series(
             [molecules.load(name) for name in self.molecules],
             n=self.n,
@@ -120,6 +130,8 @@ class SimulateQuick(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
+        from voxuda.simulation import quick
+
         self.make(functools.partial(quick.simulate_target, imaging=self.imaging), self.snr, "target")
 
 

@@ -1,1 +1,15 @@
-"""Files in, samples out: MRC, star files, folders, tilt stacks, domains."""
+"""Files in, samples out: MRC, star files, folders, tilt stacks, domains, and checks of your own data."""
+
+from lazy_loader import attach
+
+_NAMES: dict[str, list[str]] = {
+    "checks": ["Report"],
+    "domain": ["Domain"],
+    "files": [],
+    "listing": ["Entry", "list_entries"],
+    "mrc": ["Volume", "read_mrc", "write_mrc"],
+    "ribosomes": [],
+    "subtomograms": ["SubtomogramFolder", "load_domain", "read_folder"],
+    "tilt_stacks": ["Particle", "read_particles"],
+}
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when a name of it is used

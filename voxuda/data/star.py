@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import starfile
-
 from voxuda.errors import InputError
 
 
@@ -20,6 +18,8 @@ def read_star(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a star file of RELION or WarpTools, and the files it names beside it.")
+    import starfile  # with pandas, slow to import
+
     try:
         # An image called 12 would else be read as a number.
         return starfile.read(path, always_dict=True, parse_as_string=["rlnImageName"])

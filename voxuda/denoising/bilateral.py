@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from itertools import product
 from math import exp, sqrt
-from typing import Literal
 
 import torch
 from torch.nn.functional import pad
 
-from voxuda.denoising import _bilateral_loops
+from voxuda.denoising.choices import Gradient
 from voxuda.errors import InputError
-
-Gradient = Literal["sobel", "sobel_magnitude"]
 
 CHUNK = 65536
 """Voxels worked on at a time: few enough for a cache, enough that a step costs more than calling it."""
@@ -217,6 +214,8 @@ def improved_bilateral_filter(
 def _filter(volumes: torch.Tensor, gradient: Gradient | None, sigma_d: float, sigma_r: float, window: int) -> torch.Tensor:
     """Choose between the compiled loops, for float32 on a CPU, and the rows, for any device and type of number."""
     radius = _check(volumes, window, sigma_d, sigma_r)
+    from voxuda.denoising import _bilateral_loops  # numba: slow to import
+
     if gradient in (None, "sobel") and _bilateral_loops.apply_to(volumes):
         return _bilateral_loops.weighted_mean(volumes, gradient is not None, radius, sigma_d, sigma_r)
     padded = _reflect(volumes, radius)

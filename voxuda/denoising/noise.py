@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import torch
 
+from voxuda.denoising.choices import Average, Kind, Reading
 from voxuda.errors import InputError
 from voxuda.signal.fourier import apply_filter, spectral_variance, spectrum
-
-Reading = Literal["cube_removed", "cube_kept"]
-Average = Literal["variances", "volumes"]
-Kind = Literal["gaussian", "poisson", "speckle"]
 
 PAPER_RATES = (0.084, 0.178, 0.244, 0.422)
 """The four filter rates of Table IV: the volume of cubes of half-width 7, 9, 10 and 12 in a spectrum of 32 cubed."""

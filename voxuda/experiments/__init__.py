@@ -1,1 +1,15 @@
 """Tables as lists of runs: sweeps, the ladder, statistics, reports, figures."""
+
+from lazy_loader import attach
+
+_NAMES: dict[str, list[str]] = {
+    "evidence": [],
+    "intervals": ["seeds_needed", "student"],
+    "ladder": ["Rung", "climb"],
+    "paper": ["PUBLISHED"],
+    "plots": [],
+    "report": [],
+    "sweep": ["collect", "reproduce"],
+    "tables": ["Row", "TABLES"],
+}
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when a name of it is used

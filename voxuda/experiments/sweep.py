@@ -18,7 +18,7 @@ from tqdm import tqdm
 from voxuda.data.files import append_line
 from voxuda.errors import InputError
 from voxuda.experiments.tables import Row, select
-from voxuda.methods import Method
+from voxuda.methods.base import Method
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.training.config import SCALES, BatchNorm, Config, Scale
 from voxuda.training.domains import load_target

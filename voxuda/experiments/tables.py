@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxuda.errors import InputError
-from voxuda.methods import VoxUDAOptions
+from voxuda.methods.options import VoxUDAOptions
 from voxuda.training.config import BatchNorm, Config, Recipe, Scale, SourceSet
 
 
@@ -25,7 +25,7 @@ class Row:
     method : str
         Name of the method.
     options : dict
-        Fields of :class:`~voxuda.methods.vox_uda.VoxUDAOptions` that differ from the paper's.
+        Fields of :class:`~voxuda.methods.options.VoxUDAOptions` that differ from the paper's.
     recipe : str
         How the target is simulated where no folder is given.
     source_set : str

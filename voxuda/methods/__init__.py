@@ -1,70 +1,28 @@
-"""One file a method; :func:`build` makes one by its name."""
+"""What is minimised, one file a method; ``build`` makes one by its name."""
 
-from voxuda.errors import InputError
-from voxuda.methods.advent import ADVENT
-from voxuda.methods.asc import ASC, ASCSlices
-from voxuda.methods.base import Batch, Method
-from voxuda.methods.cbst import CBST
-from voxuda.methods.dann import DANN
-from voxuda.methods.domain_randomisation import DomainRandomisation
-from voxuda.methods.fda import FDA
-from voxuda.methods.le_uda import LEUDA, LEUDASlices
-from voxuda.methods.mean_teacher import MeanTeacher
-from voxuda.methods.mic import MIC
-from voxuda.methods.minent import MinEnt
-from voxuda.methods.pdam import PDAM
-from voxuda.methods.source_only import SourceOnly
-from voxuda.methods.supervised import Supervised
-from voxuda.methods.tent import TENT
-from voxuda.methods.vox_uda import VoxUDA, VoxUDAOptions
-from voxuda.methods.zero_shot import ZeroShot
+from lazy_loader import attach
 
-METHODS: dict[str, type[Method]] = {
-    "source-only": SourceOnly,
-    "supervised": Supervised,
-    "dann": DANN,
-    "pdam": PDAM,
-    "asc": ASC,
-    "asc-slices": ASCSlices,
-    "le-uda": LEUDA,
-    "le-uda-slices": LEUDASlices,
-    "vox-uda": VoxUDA,
-    "mean-teacher": MeanTeacher,
-    "fda": FDA,
-    "minent": MinEnt,
-    "advent": ADVENT,
-    "cbst": CBST,
-    "mic": MIC,
-    "tent": TENT,
-    "domain-randomisation": DomainRandomisation,
-    "zero-shot": ZeroShot,
+_NAMES: dict[str, list[str]] = {
+    "advent": ["ADVENT"],
+    "asc": ["ASC", "ASCSlices"],
+    "base": ["Batch", "Method"],
+    "cbst": ["CBST"],
+    "dann": ["DANN"],
+    "domain_randomisation": ["DomainRandomisation"],
+    "fda": ["FDA"],
+    "le_uda": ["LEUDA", "LEUDASlices"],
+    "losses": ["adversarial_loss", "consistency_loss", "prediction_distance", "segmentation_loss", "self_information"],
+    "mean_teacher": ["MeanTeacher"],
+    "mic": ["MIC"],
+    "minent": ["MinEnt"],
+    "options": ["VoxUDAOptions"],
+    "pdam": ["PDAM"],
+    "pseudo_labels": ["IGNORE", "balanced_labels", "class_balanced_labels", "confident_labels"],
+    "registry": ["METHODS", "build", "method_class"],
+    "source_only": ["SourceOnly"],
+    "supervised": ["Supervised"],
+    "tent": ["TENT"],
+    "vox_uda": ["VoxUDA", "denoise"],
+    "zero_shot": ["ZeroShot"],
 }
-"""All methods: the paper's in its order, then what a reader of today expects beside them."""
-
-__all__ = ["METHODS", "Batch", "Method", "VoxUDA", "VoxUDAOptions", "build", "method_class"]
-
-
-def method_class(name: str) -> type[Method]:
-    """The class of a method.
-
-    Raises
-    ------
-    InputError
-        Unknown name.
-    """
-    if name not in METHODS:
-        raise InputError(f"{name}: no such method; choose from {', '.join(METHODS)}.")
-    return METHODS[name]
-
-
-def build(name: str, width: int, vox_uda: VoxUDAOptions | None = None) -> Method:
-    """Make a method by name.
-
-    Raises
-    ------
-    InputError
-        Unknown name.
-    """
-    if name == "vox-uda":
-        return VoxUDA(width, vox_uda)
-    return method_class(name)(width)
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when a name of it is used

@@ -12,18 +12,12 @@ import torch
 
 from voxuda.data.files import check_new_file, write_atomically
 from voxuda.errors import InputError
+from voxuda.simulation.names import PAPER_SOURCE_SETS as PAPER_SOURCE_SETS
+from voxuda.simulation.names import STAND_INS as STAND_INS
+from voxuda.simulation.names import TARGET_MOLECULES as TARGET_MOLECULES
 
 MASK_THRESHOLD = 300.0
 """Daltons per cubic nanometre above which a voxel belongs to the molecule (the paper's threshold, Fig. 1)."""
-
-PAPER_SOURCE_SETS = {"table1": ("1bxn", "1f1b", "1yg6"), "table2": ("2byu", "2h12", "2ldb")}
-"""The paper's source molecules. It prints 2LDB as "21db"."""
-
-STAND_INS = {"1f1b": "3gl1", "1yg6": "1oel", "2byu": "2cg9", "2h12": "1gyt"}
-"""Molecules of similar mass used where a paper molecule's coordinates are not embedded; always named as stand-ins."""
-
-TARGET_MOLECULES = ("4v4r", "4cr2", "4v94")
-"""Ribosome, 26S proteasome and TRiC: the classes of Poly-GA, as PolNet templates of other structures of each."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from voxuda.errors import InputError, check_types
-from voxuda.methods import VoxUDAOptions
+from voxuda.methods.options import VoxUDAOptions
 
 Scale = Literal["smoke", "laptop", "paper"]
 

@@ -11,7 +11,6 @@ from torch import nn
 from voxuda.data.domain import Domain
 from voxuda.data.subtomograms import load_domain
 from voxuda.errors import InputError
-from voxuda.training.domains import load_target
 from voxuda.training.run_folder import load_network, read_config, save_json
 
 
@@ -115,6 +114,8 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
     InputError
         Not a finished run, or a target without masks.
     """
+    from voxuda.training.domains import load_target  # the simulators, slow to import
+
     config = read_config(run)
     networks = {kind: load_network(run, kind) for kind in ("target", "running")}
     domain = load_domain(target) if target else load_target(config)[1]

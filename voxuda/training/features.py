@@ -7,11 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import TSNE
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from voxuda.data.domain import Domain
@@ -34,6 +29,11 @@ def separability(a: np.ndarray, b: np.ndarray) -> float:
 
     The larger set is thinned, so 0.5 means that the two cannot be told apart.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     n = min(len(a), len(b))
     if n < 2:
         raise InputError(f"{n} sample of one domain; telling domains apart needs at least 2 of each.")
@@ -73,6 +73,9 @@ def embed(run: str | Path, statistics: BatchNorm = "target", *, seed: int = 0) -
     dict
         ``points``, one ``[x, y]`` a sample; ``domain``, "source" or "target"; ``classes``.
     """
+    from sklearn.manifold import TSNE  # slow to import
+    from sklearn.preprocessing import StandardScaler
+
     features, (source, target) = domain_features(run, statistics)
     both = StandardScaler().fit_transform(np.concatenate(features))
     with warnings.catch_warnings():

@@ -34,7 +34,8 @@ from tqdm import tqdm
 from voxuda.data.domain import Domain
 from voxuda.data.files import append_line, check_new_folder, write_atomically
 from voxuda.errors import InputError
-from voxuda.methods import Batch, Method, build
+from voxuda.methods.base import Batch, Method
+from voxuda.methods.registry import build
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.signal import memory
 from voxuda.training.config import Config

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save
 
 from voxuda.data.files import write_atomically
 from voxuda.errors import InputError
-from voxuda.methods import VoxUDAOptions, method_class
+from voxuda.methods.options import VoxUDAOptions
+from voxuda.methods.registry import method_class
 from voxuda.networks.voxresnet import VoxResNet
 from voxuda.training.config import BatchNorm, Config
 

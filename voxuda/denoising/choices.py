@@ -1,0 +1,8 @@
+"""The choices that the paper's section III leaves open, by name; without torch, for configurations and the command line."""
+
+from typing import Literal
+
+Gradient = Literal["sobel", "sobel_magnitude"]
+Reading = Literal["cube_removed", "cube_kept"]
+Average = Literal["variances", "volumes"]
+Kind = Literal["gaussian", "poisson", "speckle"]

@@ -1,0 +1,93 @@
+"""What the paper sets or leaves open in Vox-UDA; without torch, for configurations and the command line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from voxuda.denoising.choices import Average, Gradient, Reading
+from voxuda.errors import InputError, check_types
+
+
+@dataclass(frozen=True)
+class VoxUDAOptions:
+    """Everything the paper sets or leaves open; the defaults are the paper's where it speaks.
+
+    Parameters
+    ----------
+    denoiser : str
+        What the teacher's input goes through; "none" for the ablation.
+    sigma_d : float
+        Width of the bilateral domain kernel in voxels.
+    sigma_r : float
+        Width of the bilateral range kernel, on volumes scaled to [0, 1].
+    window : int
+        Odd side of the bilateral window in voxels.
+    gradient : str
+        Reading of "Sobel operator as the Laplacian operator" in the improved bilateral filter.
+    n_sampled : int
+        Target samples from which each step measures the noise level.
+    rho : float
+        Filter rate of the high-pass filter.
+    reading : str
+        What the filter rate is the share of: the cube removed, or the cube kept.
+    average : str
+        What is averaged over the sampled volumes: their variances, or the volumes themselves.
+    noise : str
+        Kind of the generated noise; "none" switches the noise generation module off.
+    segment_noised : bool
+        Segment the noised source too, not only tie its features (open in the paper).
+    lambdas : tuple of float
+        Consistency weights of c, v2, v4, v6.
+    pseudo : str
+        "confident" is the paper's threshold; "balanced" is ours, see ``share``; "none" for the ablation.
+    eta : float
+        Confidence threshold of "confident".
+    share : float, optional
+        Expected foreground share of "balanced": prior knowledge; ``None`` takes the share in the batch of source masks.
+    ema : float
+        Decay of the teacher (open).
+    adversary : float
+        Weight of the reversed gradient (open); 0 switches the adversary off.
+    warm_up : float
+        Share of training before pseudo-labels count (open).
+    """
+
+    denoiser: Literal["ngm", "bf", "ibf", "none"] = "ibf"
+    sigma_d: float = 120.0
+    sigma_r: float = 1.2
+    window: int = 3
+    gradient: Gradient = "sobel"
+    n_sampled: int = 10
+    rho: float = 0.244
+    reading: Reading = "cube_removed"
+    average: Average = "variances"
+    noise: Literal["gaussian", "poisson", "speckle", "none"] = "gaussian"
+    segment_noised: bool = True
+    lambdas: tuple[float, float, float, float] = (0.2, 0.2, 0.3, 0.3)
+    pseudo: Literal["confident", "balanced", "none"] = "confident"
+    eta: float = 0.85
+    share: float | None = 0.05
+    ema: float = 0.99
+    adversary: float = 1.0
+    warm_up: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        rules = [
+            ("sigma_d", self.sigma_d > 0, "it must be positive"),
+            ("sigma_r", self.sigma_r > 0, "it must be positive"),
+            ("window", self.window >= 3 and self.window % 2 == 1, "it must be odd and at least 3"),
+            ("n_sampled", self.n_sampled >= 1, "it must be at least 1"),
+            ("rho", 0 <= self.rho < 1, "a filter rate is a share from 0 to below 1, such as 0.244"),
+            ("lambdas", len(self.lambdas) == 4 and min(self.lambdas) >= 0, "give four weights, none negative"),
+            ("eta", 0.5 <= self.eta <= 1, "a confidence lies between 0.5 and 1"),
+            ("share", self.share is None or 0 < self.share < 1, "a foreground share lies between 0 and 1, such as 0.05"),
+            ("ema", 0 <= self.ema < 1, "a decay is at least 0 and below 1"),
+            ("adversary", 0 <= self.adversary < math.inf, "it must not be negative"),
+            ("warm_up", 0 <= self.warm_up <= 1, "it is a share of training between 0 and 1"),
+        ]
+        for name, holds, rule in rules:
+            if not holds:
+                raise InputError(f"{name} is {getattr(self, name)}; {rule}.")

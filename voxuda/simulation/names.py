@@ -1,0 +1,10 @@
+"""The molecules by name; without torch, for the command line."""
+
+PAPER_SOURCE_SETS = {"table1": ("1bxn", "1f1b", "1yg6"), "table2": ("2byu", "2h12", "2ldb")}
+"""The paper's source molecules. It prints 2LDB as "21db"."""
+
+STAND_INS = {"1f1b": "3gl1", "1yg6": "1oel", "2byu": "2cg9", "2h12": "1gyt"}
+"""Molecules of similar mass used where a paper molecule's coordinates are not embedded; always named as stand-ins."""
+
+TARGET_MOLECULES = ("4v4r", "4cr2", "4v94")
+"""Ribosome, 26S proteasome and TRiC: the classes of Poly-GA, as PolNet templates of other structures of each."""
