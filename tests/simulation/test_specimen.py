@@ -22,14 +22,19 @@ def test_placed_spheres_touch_no_other_and_stay_in_the_slab(radii, thickness, se
             assert apart.norm() >= radius + other - 1e-3
 
 
-def build(seed=0, **options):
+@pytest.fixture
+def no_cytosol(monkeypatch):
+    monkeypatch.setattr(specimen, "CYTOSOL", 0.0)
+
+
+def build(seed=0):
     generator = torch.Generator().manual_seed(seed)
     crowders = [molecules.load("2cg9")]
-    return specimen.build_specimen([TRIC, RIBOSOME, RIBOSOME], crowders, 1200.0, 160, generator, **options)
+    return specimen.build_specimen([TRIC, RIBOSOME, RIBOSOME], crowders, 1200.0, 160, generator)
 
 
-def test_a_specimen_holds_the_wanted_crowders_and_a_vesicle():
-    made = build(cytosol=0.0)
+def test_a_specimen_holds_the_wanted_crowders_and_a_vesicle(no_cytosol):
+    made = build()
     assert made.names[0] == "4v94" and len(made.names) == len(made.centres) >= 2
     beads = sum(len(molecules.load(name).masses) for name in made.names)
     assert len(made.beads[1]) > beads, "no crowder"
@@ -40,9 +45,9 @@ def test_a_specimen_holds_the_wanted_crowders_and_a_vesicle():
     assert low < vesicle < high
 
 
-def test_crops_of_the_specimen_agree_with_the_noise_free_truth():
+def test_crops_of_the_specimen_agree_with_the_noise_free_truth(no_cytosol):
     """Two ways to the same density: beads added to the slab, and beads on the grid of the crop."""
-    made = build(cytosol=0.0)
+    made = build()
     centres = made.centres.round().long()
     crops = tilt_series.cut(made.density, centres, 24)
     fine = tilt_series.truth(made, centres, 24, specimen.PIXEL_SIZE)
@@ -66,8 +71,10 @@ def test_the_field_repeats():
     torch.testing.assert_close(wall.roll((48, -48), (1, 2)), shifted, rtol=1e-3, atol=1e-2)
 
 
-def test_cytosol_has_the_deviation_asked_for():
-    quiet, loud = build(cytosol=0.0), build(cytosol=60.0)
+def test_cytosol_has_the_stated_deviation(monkeypatch):
+    loud = build()
+    monkeypatch.setattr(specimen, "CYTOSOL", 0.0)
+    quiet = build()
     noise = (loud.density - quiet.density)[60:100]
     assert noise.std() == pytest.approx(60, rel=0.1)
     assert (loud.density - quiet.density)[:15].abs().max() == 0, "cytosol outside the ice"

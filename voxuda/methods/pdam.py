@@ -10,11 +10,11 @@ from voxuda.signal.normalise import zscore
 from voxuda.signal.spectra import match_power, radial_power
 
 
-def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> torch.Tensor:
+def inpaint(volumes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Take out what looks like a molecule and is none: translation hallucinates, and the labels do not know.
 
     A voxel outside the mask, around which it is brighter than within the mask on average, becomes the mean of the ordinary
-    background around it. Brightness is the mean over a window, lest every peak of noise count as a molecule.
+    background around it. Brightness is the mean over 5³ voxels, lest every peak of noise count as a molecule.
 
     Parameters
     ----------
@@ -22,8 +22,6 @@ def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> tor
         ``(B, 1, D, H, W)``, molecules bright.
     labels : Tensor
         ``(B, D, H, W)``, 1 within the mask.
-    window : int
-        Odd side in voxels of what counts as around.
 
     Returns
     -------
@@ -34,7 +32,7 @@ def inpaint(volumes: torch.Tensor, labels: torch.Tensor, window: int = 5) -> tor
     axes = (1, 2, 3, 4)
 
     def mean(x: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool3d(x, window, stride=1, padding=window // 2)
+        return F.avg_pool3d(x, 5, stride=1, padding=2)
 
     smooth = mean(volumes)
     bright = (smooth * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True).clamp_min(1)

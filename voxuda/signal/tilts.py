@@ -1,4 +1,4 @@
-"""Geometry of a tilt series about y: when which tilt is recorded, projection of a slab, weighted back-projection."""
+"""Geometry of a tilt series about y: order of the tilts, projection of a slab, weighted back-projection."""
 
 from __future__ import annotations
 

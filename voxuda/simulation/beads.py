@@ -152,8 +152,8 @@ def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor, 
     }
 
 
-def read_atoms(path: str | Path, *, assembly: bool = False, hydrogens: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Read atoms from PDB or mmCIF (gzipped or not) with gemmi.
+def read_atoms(path: str | Path, *, assembly: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Read atoms but hydrogen from PDB or mmCIF (gzipped or not) with gemmi.
 
     Parameters
     ----------
@@ -161,8 +161,6 @@ def read_atoms(path: str | Path, *, assembly: bool = False, hydrogens: bool = Fa
         Coordinate file.
     assembly : bool
         Build biological assembly 1 instead of taking the asymmetric unit as deposited.
-    hydrogens : bool
-        Keep hydrogen atoms.
 
     Returns
     -------
@@ -194,7 +192,7 @@ def read_atoms(path: str | Path, *, assembly: bool = False, hydrogens: bool = Fa
         for chain in model
         for residue in chain
         for atom in residue
-        if hydrogens or not atom.element.is_hydrogen
+        if not atom.element.is_hydrogen
     ]
     if not kept:
         raise InputError(f"{path}: holds no atoms; give a PDB or mmCIF file with coordinates.")
@@ -265,7 +263,7 @@ def derive(
     return Molecule(name, tensor(centres), tensor(total), tensor(spreads), record)
 
 
-def fit_to_map(molecule: Molecule, positions: np.ndarray, masses: np.ndarray, voxel_size: float, steps: int = 150) -> Molecule:
+def fit_to_map(molecule: Molecule, positions: np.ndarray, masses: np.ndarray, voxel_size: float) -> Molecule:
     """Adjust beads by gradient descent until their rendered density equals a map's.
 
     K-means alone loses the edges of a map, whose voxels are as coarse as the beads.
@@ -280,8 +278,6 @@ def fit_to_map(molecule: Molecule, positions: np.ndarray, masses: np.ndarray, vo
         ``(N,)`` in dalton.
     voxel_size : float
         Angstrom.
-    steps : int
-        Adam steps.
     """
     target, shift = map_on_grid(positions, masses, voxel_size)
     size = target.shape[-1]
@@ -289,7 +285,7 @@ def fit_to_map(molecule: Molecule, positions: np.ndarray, masses: np.ndarray, vo
     log_mass = molecule.masses.log().requires_grad_()
     log_spread = molecule.spreads.clamp_min(1.0).log().requires_grad_()
     optimizer = torch.optim.Adam([{"params": [place], "lr": 0.2}, {"params": [log_mass, log_spread], "lr": 0.03}])
-    for _ in range(steps):
+    for _ in range(150):
         rendered = density(place[None], log_mass.exp()[None], log_spread.exp()[None], size, voxel_size)
         loss = torch.nn.functional.mse_loss(rendered[0, 0], target)
         optimizer.zero_grad()

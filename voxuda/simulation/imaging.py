@@ -73,8 +73,6 @@ def image_target(
     defocus: torch.Tensor,
     voxel_size: torch.Tensor,
     generator: torch.Generator,
-    *,
-    wedge_angle: float = 30.0,
 ) -> torch.Tensor:
     """Image density crops with white detector noise that reaches to the Nyquist limit, then the missing wedge.
 
@@ -89,8 +87,6 @@ def image_target(
         ``(B,)``; variance ratio, angstrom, angstrom.
     generator : torch.Generator
         Source of randomness.
-    wedge_angle : float
-        Degrees lost on each side of the beam.
 
     Returns
     -------
@@ -99,7 +95,7 @@ def image_target(
     """
     size = densities.shape[-1]
     white = spectrum(torch.randn(densities.shape, generator=generator))
-    wedge = missing_wedge(size, wedge_angle)
+    wedge = missing_wedge(size)
     imaged = spectrum(densities).mul_(ctf(size, voxel_size, defocus).mul_(wedge))
     deviation = (spectral_variance(imaged, size) / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
     return volume_of(imaged.add_(white.mul_(deviation)).mul_(wedge), size)
@@ -112,7 +108,7 @@ def image_tilts(
     voxel_size: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Image density crops by a tilt series each: project, CTF, noise, flip phases, back-project; a batch at once.
+    """Image each crop alone by a tilt series of its own: project, CTF, noise, flip phases, back-project; a batch at once.
 
     What :func:`image_target` does to spectra, done as a microscope does it, with 41 tilts from -60 to 60 degrees. Simpler than
     :mod:`voxuda.simulation.microscope`: a crop repeats along x and nothing lies above or below, noise is white and the same at

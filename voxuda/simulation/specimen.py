@@ -21,6 +21,9 @@ FIELD = 96
 PER_SPECIMEN = 6
 """Most molecules of interest in a specimen."""
 
+CYTOSOL = 60.0
+"""Standard deviation of the solution between the molecules, in Da/nm³; its mean counts as ice."""
+
 
 @dataclass(frozen=True)
 class Specimen:
@@ -68,10 +71,9 @@ def build_specimen(
     depth: int,
     generator: torch.Generator,
     *,
-    cytosol: float = 60.0,
     device: torch.device | str = "cpu",
 ) -> Specimen:
-    """A vesicle, the first of the wanted molecules, crowders in the gaps, cytosol in between.
+    """Build a specimen: a vesicle, the first of the wanted molecules, crowders in the gaps, cytosol in between.
 
     Parameters
     ----------
@@ -85,8 +87,6 @@ def build_specimen(
         Voxels along z.
     generator : torch.Generator
         Source of randomness.
-    cytosol : float
-        Standard deviation of the solution between the molecules, in Da/nm³; its mean counts as ice.
     device : device
         Where densities are computed.
 
@@ -117,7 +117,7 @@ def build_specimen(
     del spots[1]
     inside = (torch.arange(depth) - depth / 2).abs() < layers / 2
     noise = smooth_background(1, (depth, FIELD, FIELD), generator)[0, 0]
-    content += cytosol * noise * inside[:, None, None]
+    content += CYTOSOL * noise * inside[:, None, None]
     content = content.to(device)
 
     molecules = [*wanted, *others]

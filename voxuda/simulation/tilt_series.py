@@ -1,4 +1,4 @@
-"""Target samples by way of a tilt series: specimens, their tomograms, and subtomograms cut out of them.
+"""A target by tilt series of whole specimens: specimens, their tomograms, and subtomograms cut out of them.
 
 Dose, thickness, defocus, tilt range and alignment change from specimen to specimen, so nobody who holds the subtomograms
 knows their noise level. :func:`voxuda.simulation.microscope.record` says what is modelled and what is left out.
@@ -77,7 +77,7 @@ def simulate_tilt_series(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Subtomograms:
-    """Target samples, up to six from each of as many specimens as it takes.
+    """Simulate target samples, up to six from each of as many specimens as it takes.
 
     One specimen at a time, whose images are a batch. Samples of one specimen share ice, dose and, where they are neighbours,
     voxels: the table's ``specimen`` keeps them together when a domain is split.
