@@ -1,0 +1,53 @@
+"""The package as a wheel, used outside the checkout: it holds all that it needs, and it trains and segments."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of this checkout; its build backend comes from the environment, so nothing is downloaded."""
+    out = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(ROOT)], check=True)
+    (built,) = out.glob("voxuda-*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_and_its_molecules_and_nothing_else(wheel):
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    package = {p.relative_to(ROOT).as_posix() for p in (ROOT / "voxuda").rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    assert held == package
+    assert sum(name.startswith("voxuda/simulation/library/") for name in held) >= 9
+
+
+def test_the_wheel_trains_and_segments_outside_the_checkout(wheel, tmp_path):
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--no-deps", "--no-compile", "--target", str(installed), str(wheel)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+
+    def run(*command: str, status: int = 0) -> str:
+        done = subprocess.run([sys.executable, *command], cwd=elsewhere, env=environment, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    where = run("-c", "import voxuda; print(voxuda.__file__)").strip()
+    assert where == str(installed / "voxuda" / "__init__.py"), "the checkout would hide what the wheel lacks"
+    run("-m", "voxuda", "train", "--method", "vox-uda", "--scale", "smoke", "--out", "run")
+    noise = np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32)
+    mrcfile.write(elsewhere / "sub.mrc", noise, voxel_size=10)
+    run("-m", "voxuda", "segment", "run", "sub.mrc", "--out", "masks")
+    assert set(np.unique(mrcfile.read(elsewhere / "masks" / "sub_mask.mrc"))) <= {0, 1}
+    told = run("-m", "voxuda", "results", "show", "table1", status=2)
+    assert told.startswith(f"voxuda: {Path('results', 'laptop')}: holds no finished run of table1;")
