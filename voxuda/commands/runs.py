@@ -144,10 +144,11 @@ class Reproduce:
         from voxuda.experiments import ladder, report, sweep, tables
 
         if self.table == "ladder":
-            if (self.only, self.target, self.first_seed, self.epochs, self.device, self.precision) != (
-                [], None, 0, None, "cpu", "32-true",
-            ):  # fmt: skip
-                raise InputError("the ladder has its own rows and samples; give it --out, --scale, --seeds and --jobs alone.")
+            if refused := self.not_for_the_ladder():
+                raise InputError(
+                    "the ladder has its own rows and samples; give it --out, --scale, --seeds and --jobs alone,"
+                    f" without {', '.join(refused)}."
+                )
             print(ladder.markdown(ladder.climb(self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)))
             return
         if self.table not in tables.TABLES:
@@ -158,3 +159,9 @@ class Reproduce:
             jobs=self.jobs, target=target, epochs=self.epochs, device=self.device, precision=self.precision,
         )  # fmt: skip
         print(report.markdown(result))
+
+    def not_for_the_ladder(self) -> list[str]:
+        """The options given that the ladder does not take."""
+        taken = Reproduce(self.table, self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)
+        given = [name for name, value in vars(self).items() if value != getattr(taken, name)]
+        return [f"--{name.replace('_', '-')}" for name in given]
