@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from voxuda.errors import InputError
 from voxuda.methods import VoxUDAOptions
 from voxuda.networks.voxresnet import VoxResNet, target_batch_norm
+from voxuda.training import run_folder
 from voxuda.training.config import SCALES, Config
 from voxuda.training.domains import load_domains
 from voxuda.training.provenance import provenance
@@ -93,3 +95,13 @@ def test_simulated_domains_are_named_and_disjoint_in_seed():
     assert sorted(set(train.classes)) == sorted(set(test.classes)) == ["4cr2", "4v4r", "4v94"]
     other, other_train, _ = load_domains(Config(scale="smoke", seed=1))
     assert not torch.equal(source.volumes, other.volumes) and not torch.equal(train.volumes, other_train.volumes)
+
+
+def test_results_are_found_wherever_the_file_stands(root, tmp_path, monkeypatch):
+    for file, repository in [
+        (run_folder.__file__, root),
+        (root / "voxuda" / "a" / "deeper" / "room.py", root),
+        (tmp_path / "site-packages" / "voxuda" / "room.py", Path()),
+    ]:
+        monkeypatch.setattr(run_folder, "__file__", str(file))
+        assert run_folder._repository() == repository

@@ -18,9 +18,15 @@ from voxuda.methods.registry import method_class
 from voxuda.networks.voxresnet import VoxResNet
 from voxuda.training.config import BatchNorm, Config
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
-"""Finished runs, weights and benchmarks of the repository, from any working directory; beside an installed package there are
-none."""
+
+def _repository() -> Path:
+    """The folder above the package that holds its results; the working directory beside an installed wheel."""
+    above = Path(__file__).resolve().parents
+    return next((p for p in above if (p / "results").is_dir() and (p / "pyproject.toml").is_file()), Path())
+
+
+RESULTS = _repository() / "results"
+"""Finished runs, weights and benchmarks of the repository, from any working directory."""
 
 
 def read_record(run: str | Path) -> dict:
