@@ -19,6 +19,6 @@ _NAMES: dict[str, list[str]] = {
     "networks": ["VoxResNet"],
     "methods": ["METHODS", "Method", "VoxUDAOptions", "build"],
     "training": ["RESULTS", "SCALES", "Config", "evaluate_run", "load_network", "predict", "segment_files", "train"],
-    "experiments": ["plots", "reproduce"],
+    "experiments": ["PUBLISHED", "plots", "reproduce"],
 }
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a room is imported when a name of it is used
