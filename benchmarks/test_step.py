@@ -15,7 +15,6 @@ from voxuda.denoising.noise import highpass, noise_level
 from voxuda.methods import Batch, build
 from voxuda.networks.discriminators import Discriminator, reverse_gradient
 from voxuda.networks.voxresnet import TAPS, VoxResNet
-from voxuda.signal import memory
 
 PAIRS = 8
 IN_BFLOAT16 = pytest.mark.skipif(
@@ -126,13 +125,6 @@ PEERS = {
 }
 
 
-@pytest.fixture
-def as_in_training():
-    with memory.kept():
-        yield
-
-
-@pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 @pytest.mark.parametrize("peer", PEERS)
 def test_step(against, peer, width):
@@ -141,7 +133,6 @@ def test_step(against, peer, width):
 
 
 @IN_BFLOAT16
-@pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 def test_step_in_bfloat16(against, width):
     plain = training_step(width, torch.contiguous_format)
@@ -150,14 +141,12 @@ def test_step_in_bfloat16(against, width):
 
 
 @IN_BFLOAT16
-@pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 def test_step_in_bfloat16_beside_a_first_version(against, width):
     mine = training_step(width, torch.channels_last_3d, half=True)
     against(f"step-{width}-first-bfloat16", "pairs", PAIRS, mine, first_version(width), PEERS["first"][1], rounds=7)
 
 
-@pytest.mark.usefixtures("as_in_training")
 @pytest.mark.parametrize("width", [16, 32])
 def test_noise_level(against, width):
     volumes = torch.randn(10, 1, 32, 32, 32)

@@ -16,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 from voxuda.errors import InputError
-from voxuda.signal.memory import kept
 from voxuda.simulation.imaging import image_source, image_target, image_tilts, smooth_background
 from voxuda.simulation.molecules import MASK_THRESHOLD, Molecule
 from voxuda.simulation.packing import pull_together, random_rotations, strew_spheres
@@ -141,7 +140,7 @@ def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecu
 
 def _in_parts(total: int, progress: bool, part: int = 16) -> Iterator[slice]:
     """A few samples at a time, which are drawn and imaged at once: with other parts a seed would give other samples."""
-    with kept(), tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
+    with tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
         for first in range(0, total, part):
             last = min(first + part, total)
             yield slice(first, last)

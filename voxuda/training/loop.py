@@ -37,7 +37,6 @@ from voxuda.errors import InputError
 from voxuda.methods.base import Batch, Method
 from voxuda.methods.registry import build
 from voxuda.networks.voxresnet import target_batch_norm
-from voxuda.signal import memory
 from voxuda.training.config import Config
 from voxuda.training.domains import load_domains
 from voxuda.training.provenance import provenance
@@ -114,7 +113,6 @@ def make_fabric(config: Config) -> Fabric:
         raise InputError(f"device {config.device} is not to be had on this machine; choose cpu or auto.") from error
 
 
-@memory.kept()
 def train(
     config: Config,
     out: str | Path,
