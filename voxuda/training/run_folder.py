@@ -51,7 +51,8 @@ def read_record(run: str | Path) -> dict:
 
 def is_run_of(run: str | Path, config: Config) -> bool:
     """Whether a run's folder was made with this configuration and these sizes."""
-    return read_config(run) == config and read_record(run).get("sizes") == json.loads(json.dumps(config.sizes()))
+    sizes = {name: list(size) if isinstance(size, tuple) else size for name, size in config.sizes().items()}  # as JSON has it
+    return read_config(run) == config and read_record(run).get("sizes") == sizes
 
 
 def read_config(run: str | Path) -> Config:
