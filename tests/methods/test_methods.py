@@ -1,11 +1,7 @@
-import dataclasses
-import shutil
-
 import pytest
 import torch
 
 from voxuda import methods
-from voxuda.data.mrc import read_mrc, write_mrc
 from voxuda.denoising.bilateral import bilateral_filter, improved_bilateral_filter
 from voxuda.denoising.noise import generate_noise, ngm_denoise, noise_level
 from voxuda.errors import InputError
@@ -134,18 +130,6 @@ def test_share_can_be_estimated_from_the_source(tiny):
     method, batch, _ = step(tiny, pseudo="balanced", share=None)
     labels = method.pseudo_labels(batch)
     assert (labels == 1).float().mean() == pytest.approx(batch.source_labels.float().mean().item(), abs=1e-3)
-
-
-def test_only_supervised_reads_target_labels(folders, tmp_path, tiny):
-    copy = tmp_path / "target"
-    shutil.copytree(folders / "target", copy)
-    masks = copy / "masks.mrcs"
-    write_mrc(masks, 1 - read_mrc(masks).data, overwrite=True)
-    for name in methods.METHODS:
-        setting = tiny(method=name, epochs=1)
-        a = loop.train(setting, tmp_path / f"{name}-a", progress=False).student.state_dict()
-        b = loop.train(dataclasses.replace(setting, target=str(copy)), tmp_path / f"{name}-b", progress=False)
-        assert torch.equal(a["conv1a.weight"], b.student.state_dict()["conv1a.weight"]) == (name != "supervised")
 
 
 def test_dann_pushes_features_together_and_the_discriminator_apart(tiny):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -20,27 +21,50 @@ def weights(config, out, **options):
     return loop.train(config, out, progress=False, **options).student.state_dict()
 
 
+def save_then_die(path, method, optimizer, epoch):
+    save_checkpoint(path, method, optimizer, epoch)
+    if epoch == 2:
+        raise KeyboardInterrupt
+
+
+save_checkpoint, load = loop.save_checkpoint, loop.load_domains
+
+
+def load_with_other_labels(config, **options):
+    source, target, test = load(config, **options)
+    return source, dataclasses.replace(target, masks=~target.masks), test
+
+
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_same_seed_same_weights_and_resume_equals_uninterrupted(tmp_path, monkeypatch, tiny, method):
+def test_an_interrupted_run_has_the_weights_of_a_whole_one_and_only_supervised_reads_target_labels(
+    tmp_path, monkeypatch, tiny, method
+):
+    """The interrupted run has wrong labels of the target, so equality shows both; ``supervised`` has a third run."""
     setting = tiny(method=method, epochs=3)
+
+    def interrupted(out, load_domains):
+        monkeypatch.setattr(loop, "load_domains", load_domains)
+        monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(setting, out, progress=False)
+        monkeypatch.setattr(loop, "save_checkpoint", save_checkpoint)
+        return weights(setting, out, resume=True)
+
     whole = weights(setting, tmp_path / "a")
-    save = loop.save_checkpoint
-
-    def save_then_die(path, method, optimizer, epoch):
-        save(path, method, optimizer, epoch)
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(setting, tmp_path / "b", progress=False)
-    monkeypatch.setattr(loop, "save_checkpoint", save)
-    resumed = weights(setting, tmp_path / "b", resume=True)
+    resumed = interrupted(tmp_path / "b", load_with_other_labels)
+    assert torch.equal(whole["conv1a.weight"], resumed["conv1a.weight"]) == (method != "supervised")
+    if method == "supervised":
+        shutil.rmtree(tmp_path / "b")
+        resumed = interrupted(tmp_path / "b", load)
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     logs = [[json.loads(line)["seg"] for line in (tmp_path / r / "log.jsonl").read_text().splitlines()] for r in "ab"]
     assert logs[0] == logs[1] and len(logs[0]) == 3
-    other = weights(dataclasses.replace(setting, seed=1), tmp_path / "c")
-    assert not torch.equal(whole["conv1a.weight"], other["conv1a.weight"])
+
+
+@pytest.mark.parametrize("method", ["source-only", "vox-uda"])
+def test_another_seed_gives_other_weights(tmp_path, tiny, method):
+    one, other = (weights(tiny(method=method, epochs=1, seed=seed), tmp_path / str(seed)) for seed in (0, 1))
+    assert not torch.equal(one["conv1a.weight"], other["conv1a.weight"])
 
 
 def test_resume_without_a_run_starts_one_and_a_finished_run_stays(tmp_path, tiny):
