@@ -33,6 +33,14 @@ def root() -> Path:
 
 
 @pytest.fixture
+def stacks() -> Path:
+    """Real tilt stacks, which the repository does not hold."""
+    if "VOXUDA_DATA" not in os.environ:
+        pytest.skip("no real tilt stacks: set VOXUDA_DATA to a folder that holds real/ribosome_tilt_stacks")
+    return Path(os.environ["VOXUDA_DATA"]) / "real" / "ribosome_tilt_stacks"
+
+
+@pytest.fixture
 def molecule_files() -> Path:
     """Coordinates and maps from which the beads were derived, which the repository does not hold."""
     if "VOXUDA_DATA" not in os.environ:

@@ -1,9 +1,7 @@
-"""Real ribosomes: the download against a repository on disk, and the evidence on the real particles."""
+"""Real ribosomes: the download against a repository on disk, and subtomograms of the real particles."""
 
 import csv
 import hashlib
-import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,20 +15,11 @@ from voxuda.data import ribosomes, tilt_stacks
 from voxuda.data.mrc import write_mrc
 from voxuda.data.subtomograms import load_domain
 from voxuda.errors import InputError
-from voxuda.experiments import evidence
 from voxuda.signal import rotation
 from voxuda.simulation import packing
 from voxuda.simulation.molecules import load, molecular_volume
 
 VOLUME = molecular_volume(load("4v4r"), ribosomes.VOXEL_SIZE)
-
-
-@pytest.fixture
-def stacks() -> Path:
-    """Real tilt stacks, which the repository does not hold."""
-    if "VOXUDA_DATA" not in os.environ:
-        pytest.skip("no real tilt stacks: set VOXUDA_DATA to a folder that holds real/ribosome_tilt_stacks")
-    return Path(os.environ["VOXUDA_DATA"]) / "real" / "ribosome_tilt_stacks"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -153,21 +142,6 @@ def test_prepare_refuses_what_does_not_fit(stacks, tmp_path):
         ribosomes.prepare(tmp_path, tmp_path / "out", volume=VOLUME, missing="skip")
 
 
-def test_real_poses_and_hand_are_right(stacks):
-    found, supplied = ribosomes.read(stacks, missing="skip")
-    proof = evidence.geometry_evidence(found, supplied, seed=0, draws=1)
-    frequency = torch.tensor(proof["frequency"])
-    fsc = {name: torch.tensor(curve) for name, curve in proof["fsc"].items()}
-    fine = (frequency > 1 / 60) & (frequency < 1 / 37)
-    assert fsc["true"][fine].min() > 0.45
-    assert fsc["mirrored"][fine].max() < 0.15 and fsc["random"][fine].abs().max() < 0.15
-    assert fsc["halves"][fine].mean() > 0.1
-    ranks = torch.tensor(proof["rank"])
-    assert (ranks == 1).sum() >= 10 and ranks.max() <= 30  # by chance a fifth of one particle would be first
-    assert (torch.tensor(proof["rank_supplied"]) == 1).sum() >= 14
-    assert torch.tensor(proof["rank_mirrored"]).float().median() > 10
-
-
 def test_the_data_hold_their_transfer_squared(stacks):
     """Divided by t², the noise of the first and the last image is one and the same: nothing is left to weight by dose."""
     found, _ = ribosomes.read(stacks, missing="skip")
@@ -192,21 +166,7 @@ def test_fetch_from_the_command_line_and_offline_in_one_sentence(upstream, tmp_p
     assert not (tmp_path / "again").exists()
 
 
-def test_subtomograms_and_evidence_from_the_command_line(stacks, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evidence, "hand_evidence", lambda average, voxel_size, seed: {})
-    monkeypatch.setattr(evidence, "geometry_evidence", lambda particles, supplied, seed: {"rank": [1] * len(particles)})
-    file = tmp_path / "geometry.json"
-    command = ["data", "ribosomes", str(stacks), "--missing", "skip", "--out", str(tmp_path / "r"), "--evidence", str(file)]
-    assert main(command) == 0
-    assert "20 of 20 particles" in capsys.readouterr().out and "torch" in json.loads(file.read_text())["collected_by"]
+def test_subtomograms_from_the_command_line(stacks, tmp_path, capsys):
+    assert main(["data", "ribosomes", str(stacks), "--missing", "skip", "--out", str(tmp_path / "r")]) == 0
     assert main(["data", "check", str(tmp_path / "r")]) == 0
     assert "protein is bright" in capsys.readouterr().out
-    assert main([*command[:-4], "--out", str(tmp_path / "r2"), "--evidence", str(file)]) == 2
-    assert not (tmp_path / "r2").exists()
-
-
-def test_the_supplied_average_is_a_ribosome_and_its_mirror_image_is_none(stacks):
-    _, supplied = ribosomes.read(stacks, missing="skip")
-    hand = evidence.hand_evidence(supplied, 12.0, seed=0, poses=1500)
-    fine = slice(7, 12)  # 55 to 32 Å
-    assert min(hand["supplied"][fine]) > 0.4 > 0.3 > max(hand["mirrored"][8:12])

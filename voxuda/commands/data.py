@@ -107,8 +107,7 @@ class DataRibosomes:
 
     Example: voxuda data ribosomes stacks --out ribosomes
 
-    Two of the four tomograms, and whether their poses are right: voxuda data ribosomes stacks --missing skip
-    --evidence geometry.json --out ribosomes
+    Two of the four tomograms: voxuda data ribosomes stacks --missing skip --out ribosomes
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
@@ -117,32 +116,18 @@ class DataRibosomes:
     """New folder for volumes.mrcs, masks.mrcs and samples.csv."""
     missing: Literal["raise", "skip"] = "raise"
     """What to do about particles whose stack is not there."""
-    evidence: Path | None = None
-    """New JSON file for Fourier shell correlations and pose ranks; takes a minute."""
 
     def run(self) -> None:
         """Reconstruct, place the masks, report."""
         from voxuda.data import ribosomes
-        from voxuda.data.files import check_new_file, check_new_folder
-        from voxuda.experiments import evidence
+        from voxuda.data.files import check_new_folder
         from voxuda.simulation.molecules import load, molecular_volume
-        from voxuda.training.provenance import provenance
-        from voxuda.training.run_folder import save_json
 
         check_new_folder(self.out)
-        if self.evidence is not None:
-            check_new_file(self.evidence, overwrite=False, makes_folder=False)
         volume = molecular_volume(load("4v4r"), ribosomes.VOXEL_SIZE)
         ribosomes.prepare(self.source, self.out, volume=volume, missing=self.missing)
         print("read in the hand of a ribosome, which is the mirror image of what the files' matrices say by the documentation")
         print(f"samples in {self.out}; look at them with `voxuda data check {self.out}`")
-        if self.evidence is not None:
-            particles, average = ribosomes.read(self.source, missing=self.missing)
-            found = evidence.geometry_evidence(particles, average, seed=0)
-            hand = evidence.hand_evidence(average, particles[0].voxel_size, seed=0)
-            save_json({"collected_by": provenance(), **found, "hand": hand}, self.evidence)
-            first = sum(rank == 1 for rank in found["rank"])
-            print(f"{first} of {len(found['rank'])} particles rank their own pose first of 101: {self.evidence}")
 
 
 @dataclasses.dataclass

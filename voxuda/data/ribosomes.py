@@ -6,7 +6,7 @@ stacks of 37 tilts. What the files leave open was settled so:
 * hand: read as RELION defines the matrices, the particles average to the mirror image of a ribosome, so they are read with
   ``hand=-1``. tomoDRGN's own tests back-project these files with ``--flip``, which mirrors z; the average supplied with
   the data is that of ``hand=-1``; and PDB 4V4R agrees with the supplied average and not with its mirror image, each in its
-  best pose (:func:`voxuda.experiments.evidence.hand_evidence`);
+  best pose (``book/ribosome_evidence.py``);
 * exposure: divided by :math:`t^2`, the power of early and late tilts is one and the same, so the stacks are multiplied by
   their CTF, cosine and exposure weight already, as WarpTools' code says.
 """

@@ -1,22 +1,62 @@
-"""Whether the poses and the hand of particles are right: what random and mirrored ones would give, beside what they give."""
+"""Are the poses and the hand of the real ribosomes right? Their scores beside those of random and mirrored ones, as JSON.
+
+Usage: python book/ribosome_evidence.py STACKS, where STACKS is the folder that `voxuda data fetch ribosomes-12A` makes;
+particles without a stack are left out. Takes a minute. Writes results/ribosome-geometry.json for the chapter on real ribosomes.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 
+from voxuda.data import ribosomes
 from voxuda.data.tilt_stacks import PADDING, Particle, average, insert, solve, transfer
 from voxuda.signal.fourier import radius_grid
 from voxuda.signal.rotation import fourier_shell_correlation, place, sample
 from voxuda.simulation.molecules import density, load
 from voxuda.simulation.packing import random_rotations
+from voxuda.training.provenance import provenance
+from voxuda.training.run_folder import save_json
+
+OUT = Path(__file__).resolve().parent.parent / "results" / "ribosome-geometry.json"
+
+RESOLUTION = 60.0
+"""Angstrom: only finer details score a pose, since a featureless blob has none beyond."""
 
 
-def pose_scores(particle: Particle, volume: torch.Tensor, rotations: torch.Tensor, *, resolution: float = 60.0) -> torch.Tensor:
-    r"""How well a map in each of several poses explains a particle's images, from details finer than ``resolution``.
+@dataclass(frozen=True)
+class Evidence:
+    """Whether poses and hand are right, in numbers that a page can plot.
+
+    Parameters
+    ----------
+    frequency : list of float
+        Of each shell, in 1/Å.
+    fsc : dict of list
+        Fourier shell correlations. With the supplied average, inside a soft sphere: of the average (``true``), its mirror image
+        (``mirrored``), averages with random poses (``random``, a mean). Of the two halves of the particles with each other,
+        which share no noise: ``halves``, and ``halves_random`` with random poses.
+    particle : list of str
+        Names of the particles.
+    rank, rank_supplied, rank_mirrored : list of int
+        Of each particle's own pose among random ones, from 1: by an average of the other particles, which holds none of its
+        noise; by the supplied average; by the mirror image of that.
+    """
+
+    frequency: list[float]
+    fsc: dict[str, list[float]]
+    particle: list[str]
+    rank: list[int]
+    rank_supplied: list[int]
+    rank_mirrored: list[int]
+
+
+def pose_scores(particle: Particle, volume: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
+    r"""Score how well a map in each of several poses explains a particle's images, by details finer than RESOLUTION.
 
     The matched filter for white noise, :math:`\mathrm{Re}\sum I^* S\,/\sqrt{\sum t^2|S|^2}` over the visible images :math:`I`,
     already multiplied by their transfer :math:`t`, and the map's slices :math:`S`: the amplitude of the map drops out.
@@ -29,8 +69,6 @@ def pose_scores(particle: Particle, volume: torch.Tensor, rotations: torch.Tenso
         ``(N, N, N)`` in the reference frame.
     rotations : Tensor
         ``(K, 3, 3)``, reference to specimen.
-    resolution : float
-        Angstrom; a featureless blob has no say beyond 60.
 
     Returns
     -------
@@ -41,7 +79,7 @@ def pose_scores(particle: Particle, volume: torch.Tensor, rotations: torch.Tenso
     axis = torch.fft.fftfreq(size) * size
     ky, kx = torch.meshgrid(axis, torch.fft.rfftfreq(size) * size, indexing="ij")
     radius = torch.hypot(kx, ky)
-    band = (radius * resolution > size * particle.voxel_size) & (radius < 0.45 * size) & ((kx > 0) | (ky > 0))
+    band = (radius * RESOLUTION > size * particle.voxel_size) & (radius < 0.45 * size) & ((kx > 0) | (ky > 0))
     t = transfer(particle, size)[particle.visible][:, band]
     images = torch.fft.rfft2(torch.fft.ifftshift(particle.images[particle.visible], dim=(-2, -1)))[:, band]
     images = images if particle.premultiplied else images * t
@@ -57,8 +95,8 @@ def pose_scores(particle: Particle, volume: torch.Tensor, rotations: torch.Tenso
 
 def geometry_evidence(
     particles: Sequence[Particle], supplied: torch.Tensor, seed: int, *, draws: int = 5, poses: int = 100
-) -> dict[str, Any]:
-    """Whether the poses and the hand are right, in numbers that a page can plot.
+) -> Evidence:
+    """Compare the poses and the hand of particles with random and mirrored ones.
 
     Parameters
     ----------
@@ -71,16 +109,7 @@ def geometry_evidence(
     draws : int
         Averages with random poses.
     poses : int
-        Random poses that a particle's own is ranked among.
-
-    Returns
-    -------
-    dict
-        ``frequency`` in 1/Å of each shell; ``fsc`` with the supplied average inside a soft sphere, of the average (``true``),
-        its mirror image (``mirrored``), and averages with random poses (``random``, a mean), and that of the two halves of the
-        particles with each other (``halves``, which share no noise, and ``halves_random``); of each particle, named in
-        ``particle``, the rank of its own pose, 1 to ``poses + 1``, by an average of the others (``rank``, which holds none of
-        its noise), by the supplied one (``rank_supplied``) and by the mirror image of that (``rank_mirrored``).
+        Random poses that a particle's own is ranked among, so that ranks are 1 to ``poses + 1``.
     """
     generator = torch.Generator().manual_seed(seed)
     size = len(supplied)
@@ -115,16 +144,16 @@ def geometry_evidence(
         for name, reference in zip(ranks, references, strict=True):
             scores = pose_scores(particle, reference * sphere, rotations)
             ranks[name].append(int((scores[1:] >= scores[0]).sum()) + 1)
-    return {
-        "frequency": [shell / (size * particles[0].voxel_size) for shell in range(1, size // 2)],
-        "fsc": {name: curve.tolist() for name, curve in fsc.items()},
-        "particle": [particle.name for particle in particles],
+    return Evidence(
+        frequency=[shell / (size * particles[0].voxel_size) for shell in range(1, size // 2)],
+        fsc={name: curve.tolist() for name, curve in fsc.items()},
+        particle=[particle.name for particle in particles],
         **ranks,
-    }
+    )
 
 
 def hand_evidence(supplied: torch.Tensor, voxel_size: float, seed: int, *, poses: int = 3000) -> dict[str, list[float]]:
-    """Which of the supplied average and its mirror image is a ribosome: the correlation of each with 4V4R in its best pose.
+    """Correlate the supplied average and its mirror image with 4V4R, each in its best pose: one of them is a ribosome.
 
     Parameters
     ----------
@@ -168,3 +197,17 @@ def hand_evidence(supplied: torch.Tensor, voxel_size: float, seed: int, *, poses
         return fourier_shell_correlation(place(model, pose).roll(shift, (0, 1, 2)), reference).tolist()
 
     return {"supplied": search(supplied), "mirrored": search(supplied.flip(0).roll(1, 0))}
+
+
+def main(folder: Path, out: Path) -> None:
+    """Write the file."""
+    particles, supplied = ribosomes.read(folder, missing="skip")
+    found = geometry_evidence(particles, supplied, seed=0)
+    hand = hand_evidence(supplied, particles[0].voxel_size, seed=0)
+    save_json({"collected_by": provenance(), **asdict(found), "hand": hand}, out)
+    first = sum(rank == 1 for rank in found.rank)
+    print(f"{first} of {len(found.rank)} particles rank their own pose first of 101: {out}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), OUT)
