@@ -83,7 +83,7 @@ def test_a_voxel_that_is_no_number_spreads_as_in_the_equation(generator, odd):
     x[0, 0, 4, 4, 4] = torch.from_numpy(np.array([odd]))[0]
     plain, improved = bilateral.bilateral_filter(x), bilateral.improved_bilateral_filter(x)
     neighbours = bilateral.reference_filter(x, pad(x, [1] * 6, **REFLECT), 120.0, 1.2).isnan()
-    neighbours[0, 0, 4, 4, 4] = False  # q = p has weight 1 here, and in the equation exp(-(inf - inf)²), which is no number
+    neighbours[0, 0, 4, 4, 4] = False  # q = p has weight 1 here, and in the equation exp(-(inf - inf)²), which is a NaN
     assert torch.equal(plain.isnan() & neighbours, neighbours) and neighbours.sum() == 26
     assert not plain[0, 0, 4, 4, 4].isfinite() and plain.isfinite().sum() == x.numel() - 27, "no further than its neighbours"
     gradient = bilateral.gradients(x.double(), 1)

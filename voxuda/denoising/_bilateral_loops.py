@@ -1,4 +1,6 @@
-"""The bilateral filters as compiled loops, for float32 on a processor, where they are several times as fast as rows.
+"""The bilateral filters as compiled loops, for float32 on a CPU, several times as fast as rows.
+
+Their plain twin, Eqs 8 and 13 as they read, is :func:`voxuda.denoising.bilateral.reference_filter`.
 
 Compiled once, by numba, for all shapes, and kept on disk. A volume with its border is one long row, in which a neighbour is
 always the same number of steps away. Sixteen voxels are worked on at once, in the lanes of a vector, with two neighbours of
@@ -112,7 +114,7 @@ def _filter_slabs(volumes, slabs, border, radius, steps, nearness, scale, value,
     depth, height, width = volumes.shape[1:]
     tall, wide = height + 2 * border, width + 2 * border
     plane = tall * wide
-    inset = border - radius  # 1 for Sobel responses, which nothing is written of, and nobody looks at, on the outmost faces
+    inset = border - radius  # 1 for Sobel responses, which are neither written nor read on the outmost faces
     for volume, first, end in slabs:
         for read in range(end - first + 2 * border):
             slice_ = volumes[volume, _reflected(first + read - border, depth)]

@@ -11,10 +11,10 @@ from voxuda.signal.spectra import match_power, radial_power
 
 
 def inpaint(volumes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Take out what looks like a molecule and is none: translation hallucinates, and the labels do not know.
+    """Paint over molecules that translation hallucinates, which the labels do not have.
 
     A voxel outside the mask, around which it is brighter than within the mask on average, becomes the mean of the ordinary
-    background around it. Brightness is the mean over 5³ voxels, lest every peak of noise count as a molecule.
+    background around it. Brightness is the mean over 5³ voxels, so that a peak of noise does not count as a molecule.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ def _frequencies(shape: torch.Size) -> list[torch.Tensor]:
 
 
 def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *, planar: bool = False) -> torch.Tensor:
-    """Content with the low-frequency amplitudes of style and its own phases (FDA, Yang and Soatto 2020).
+    """Give content the low-frequency amplitudes of style, with its own phases (FDA, Yang and Soatto 2020).
 
     Parameters
     ----------
@@ -59,11 +59,11 @@ def radial_power(volumes: torch.Tensor) -> torch.Tensor:
 def match_power(
     volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, white: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Volumes whose mean power in each shell becomes ``wanted`` where it is ``power``.
+    """Scale each shell of the spectrum so that the volumes' mean power there, ``power``, becomes ``wanted``.
 
     A light stand-in for a learned translation such as CycleGAN's: it hands over contrast transfer and the level and colour of
-    the noise, not shapes. Amplitudes change and phases stay, but where there is next to nothing to amplify: no shell is
-    amplified more than threefold, and noise makes up what is missing.
+    the noise, not shapes. Amplitudes change and phases stay, except where there is too little to amplify: no shell is
+    amplified more than threefold, and noise makes up the rest.
 
     Parameters
     ----------

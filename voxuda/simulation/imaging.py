@@ -1,4 +1,4 @@
-"""Density crops to noisy images of them: as the source was made, as the target is, and by way of a tilt series."""
+"""Density crops to noisy images of them: by the source's recipe, by the target's, and by a tilt series of each crop alone."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def image_tilts(
 def smooth_background(
     batch: int, shape: tuple[int, int, int], generator: torch.Generator, *, correlation: float = 3.0
 ) -> torch.Tensor:
-    """Cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, *shape)``."""
+    """Draw cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, *shape)``."""
     white = torch.randn(batch, 1, *shape, generator=generator)
     half = spectrum(white).mul_(_gaussian_filter(tuple(shape), correlation))
     return volume_of(half.div_(spectral_variance(half, shape[2]).sqrt()), shape[2])
@@ -154,7 +154,7 @@ def smooth_background(
 
 @lru_cache(maxsize=8)
 def _gaussian_filter(shape: tuple[int, int, int], sigma: float) -> torch.Tensor:
-    """Spectrum of a Gaussian of ``sigma`` voxels; numbers that no float32 volume shows are 0, as tiny ones take time."""
+    """Spectrum of a Gaussian of ``sigma`` voxels; below what a float32 volume shows it is 0: denormals are slow."""
     kz, ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.fftfreq(shape[1]), torch.fft.rfftfreq(shape[2])
     k2 = kz[:, None, None] ** 2 + ky[None, :, None] ** 2 + kx[None, None, :] ** 2
     values = torch.exp(-2 * (torch.pi * sigma) ** 2 * k2)

@@ -1,4 +1,4 @@
-"""The molecules: embedded bead models and their density. How beads are made is in ``derivation``."""
+"""The molecules: embedded bead models and their density. How beads are made is in ``beads``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A target by tilt series of whole specimens: specimens, their tomograms, and subtomograms cut out of them.
 
-Dose, thickness, defocus, tilt range and alignment change from specimen to specimen, so nobody who holds the subtomograms
-knows their noise level. :func:`voxuda.simulation.microscope.record` says what is modelled and what is left out.
+Dose, thickness, defocus, tilt range and alignment change from specimen to specimen, so the noise level of a subtomogram
+is not known. :func:`voxuda.simulation.microscope.record` says what is modelled and what is left out.
 """
 
 from __future__ import annotations
