@@ -14,17 +14,25 @@ STEPS = (1, 2, 3)
 
 def markdown(result: dict) -> str:
     """A collected table as Markdown: mean over seeds, and the lowest and highest, in percent."""
-    lines = [
+    columns = (("target", "iou"), ("running", "iou"), ("target", "dice"))
+    return in_markdown(
         "| | IoU, batch norm of the target | IoU, running batch norm | Dice, batch norm of the target |",
-        "| --- | --- | --- | --- |",
-    ]
-    for row in result["rows"]:
-        cells = []
-        for kind, metric in (("target", "iou"), ("running", "iou"), ("target", "dice")):
-            values = [100 * run[kind][metric] for run in row["runs"]]
-            cells.append(f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
-        lines.append(f"| {row['label']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        [
+            [row["label"], *(mean_and_range([100 * run[kind][metric] for run in row["runs"]]) for kind, metric in columns)]
+            for row in result["rows"]
+        ],
+    )
+
+
+def in_markdown(header: str, rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of cells under its first line, which is given as it shall stand there."""
+    rule = "|" + " --- |" * (header.count("|") - 1)
+    return "\n".join([header, rule, *(f"| {' | '.join(cells)} |" for cells in rows)])
+
+
+def mean_and_range(values: Sequence[float]) -> str:
+    """The mean of a few values, the lowest and the highest."""
+    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def _samples(row: dict) -> list[list[float]]:
@@ -84,7 +92,7 @@ def beside_the_paper(result: dict, reference: str | None = None) -> str:
     if base:
         header.append(f"minus {base['label']} (95 %, bootstrap)")
     header += ["Dice", *beside, *(f"IoU {name}" for name in classes), "best epoch by test labels"]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for name, row in rows.items():
         paper = {metric: [f"{published.get(name, {}).get(metric, '')}"] if published else [] for metric in ("iou", "dice")}
         scores = [run[row["statistics"]] for run in row["runs"]]
@@ -99,7 +107,7 @@ def beside_the_paper(result: dict, reference: str | None = None) -> str:
         oracle = [100 * run["oracle"]["iou"] for run in row["runs"] if run.get("oracle")]
         known = len(oracle) == len(scores) and row["statistics"] == "target"  # that is what the oracle looks at
         lines.append([*cells, f"{statistics.mean(oracle):.1f}" if known else ""])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return in_markdown(f"| {' | '.join(header)} |", lines)
 
 
 def _difference(row: dict, base: dict) -> str:
@@ -134,14 +142,11 @@ def power_note(result: dict, reference: str) -> str:
 
 def plain(table: str) -> str:
     """A Markdown table as aligned text, for a terminal."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    widths = [max(len(row[i]) for row in rows if row[i] != "---") for i in range(len(rows[0]))]
-
-    def line(cells: Sequence[str]) -> str:
-        if set(cells) == {"---"}:
-            return "  ".join("-" * width for width in widths)
-        return "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
-        )
-
-    return "\n".join(line(cells).rstrip() for cells in rows)
+    # tabulate would do the same, but not with columns as narrow as their longest cell.
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        [cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True))]
+        for cells in (header, ["-" * width for width in widths], *rows)
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
