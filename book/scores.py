@@ -6,7 +6,7 @@ from pathlib import Path
 
 from voxuda.experiments import report, sweep
 from voxuda.experiments.paper import PUBLISHED
-from voxuda.experiments.tables import TABLES
+from voxuda.experiments.tables import TABLES, Sweep
 from voxuda.methods import method_class
 from voxuda.training.run_folder import RESULTS
 
@@ -34,17 +34,14 @@ def section(names: tuple[str, ...], results: Path = RESULTS / "laptop") -> str:
     declared = {row.name: row for table in ("table1", "today") for row in TABLES[table]}
     classes = dict.fromkeys(method_class(declared[name].method) for name in names)
     links = ", ".join(f"{{py:obj}}`{c.__name__} <{c.__module__}.{c.__name__}>`" for c in classes)
-    run = {row["name"]: row for t in ("table1", "today") for row in sweep.collect(t, results, scale="laptop")["rows"]}
-    lines = [
-        f"**In the package:** {links}.\n\n## Scores\n",
-        "| | seeds | IoU here, 95 % | the paper's Table I |",
-        "| --- | --- | --- | --- |",
-    ]
+    run = {row["name"]: row for t in ("table1", "today") for row in sweep.collect(Sweep(t, "laptop"), results)["rows"]}
+    rows = []
     for name in names:
         paper = PUBLISHED["table1"].get(name, {}).get("iou", "")
         seeds, ours = 0, "not run yet"
         if name in run:
             seeds, ours = len(run[name]["runs"]), "{:.1f} ({:.1f} to {:.1f})".format(*report.score(run[name]))
-        lines.append(f"| {declared[name].label} | {seeds} | {ours} | {paper} |")
-    lines.append("\nForeground IoU in percent at scale `laptop`; see [every row](../../notebooks/15_every_row).\n")
-    return "\n".join(lines)
+        rows.append([declared[name].label, str(seeds), ours, str(paper)])
+    table = report.in_markdown("| | seeds | IoU here, 95 % | the paper's Table I |", rows)
+    said = "Foreground IoU in percent at scale `laptop`; see [every row](../../notebooks/15_every_row).\n"
+    return f"**In the package:** {links}.\n\n## Scores\n\n{table}\n\n{said}"

@@ -10,7 +10,7 @@ import scores
 
 from voxuda import methods
 from voxuda.experiments import report
-from voxuda.experiments.tables import TABLES
+from voxuda.experiments.tables import TABLES, Sweep
 from voxuda.methods import (
     advent,
     asc,
@@ -40,7 +40,7 @@ def test_every_method_of_others_has_a_page_and_a_score():
 def test_a_score_is_that_of_the_runs():
     from voxuda.experiments import sweep
 
-    row = next(r for r in sweep.collect("table1", RESULTS / "laptop", scale="laptop")["rows"] if r["name"] == "pdam")
+    row = next(r for r in sweep.collect(Sweep("table1", "laptop"), RESULTS / "laptop")["rows"] if r["name"] == "pdam")
     mean, low, high = report.score(row)
     text = scores.section(("pdam",))
     assert f"| PDAM | 3 | {mean:.1f} ({low:.1f} to {high:.1f}) | 39.8 |" in text and "voxuda.methods.pdam.PDAM" in text

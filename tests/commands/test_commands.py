@@ -122,7 +122,7 @@ def test_own_coordinates_become_samples(tmp_path, monkeypatch, capsys):
 
 def test_reproduce_prints_the_table(tmp_path, monkeypatch, capsys, short_smoke):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("voxuda.experiments.sweep.in_processes", lambda jobs: _Here())
+    monkeypatch.setattr("voxuda.experiments.pool.in_processes", lambda jobs: _Here())
     assert main("reproduce modules --only source-only supervised --out runs".split()) == 0
     printed = capsys.readouterr().out
     assert "| source-only |" in printed and "| supervised on target |" in printed

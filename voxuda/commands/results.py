@@ -43,7 +43,7 @@ class Show:
 
         target = None if self.target is None else str(self.target.absolute())
         folder = self.runs or Path("results") / self.scale
-        result = sweep.collect(self.table, folder, scale=self.scale, target=target, epochs=self.epochs)
+        result = sweep.collect(tables.Sweep(self.table, self.scale, target=target, epochs=self.epochs), folder)
         names = [row["name"] for row in result["rows"]]
         if not names:
             raise InputError(

@@ -154,11 +154,11 @@ class Reproduce:
         if self.table not in tables.TABLES:
             raise InputError(f"{self.table}: no such table; choose from {', '.join(tables.TABLES)} and ladder.")
         target = None if self.target is None else str(self.target)
-        result = sweep.reproduce(
-            self.table, self.out, scale=self.scale, seeds=self.seeds, first_seed=self.first_seed, only=self.only,
-            jobs=self.jobs, target=target, epochs=self.epochs, device=self.device, precision=self.precision,
+        asked = tables.Sweep(
+            self.table, self.scale, tuple(self.only), self.seeds, self.first_seed, target, self.epochs, self.device,
+            self.precision,
         )  # fmt: skip
-        print(report.markdown(result))
+        print(report.markdown(sweep.reproduce(asked, self.out, jobs=self.jobs)))
 
     def not_for_the_ladder(self) -> list[str]:
         """The options given that the ladder does not take."""

@@ -3,7 +3,6 @@
 from lazy_loader import attach
 
 _NAMES: dict[str, list[str]] = {
-    "evidence": [],
     "intervals": ["seeds_needed", "student"],
     "ladder": ["Rung", "climb"],
     "paper": ["PUBLISHED"],

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import statistics
-from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +12,8 @@ from tqdm import tqdm
 
 from voxuda.data.domain import Domain
 from voxuda.experiments import sweep, tables
+from voxuda.experiments.pool import Work, run_all
+from voxuda.experiments.report import in_markdown, mean_and_range
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.signal.fourier import apply_filter
 from voxuda.signal.optics import missing_wedge
@@ -173,31 +173,24 @@ def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int 
         ``trained_by`` and ``collected_by``.
     """
     out = Path(out)
-    sweep.reproduce("modules", out, scale=scale, seeds=seeds, only=["source-only"], jobs=jobs)
+    sweep.reproduce(tables.Sweep("modules", scale, ("source-only",), seeds), out, jobs=jobs)
     row = tables.select("modules", ["source-only"])[0]
     steps = {**{rung.name: rung.label for rung in RUNGS}, **TARGETS}
-    runs = [(name, seed, out / f"rung-{name}" / f"seed-{seed}") for name in list(steps)[1:] for seed in range(seeds)]
-    todo = [run for run in runs if not (run[2] / "weights.safetensors").exists()]
-    threads = max(1, torch.get_num_threads() // jobs)
-    with (
-        tqdm(total=len(runs), initial=len(runs) - len(todo), unit="run", desc=f"at home, {scale}") as bar,
-        sweep.in_processes(jobs) as pool,
-    ):
-        pending = [pool.submit(_train_at_home, name, scale, seed, folder, threads) for name, seed, folder in todo]
-        try:
-            for done in as_completed(pending):
-                done.result()
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
-            raise
+    homes = {(name, seed): out / f"rung-{name}" / f"seed-{seed}" for name in list(steps)[1:] for seed in range(seeds)}
+    todo: dict[Path, tuple[str, Work]] = {
+        folder: (f"{steps[name]}, seed {seed}", partial(_train_at_home, name, scale, seed, folder))
+        for (name, seed), folder in homes.items()
+        if not (folder / "weights.safetensors").exists()
+    }
+    finished, epochs = len(homes) - len(todo), SCALES[scale]["epochs"]
+    run_all(todo, jobs=jobs, epochs=epochs, finished=finished, title=f"at home, {scale}")
     rungs = []
     for name, label in tqdm(steps.items(), unit="rung", desc=f"ladder, {scale}"):
         found = []
         for seed in range(seeds):
             domain = _samples(name, scale, seed)
             away = row.folder(out, seed)
-            home = away if name == "source" else out / f"rung-{name}" / f"seed-{seed}"
+            home = homes.get((name, seed), away)  # the source's own rung is its home
             shares = {"n": len(domain) // 2, "foreground": float(domain.masks.float().mean())}  # type: ignore[union-attr]
             found.append({"seed": seed, **shares, "source_only": score(away, domain), "home": score(home, domain)})
         rungs.append({"name": name, "label": label, "runs": found})
@@ -206,7 +199,6 @@ def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int 
         "table": "ladder", "scale": scale, "sizes": SCALES[scale], "seeds": seeds, "trained_by": trained,
         "collected_by": provenance(), "differences": {r.name: dataclasses.asdict(r) for r in RUNGS}, "rungs": rungs,
     }  # fmt: skip
-    result = json.loads(json.dumps(result))
     save_json(result, out / f"ladder-{scale}.json")
     return result
 
@@ -244,10 +236,9 @@ def _samples(name: str, scale: Scale, seed: int) -> Domain:
 
 def markdown(result: dict) -> str:
     """The ladder as Markdown: mean IoU over seeds, lowest and highest, in percent, batch norm statistics of the samples."""
-    lines = ["| | source-only | trained at home | short by |", "| --- | --- | --- | --- |"]
+    rows = []
     for rung in result["rungs"]:
         away, home = ([100 * run[who]["target"]["iou"] for run in rung["runs"]] for who in ("source_only", "home"))
-        columns = (away, home, [h - a for a, h in zip(away, home, strict=True)])
-        cells = [f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" for values in columns]
-        lines.append(f"| {rung['label']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        short = [h - a for a, h in zip(away, home, strict=True)]
+        rows.append([rung["label"], *map(mean_and_range, (away, home, short))])
+    return in_markdown("| | source-only | trained at home | short by |", rows)

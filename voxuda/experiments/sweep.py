@@ -1,4 +1,4 @@
-"""Tables of runs: run one by one or side by side, resumed, collected."""
+"""Tables of runs: made, resumed, collected."""
 
 from __future__ import annotations
 
@@ -6,116 +6,69 @@ import copy
 import dataclasses
 import json
 import os
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
-from tqdm import tqdm
 
 from voxuda.data.files import append_line
 from voxuda.errors import InputError
-from voxuda.experiments.tables import Row, select
+from voxuda.experiments.pool import Work, run_all
+from voxuda.experiments.tables import WITH_FEATURES, Row, Sweep, select
 from voxuda.methods.base import Method
 from voxuda.networks.voxresnet import target_batch_norm
-from voxuda.training.config import SCALES, BatchNorm, Config, Scale
+from voxuda.training.config import BatchNorm, Config
 from voxuda.training.domains import load_target
 from voxuda.training.evaluation import evaluate_run, iou_and_dice, predict
 from voxuda.training.features import domain_features, embed, separability
 from voxuda.training.loop import train, trim_log
 from voxuda.training.provenance import provenance
-from voxuda.training.run_folder import read_record, save_json
+from voxuda.training.run_folder import as_stored, read_record, save_json
 
 
-def reproduce(
-    table: str,
-    out: str | Path,
-    *,
-    scale: Scale = "smoke",
-    seeds: int = 1,
-    first_seed: int = 0,
-    only: list[str] | None = None,
-    jobs: int = 1,
-    target: str | None = None,
-    epochs: int | None = None,
-    device: Literal["cpu", "cuda", "auto"] = "cpu",
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
-) -> dict:
+def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
     """Run a table and write ``OUT/TABLE-SCALE.json``; finished runs are kept, interrupted ones go on.
 
     Parameters
     ----------
-    table : str
-        Name of the table.
+    sweep : Sweep
+        Which runs.
     out : path
         Folder of the runs, ``OUT/ROW/seed-K``; what :func:`collect` needs of each is its ``summary.json``.
-    scale : str
-        Sizes, see ``SCALES``.
-    seeds : int
-        Runs of each row, with seeds ``first_seed``, ``first_seed + 1``, …
-    first_seed : int
-        For a sweep whose seeds run on different machines.
-    only : list of str, optional
-        Names of rows.
     jobs : int
         Runs side by side, each on its share of the processor's cores.
-    target : str, optional
-        Folder with the target samples of all runs; each seed tests on other ones of them. Simulated when absent.
-    epochs : int, optional
-        Fewer or more than the scale has.
-    device, precision : str
-        Where and how the runs are trained, see :class:`voxuda.training.config.Config`.
 
     Returns
     -------
     dict
         See :func:`collect`.
     """
-    if seeds < 1 or jobs < 1:
-        raise InputError(f"seeds is {seeds} and jobs is {jobs}; both must be at least 1.")
+    sweep.check()
     out = Path(out)
-    rows = select(table, only)
-    if table == "tilt-series" and target is not None:
-        raise InputError("the table tilt-series simulates its target; leave --target away, or choose the table real.")
-    if table == "real" and target is None:
-        raise InputError("the table real needs --target, a folder of real subtomograms such as `voxuda data ribosomes` makes.")
-    runs = {}
-    for seed in range(first_seed, first_seed + seeds):
+    rows, seeds = select(sweep.table, sweep.only), range(sweep.first_seed, sweep.first_seed + sweep.seeds)
+    todo: dict[Path, tuple[str, Work]] = {}
+    finished = set()
+    for seed in seeds:
         for row in rows:
-            config = row.config(scale, seed, target, epochs=epochs, device=device, precision=precision)
-            runs[row.folder(out, seed)] = (f"{row.label}, seed {seed}", config)
-    todo = {folder: run for folder, run in runs.items() if summary(folder, run[1]) is None}
-    threads = max(1, torch.get_num_threads() // jobs)
-    each = epochs or SCALES[scale]["epochs"]
-    with (
-        tqdm(total=len(runs) * each, initial=(len(runs) - len(todo)) * each, unit="epoch", desc=f"{table}, {scale}") as bar,
-        in_processes(jobs) as pool,
-    ):
-        pending: dict[Future, tuple[str, Path]] = {}
-        for folder, (label, config) in todo.items():
-            pending[pool.submit(run_row, config, folder, threads)] = (label, folder)
-        try:
-            _watch(bar, pending, dict.fromkeys(set(runs) - set(todo), each))
-        except BrokenProcessPool as error:
-            raise InputError(f"{out}: a run was killed, perhaps for want of memory; try again with fewer --jobs.") from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
-            raise
-    result = collect(table, out, scale=scale, target=target, epochs=epochs)
-    if table == "figure6":
-        result |= _figure6(
-            {row.name: [row.folder(out, seed) for seed in range(first_seed, first_seed + seeds)] for row in rows}
-        )
+            folder, config = row.folder(out, seed), sweep.config(row, seed)
+            if summary(folder, config):
+                finished.add(folder)
+            else:  # two rows may show the runs of one folder
+                todo[folder] = (f"{row.label}, seed {seed}", partial(run_row, config, folder))
+    title = f"{sweep.table}, {sweep.scale}"
+    run_all(todo, jobs=jobs, epochs=sweep.sizes()["epochs"], finished=len(finished), title=title)
+    result = collect(sweep, out)
+    if sweep.table in WITH_FEATURES:
+        result |= _features({row.name: [row.folder(out, seed) for seed in seeds] for row in rows})
     # Jobs of a sweep over many machines may end at one time.
-    mine = out / f"{table}-{scale}.{os.getpid()}.json"
+    mine = out / f"{sweep.table}-{sweep.scale}.{os.getpid()}.json"
     save_json(result, mine)
-    os.replace(mine, out / f"{table}-{scale}.json")
+    os.replace(mine, out / f"{sweep.table}-{sweep.scale}.json")
     return result
 
 
-def _figure6(runs: dict[str, list[Path]]) -> dict:
+def _features(runs: dict[str, list[Path]]) -> dict:
     """By row and kind of batch norm statistics: a map of the first seed's features, and how well every seed's tell domains."""
     kinds = get_args(BatchNorm)
     return {
@@ -125,26 +78,6 @@ def _figure6(runs: dict[str, list[Path]]) -> dict:
             for row, seeds in runs.items()
         },
     }
-
-
-def _watch(bar: tqdm, pending: dict[Future, tuple[str, Path]], epochs: dict[Path, int]) -> None:
-    """Wait for all runs, and show how many epochs have been trained."""
-    waiting = set(pending)
-    while waiting:
-        done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
-        for _, folder in pending.values():
-            log = folder / "log.jsonl"
-            epochs[folder] = len(log.read_text().splitlines()) if log.exists() else 0
-        bar.n = sum(epochs.values())
-        bar.refresh()
-        for future in done:
-            bar.write(f"{pending[future][0]}: IoU {100 * future.result():.1f} %")
-
-
-def in_processes(jobs: int) -> Executor:
-    """Worker processes for runs side by side."""
-    # Spawned, since a fork of a process that has used OpenMP hangs.
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
 
 
 # --- one run -------------------------------------------------------------------------------------------------------
@@ -240,14 +173,12 @@ def summary(folder: Path, config: Config) -> dict | None:
         return None
     try:
         found = json.loads(path.read_text())
-        wanted = json.loads(json.dumps({**dataclasses.asdict(config), **_ANYWHERE}))
-        same = ({**found["config"], **_ANYWHERE}, found["sizes"]) == (wanted, json.loads(json.dumps(config.sizes())))
+        kept = {**found["config"], **found["sizes"], **_ANYWHERE}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the summary of a run; delete it, and the run is scored again.") from error
-    if not same:
-        kept = {**found["config"], **found["sizes"], **_ANYWHERE}
-        asked = {**wanted, **json.loads(json.dumps(config.sizes())), **_ANYWHERE}
-        other = [f"{name} is {kept.get(name)}, not {value}" for name, value in asked.items() if kept.get(name) != value]
+    asked = as_stored({**dataclasses.asdict(config), **config.sizes(), **_ANYWHERE})
+    other = [f"{name} is {kept.get(name)}, not {asked.get(name)}" for name in asked | kept if kept.get(name) != asked.get(name)]
+    if other:
         raise InputError(f"{folder}: was made with another configuration ({'; '.join(other[:2])}); choose another folder.")
     return found
 
@@ -255,8 +186,15 @@ def summary(folder: Path, config: Config) -> dict | None:
 # --- a table -------------------------------------------------------------------------------------------------------
 
 
-def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = None, epochs: int | None = None) -> dict:
-    """Gather the scores of all finished runs of a table, by whatever device; the arguments are those of :func:`reproduce`.
+def collect(sweep: Sweep, out: str | Path) -> dict:
+    """Gather the scores of all finished runs of a table: of all its rows and seeds, on whatever device they were made.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Its table, scale, target and epochs; other runs of these rows are refused.
+    out : path
+        Folder of the runs.
 
     Returns
     -------
@@ -268,29 +206,28 @@ def collect(table: str, out: str | Path, *, scale: Scale, target: str | None = N
         statistics), and for both kinds of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
         and foreground share.
     """
-    out = Path(out)
     collected = []
-    for row in select(table):
-        runs = _runs(row, out, scale, target, epochs)
+    for row in select(sweep.table):
+        runs = _runs(sweep, row, Path(out))
         if runs:
             about = {name: getattr(row, name) for name in ("name", "label", "method", "options", "statistics")}
             collected.append({**about, "runs": runs})
     return {
-        "table": table,
-        "scale": scale,
-        "target": None if target is None else Path(target).name,
-        "sizes": {**SCALES[scale], "epochs": epochs or SCALES[scale]["epochs"]},
+        "table": sweep.table,
+        "scale": sweep.scale,
+        "target": None if sweep.target is None else Path(sweep.target).name,
+        "sizes": sweep.sizes(),
         "seeds": max((len(row["runs"]) for row in collected), default=0),
         "collected_by": provenance(),
         "rows": collected,
     }
 
 
-def _runs(row: Row, out: Path, scale: Scale, target: str | None, epochs: int | None) -> list[dict]:
+def _runs(sweep: Sweep, row: Row, out: Path) -> list[dict]:
     """What a table shows of the finished runs of a row, in the order of their seeds."""
     suffixes = (path.name.removeprefix("seed-") for path in row.folder(out, 0).parent.glob("seed-*"))
     seeds = sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
-    found = (summary(row.folder(out, seed), row.config(scale, seed, target, epochs=epochs)) for seed in seeds)
+    found = (summary(row.folder(out, seed), sweep.config(row, seed)) for seed in seeds)
     shown = ("device", "precision")
     return [
         {**{k: v for k, v in run.items() if k not in ("config", "sizes")}, **{k: run["config"][k] for k in shown}}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from voxuda.errors import InputError
 from voxuda.methods.options import VoxUDAOptions
-from voxuda.training.config import BatchNorm, Config, Recipe, Scale, SourceSet
+from voxuda.training.config import SCALES, BatchNorm, Config, Recipe, Scale, SourceSet
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,81 @@ class Row:
     statistics: BatchNorm = "target"
     runs: str | None = None
 
-    def config(self, scale: Scale, seed: int, target: str | None = None, **changes: Any) -> Config:
-        """The configuration of this row's run of one seed, on a target folder or a simulated target; ``changes`` are fields of
-        :class:`voxuda.training.config.Config` such as ``epochs`` and ``device``."""
+    def config(self, scale: Scale, seed: int, **changes: Any) -> Config:
+        """The configuration of this row's run of one seed; ``changes`` are fields of :class:`voxuda.training.config.Config`
+        such as ``target`` and ``epochs``."""
         blind = self.method in ("zero-shot", "domain-randomisation")  # they have no target to measure
         statistics_of: BatchNorm = "running" if blind else "target"
         return Config(
-            self.method, scale, target=target, recipe=self.recipe, source_set=self.source_set, batch_norm=statistics_of,
+            self.method, scale, recipe=self.recipe, source_set=self.source_set, batch_norm=statistics_of,
             seed=seed, vox_uda=VoxUDAOptions(**self.options), **changes,
         )  # fmt: skip
 
     def folder(self, out: Path, seed: int) -> Path:
         """Where this row's run of one seed stands."""
         return out / (self.runs or self.name) / f"seed-{seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs of a table, which have all but the row and the seed in common.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table.
+    scale : str
+        Sizes, see ``SCALES``.
+    only : tuple of str
+        Names of rows; all of the table by default.
+    seeds : int
+        Runs of each row, with seeds ``first_seed``, ``first_seed + 1``, …
+    first_seed : int
+        For a sweep whose seeds run on different machines.
+    target : str, optional
+        Folder with the target samples of all runs; each seed tests on other ones of them. Simulated when absent.
+    epochs : int, optional
+        Fewer or more than the scale has.
+    device, precision : str
+        Where and how the runs are trained, see :class:`voxuda.training.config.Config`.
+    """
+
+    table: str
+    scale: Scale = "smoke"
+    only: tuple[str, ...] = ()
+    seeds: int = 1
+    first_seed: int = 0
+    target: str | None = None
+    epochs: int | None = None
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    def sizes(self) -> dict:
+        """The scale's sizes with this sweep's epochs."""
+        return {**SCALES[self.scale], "epochs": self.epochs or SCALES[self.scale]["epochs"]}
+
+    def config(self, row: Row, seed: int) -> Config:
+        """The configuration of a row's run of one seed."""
+        shared = dict(target=self.target, epochs=self.epochs, device=self.device, precision=self.precision)
+        return row.config(self.scale, seed, **shared)
+
+    def check(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises
+        ------
+        InputError
+            No such table or row, no seed, or a target that the table does not have.
+        """
+        select(self.table, self.only)
+        if self.seeds < 1:
+            raise InputError(f"seeds is {self.seeds}; it must be at least 1.")
+        wanted = TARGET.get(self.table)
+        if wanted == "simulated" and self.target is not None:
+            raise InputError(f"the table {self.table} simulates its target; leave --target away, or choose the table real.")
+        if wanted == "folder" and self.target is None:
+            made = "a folder of real subtomograms such as `voxuda data ribosomes` makes"
+            raise InputError(f"the table {self.table} needs --target, {made}.")
 
 
 _ALONE = dict(noise="none", adversary=0.0)
@@ -184,8 +247,14 @@ TABLES: dict[str, tuple[Row, ...]] = {
 ``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
 """
 
+TARGET: dict[str, Literal["simulated", "folder"]] = {"tilt-series": "simulated", "real": "folder"}
+"""Where the target of a table comes from; the tables that are not here take a folder, or simulate one."""
 
-def select(table: str, only: list[str] | None = None) -> list[Row]:
+WITH_FEATURES = ("figure6",)
+"""Tables that show a map of each run's features, too."""
+
+
+def select(table: str, only: Sequence[str] = ()) -> list[Row]:
     """The rows of a table, or those named.
 
     Raises
@@ -196,7 +265,7 @@ def select(table: str, only: list[str] | None = None) -> list[Row]:
     if table not in TABLES:
         raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
     rows = TABLES[table]
-    unknown = set(only or []) - {row.name for row in rows}
+    unknown = set(only) - {row.name for row in rows}
     if unknown:
         raise InputError(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(row.name for row in rows)}.")
     return [row for row in rows if not only or row.name in only]

@@ -51,8 +51,12 @@ def read_record(run: str | Path) -> dict:
 
 def is_run_of(run: str | Path, config: Config) -> bool:
     """Whether a run's folder was made with this configuration and these sizes."""
-    sizes = {name: list(size) if isinstance(size, tuple) else size for name, size in config.sizes().items()}  # as JSON has it
-    return read_config(run) == config and read_record(run).get("sizes") == sizes
+    return read_config(run) == config and read_record(run).get("sizes") == as_stored(config.sizes())
+
+
+def as_stored(values: dict) -> dict:
+    """A dictionary as JSON gives it back: its tuples, and those of dictionaries in it, as lists."""
+    return {k: as_stored(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def read_config(run: str | Path) -> Config:

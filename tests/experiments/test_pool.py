@@ -1,0 +1,73 @@
+import os
+import time
+from functools import partial
+
+import pytest
+
+from voxuda.errors import InputError
+from voxuda.experiments import pool
+
+
+def make(folder, ends, threads):
+    """Stand in for a run of two epochs: log them, then end well, be killed, or be stopped."""
+    folder.mkdir()
+    (folder / "log.jsonl").write_text("{}\n{}\n")
+    if ends == "killed":
+        os._exit(1)
+    if ends == "stopped":
+        raise KeyboardInterrupt
+    return 0.25
+
+
+def start(tmp_path, ends, **options):
+    todo = {tmp_path / name: (name, partial(make, tmp_path / name, how)) for name, how in ends.items()}
+    pool.run_all(todo, epochs=2, title="table", **options)
+
+
+class Here:
+    """A pool that works in this process when a result is asked for."""
+
+    def __init__(self, jobs):
+        self.cancelled = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def submit(self, work, threads):
+        from concurrent.futures import Future
+
+        future = Future()
+        try:
+            future.set_result(work(threads))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, wait, cancel_futures):
+        pool.asked = (wait, cancel_futures)
+
+
+def test_the_bar_counts_epochs_and_the_iou_is_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pool, "in_processes", Here)
+    start(tmp_path, {"one": "well", "two": "well"}, jobs=2, finished=1)
+    shown = capsys.readouterr()
+    assert "table: 100%" in shown.err and "6/6" in shown.err
+    assert "one: IoU 25.0 %" in shown.out + shown.err and "two: IoU 25.0 %" in shown.out + shown.err
+
+
+def test_what_waits_is_not_started_after_ctrl_c(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "in_processes", Here)
+    monkeypatch.setattr(pool, "asked", None, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, {"one": "stopped"}, jobs=1, finished=0)
+    assert pool.asked == (False, True)
+
+
+def test_a_killed_process_is_told_of(tmp_path):
+    before = time.monotonic()
+    with pytest.raises(InputError, match="table: a run was killed, perhaps for want of memory; try again with fewer --jobs"):
+        start(tmp_path, {"one": "killed", "two": "well"}, jobs=1, finished=0)
+    assert time.monotonic() - before < 300 and not (tmp_path / "two").exists()

@@ -1,0 +1,72 @@
+"""Runs side by side, each in a process of its own, with one progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from voxuda.errors import InputError
+
+Work = Callable[[int], float | None]
+"""Makes a run with a number of threads, and may return its IoU."""
+
+
+def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finished: int, title: str) -> None:
+    """Make runs, ``jobs`` at a time, and show how many epochs of them have been trained.
+
+    Parameters
+    ----------
+    todo : dict
+        For each folder of a run what to call it, and how to make it: a function that a new process can import.
+    jobs : int
+        Runs side by side, each on its share of the processor's cores.
+    epochs : int
+        Epochs of each run.
+    finished : int
+        Number of runs that are there already.
+    title : str
+        What the progress bar shows.
+
+    Raises
+    ------
+    InputError
+        A run's process was killed.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}; it must be at least 1.")
+    threads = max(1, torch.get_num_threads() // jobs)
+    before, total = finished * epochs, (finished + len(todo)) * epochs
+    with tqdm(total=total, initial=before, unit="epoch", desc=title) as bar, in_processes(jobs) as pool:
+        labels: dict[Future, str] = {pool.submit(work, threads): label for label, work in todo.values()}
+        waiting = set(labels)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                bar.n = before + sum(_epochs(folder) for folder in todo)
+                bar.refresh()
+                for future in done:
+                    if (iou := future.result()) is not None:
+                        bar.write(f"{labels[future]}: IoU {100 * iou:.1f} %")
+        except BrokenProcessPool as error:
+            raise InputError(f"{title}: a run was killed, perhaps for want of memory; try again with fewer --jobs.") from error
+        except BaseException:  # Ctrl-C too
+            pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
+            raise
+
+
+def _epochs(run: Path) -> int:
+    """How many epochs a run has trained so far."""
+    log = run / "log.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def in_processes(jobs: int) -> Executor:
+    """Worker processes for runs side by side."""
+    # Spawned, since a fork of a process that has used OpenMP hangs.
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
