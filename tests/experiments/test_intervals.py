@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -23,7 +25,13 @@ def test_variance_is_that_of_seeds_and_of_samples():
     assert means.mean() == pytest.approx(np.mean([r.mean() for r in runs]), abs=0.02)
 
 
-def test_intervals_cover_what_they_promise():
+@pytest.fixture
+def few_draws(monkeypatch):
+    """400 worlds for each interval, where a test makes hundreds of intervals."""
+    monkeypatch.setattr(intervals, "resampled_means", partial(intervals.resampled_means, draws=400))
+
+
+def test_intervals_cover_what_they_promise(few_draws):
     """Of 200 worlds with 12 seeds the true mean, 0, lies in the interval nearly as often as stated."""
     rng = np.random.default_rng(0)
     covered = 0
@@ -44,7 +52,7 @@ def test_pairing_takes_out_what_both_share():
         intervals.difference(hard, better[:2])
 
 
-def test_with_three_seeds_the_bootstrap_is_too_narrow_and_students_interval_is_not():
+def test_with_three_seeds_the_bootstrap_is_too_narrow_and_students_interval_is_not(few_draws):
     """Scores as ours scatter: by 1.5 points between seeds and by 8 between 120 samples."""
     rng = np.random.default_rng(0)
     inside = {"bootstrap": 0, "student": 0}
