@@ -1,0 +1,53 @@
+"""Notebooks are executed side by side, once, and a failing one stops the build."""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
+import execute
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """Two small notebooks, which say what they were given and what they are run with."""
+    monkeypatch.setattr(execute, "calibration", lambda: 0.25)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    for name in ("01_one", "02_two"):
+        cells = [
+            new_markdown_cell(f"# {name}"),
+            new_code_cell("scale = 'smoke'", metadata={"tags": ["parameters"]}),
+            new_code_cell("import os\nprint(scale, os.environ['OMP_NUM_THREADS'], os.listdir())\nx = bytearray(200_000_000)"),
+        ]
+        python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(new_notebook(cells=cells, metadata=python), tmp_path / f"{name}.ipynb")
+    (tmp_path / "out").mkdir()
+    return sorted(tmp_path.glob("*.ipynb"))
+
+
+def test_a_notebook_runs_once_and_again_when_it_changed(notebooks, tmp_path, capsys):
+    parameters, out = {"scale": "laptop"}, tmp_path / "out"
+    execute.execute_all(notebooks, out, parameters)
+    said = capsys.readouterr().out
+    assert "0 notebooks are unchanged, 2 to run" in said
+    for notebook in notebooks:
+        content = nbformat.read(out / notebook.name, as_version=4)
+        assert content.cells[-1].outputs[0].text == "laptop 1 []\n"
+        assert f"{notebook.name}: {content.metadata['voxuda_cost']}" in said
+        memory = float(content.metadata["voxuda_cost"].split(", ")[2].split()[0])
+        assert 0.2 <= memory < 0.4, "that of its own kernel, and not of both"
+    execute.execute_all(notebooks, out, parameters)
+    assert capsys.readouterr().out == "2 notebooks are unchanged, 0 to run\n"
+    changed = nbformat.read(notebooks[0], as_version=4)
+    changed.cells[-1].source = "raise ValueError('planted')"
+    nbformat.write(changed, notebooks[0])
+    with pytest.raises(papermill.PapermillExecutionError, match="planted"):
+        execute.execute_all(notebooks, out, parameters)
+    assert "1 notebooks are unchanged, 1 to run" in capsys.readouterr().out
+    assert not (out / "01_one.key").exists(), "a notebook that failed is no notebook that ran"
+    assert os.environ["OMP_NUM_THREADS"] == "1"
