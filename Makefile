@@ -1,4 +1,4 @@
-# Two commands do everything: `make book` and `make test`. `make help` lists the rest.
+# Two commands do everything: `make book` and `make test`. `make help` lists the rest; `make unit` is the quick one.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -8,8 +8,10 @@ BIN := .venv/bin
 # Idle OpenMP threads that spin slow every other process down on a small machine.
 export OMP_WAIT_POLICY := PASSIVE
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-# Two files of tests, or two notebooks, at a time: most of them keep one core busy.
-SIDE_BY_SIDE := -n 2 --dist loadscope
+# Two at a time, each with one thread (tests/conftest.py says so for tests). What one worker has left, another takes; cells of a
+# notebook stay together. -rs: what is skipped says why.
+TESTS := $(BIN)/pytest -n 2 --dist worksteal -rs
+NBVAL := OMP_NUM_THREADS=1 VOXUDA_BOOK=1 $(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120
 SOURCES := $(shell find voxuda book results -type f -not -name '*.pyc') $(NOTEBOOKS) _config.yml _toc.yml
 
 help: ## list the targets
@@ -34,11 +36,24 @@ _build/.done: .venv/.done $(SOURCES)
 notebooks: venv ## run the notebooks in place (SCALE=smoke|laptop|paper DEVICE=cpu|cuda)
 	$(BIN)/python book/build.py --scale $(SCALE) --device $(DEVICE) --in-place --notebooks-only
 
-test: book ## lint, types, unit tests, the built pages in a browser, notebooks through nbval
+notebook: venv ## one chapter: run it if it changed, and compare with its stored outputs (N=03)
+	$(if $(N),,$(error say which, such as: make notebook N=03))
+	$(BIN)/python book/build.py --only '$(N)'
+	$(NBVAL) notebooks/$(N)*.ipynb
+
+unit: venv ## in a minute: tests of the package, without its commands, notebooks, pages, and all trainings but one
+	$(TESTS) -m "not slow and not training" $(addprefix --ignore=tests/,book browser notebooks trust)
+
+test: book ## lint, types, layers, tests, the built pages in a browser, notebooks through nbval
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(SIDE_BY_SIDE) --durations 25
-	VOXUDA_BOOK=1 $(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120 $(SIDE_BY_SIDE) notebooks
+	$(BIN)/lint-imports
+	$(TESTS) -m "not slow" --durations 25
+	$(NBVAL) -n 2 --dist loadscope notebooks
+
+weekly: book ## the slow trials that `make test` leaves out, then `make trust`
+	$(TESTS) -m slow
+	$(MAKE) trust
 
 bench: venv ## time the package beside its peers, into results/benchmarks
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
@@ -62,4 +77,4 @@ lab: venv ## open JupyterLab on the right kernel
 clean: ## remove the built pages, keep .venv
 	rm -rf _build
 
-.PHONY: help venv book notebooks test bench trust lock audit lab clean
+.PHONY: help venv book notebooks notebook unit test weekly bench trust lock audit lab clean

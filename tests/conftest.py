@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker for each core, and no thread that waits for another's
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import hypothesis
@@ -20,6 +21,17 @@ hypothesis.settings.register_profile("voxuda", deadline=None)  # no test is abou
 hypothesis.settings.load_profile("voxuda")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+TRAINS = {"tiny", "short_smoke"}
+KEPT = "test_same_seed_same_weights_and_resume_equals_uninterrupted[vox-uda]"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what trains: tests that ask for one of the fixtures ``TRAINS``. One stays unmarked, for `make unit`."""
+    for item in items:
+        if TRAINS & set(getattr(item, "fixturenames", ())) and item.name != KEPT:
+            item.add_marker("training")
 
 
 @pytest.fixture

@@ -101,24 +101,6 @@ def test_jupyter_book_is_1_x_and_its_configuration_is_here():
     assert version("jupyter-book").startswith("1.") and (ROOT / "_config.yml").exists() and (ROOT / "_toc.yml").exists()
 
 
-def test_a_module_imports_only_what_stands_above_it():
-    import voxuda
-
-    order = re.findall(r"``(\w+)``", voxuda.__doc__.split("in this order:")[1].split(". A batch")[0])
-    for module in order:
-        path = ROOT / "voxuda" / f"{module}.py"
-        sources = [path] if path.exists() else sorted((ROOT / "voxuda" / module).glob("*.py"))
-        for source in sources:
-            text = source.read_text()
-            used = set(re.findall(r"^from voxuda\.(\w+)", text, re.M))
-            for names in re.findall(r"^from voxuda import (.+)$", text, re.M):
-                used |= {name.strip() for name in names.split(",")} - {"__version__"}
-            for name in used - {module}:
-                assert order.index(name) < order.index(module), f"{source.name} imports {name}, which stands below it"
-    modules = {p.stem for p in (ROOT / "voxuda").glob("*.py") if not p.stem.startswith("__")} | {"methods", "commands"}
-    assert modules == set(order)
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "voxuda").rglob("*.py")), ids=lambda p: p.stem)
 def test_a_file_holds_one_idea(path):
     assert len(path.read_text().splitlines()) <= 400
@@ -213,7 +195,7 @@ def test_stored_weights_load():
         load_network(folder)
 
 
-WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
+WORKFLOW, WEEKLY = (yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text()) for name in ("book", "weekly"))
 
 
 def test_the_workflow_may_only_read_but_for_publishing():
@@ -222,6 +204,14 @@ def test_the_workflow_may_only_read_but_for_publishing():
     assert WORKFLOW["jobs"]["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
     assert any(step.get("run") == ".ci/run" for step in WORKFLOW["jobs"]["test"]["steps"]), "it runs what the README says"
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_slow_trials_run_weekly_and_by_hand():
+    assert set(WEEKLY[True]) == {"schedule", "workflow_dispatch"}, "YAML takes the word on for true"
+    assert WEEKLY["permissions"] == {"contents": "read"}
+    assert any(step.get("run") == ".ci/run weekly" for step in WEEKLY["jobs"]["trials"]["steps"])
+    plan = subprocess.run(["make", "-n", "weekly"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-m slow" in plan and "tests.trust" in plan
 
 
 def test_launch_buttons_know_the_address_of_who_publishes():
