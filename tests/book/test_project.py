@@ -1,5 +1,6 @@
 """The files around the package agree with each other."""
 
+import ast
 import json
 import os
 import re
@@ -26,13 +27,22 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_conda_environment_is_the_same_as_make_venv():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, pins = environment["dependencies"]
-    assert python == f"python{PROJECT['project']['requires-python']},<3.12" and pip == "pip"  # the book's Python
+    assert python == "python>=3.11.5,<3.14" and pip == "pip"
     makefile = (ROOT / "Makefile").read_text()
     constraints, extras = re.search(r"pip install .*(-c \S+) -e '(\S+)'", makefile).groups()
     assert pins == {"pip": [constraints, f"-e {extras}"]}
     # Peers to time beside, what checks the pins, and the GPU kernel; the tests bring their own triton.
     optional = {"bench", "supply", "triton"}
     assert set(re.findall(r"\w+", extras)) == set(PROJECT["project"]["optional-dependencies"]) - optional
+
+
+def test_the_supported_pythons_are_said_alike_everywhere():
+    classifiers = [c.rpartition(" :: ")[2] for c in PROJECT["project"]["classifiers"] if re.search(r"Python :: 3\.\d", c)]
+    assert PROJECT["project"]["requires-python"] == f">={classifiers[0]}"
+    assert f"You need Python {classifiers[0]} to {classifiers[-1]} (from 3.11.5)" in (ROOT / "README.md").read_text()
+    environment = (ROOT / "environment.yml").read_text()
+    assert f"python>=3.11.5,<3.{int(classifiers[-1][2:]) + 1}\n" in environment
+    assert "sys.version_info >= (3, 11, 5)" in (ROOT / "Makefile").read_text(), "soupsieve needs 3.11.5"
 
 
 def test_every_dependency_is_pinned():
@@ -43,6 +53,14 @@ def test_every_dependency_is_pinned():
     ]
     names = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in needed}
     assert names <= pinned
+
+
+def test_pre_commit_runs_the_pinned_ruff():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    (pin,) = re.findall(r"^ruff==.+$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert [hook["additional_dependencies"] for hook in hooks] == [[pin], [pin]]
+    commands = [hook["entry"].replace(" --force-exclude", " .") for hook in hooks]
+    assert all(command in (ROOT / "Makefile").read_text() for command in commands), "as `make test` has them"
 
 
 def test_make_help_lists_every_target():
@@ -138,6 +156,47 @@ def test_the_readme_says_what_real_ribosomes_gave():
     assert max(value for name, value in means.items() if name != "real-supervised") < 20
     text = " ".join((ROOT / "README.md").read_text().split())
     assert f"gets above 20 % IoU, where a ball in the middle of the box scores {ball:.0f} %" in text
+
+
+EQUATION = re.compile(r"^\| (\d+) \| [^|]+ \| \[`([\w.]+)`\]\(([\w/.]+)\) \| `([^`]+)` \|$", re.M)
+
+
+def test_the_readme_names_the_line_of_each_equation():
+    rows = EQUATION.findall((ROOT / "README.md").read_text())
+    assert [int(number) for number, *_ in rows] == list(range(1, 16))
+    for number, name, path, line in rows:
+        source = (ROOT / path).read_text()
+        scope = ast.parse(source)
+        for part in name.split("."):
+            scope = next(node for node in scope.body if getattr(node, "name", None) == part)
+        first = scope.body[0]
+        code = source.splitlines()[first.end_lineno if ast.get_docstring(scope) else scope.lineno : scope.end_lineno]
+        assert sum(line in text for text in code) == 1, f"equation {number}: {name} of {path} has no one line with {line}"
+
+
+def test_the_readme_has_the_nine_rooms_in_their_order():
+    rooms = re.findall(r"^\| \[`voxuda/(\w+)/`\]\(voxuda/\1\) \|", (ROOT / "README.md").read_text(), re.M)
+    (contract,) = PROJECT["tool"]["importlinter"]["contracts"]
+    assert [f"voxuda.{room}" for room in reversed(rooms)] == contract["layers"][: len(rooms)] and len(rooms) == 9
+    folders = {path.parent.name for path in (ROOT / "voxuda").glob("*/__init__.py")}
+    assert set(rooms) == folders
+
+
+def test_contributing_names_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`((?:voxuda|book|notebooks|tests|results|\.github)/[\w./-]*|_toc\.yml|CHANGELOG\.md)`", text)
+    assert len(paths) >= 10 and [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
+    targets = re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"(?:`|^    )make (\w+)", text, re.M)) <= set(targets)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda p: p.stem)
+def test_an_issue_form_is_one_that_a_forge_reads(path):
+    form = yaml.safe_load(path.read_text())
+    assert set(form) == {"name", "description", "labels", "body"}
+    assert all(field["type"] in ("input", "textarea") and field["attributes"]["label"] for field in form["body"])
+    identifiers = [field["id"] for field in form["body"]]
+    assert len(set(identifiers)) == len(identifiers) <= 4, "short, or nobody fills it in"
 
 
 STORED = sorted([*(ROOT / "results").glob("*.json"), *(ROOT / "results" / "benchmarks").glob("*.json")])
