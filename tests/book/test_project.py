@@ -188,6 +188,10 @@ def test_contributing_names_files_that_exist():
     assert len(paths) >= 10 and [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
     targets = re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(), re.M)
     assert set(re.findall(r"(?:`|^    )make (\w+)", text, re.M)) <= set(targets)
+    weekly = text.partition("<!-- weekly: begin -->")[2]
+    tests = [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
+    slow = [path.relative_to(ROOT).as_posix() for path in tests if "mark.slow" in path.read_text()]
+    assert [path for path in slow if path not in weekly] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda p: p.stem)
