@@ -4,7 +4,6 @@ from lazy_loader import attach
 
 _NAMES: dict[str, list[str]] = {
     "fourier": ["apply_filter", "frequencies", "radius_grid", "soft_lowpass", "spectral_variance", "spectrum", "volume_of"],
-    "memory": [],
     "normalise": ["unit_range", "zscore"],
     "optics": ["contrast_transfer", "critical_exposure", "ctf", "missing_wedge", "wavelength"],
     "resize": ["fourier_resize"],
