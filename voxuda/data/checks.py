@@ -50,6 +50,7 @@ def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tenso
     normal = zscore(volumes)
     _boxes(report, folder, volumes.shape[-1])
     mean, deviation = volumes.mean(dim=(1, 2, 3, 4)).median(), volumes.std(dim=(1, 2, 3, 4)).median()
+    # Three digits of a mean near zero are the same on every processor; a fourth need not be.
     report.rows["values"] = f"mean {mean:.3g}, standard deviation {deviation:.4g} (medians of the samples)"
     share = noise_level**2  # of a variance of 1
     report.rows["high frequencies"] = f"{share:.1%} of the variance lies above the cube that the noise module removes"
