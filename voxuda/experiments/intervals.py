@@ -9,34 +9,20 @@ from statistics import NormalDist
 import numpy as np
 from scipy import stats
 
+from voxuda.training.evaluation import bootstrap, resampled_means
+
 LEVEL = 0.95
-LOWER, UPPER = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+UPPER = (1 + LEVEL) / 2
 POWER = 0.8
 """Probability of seeing a difference that is there."""
 
 
-def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed: int = 0) -> np.ndarray:
-    """Means of bootstrap worlds, ``(draws,)``: seeds drawn with replacement, then samples within each.
-
-    Parameters
-    ----------
-    runs : sequence of sequence of float
-        The scores of each seed's test samples.
-    draws : int
-        Number of worlds.
-    seed : int
-        Seed of the drawing.
-    """
-    rng = np.random.default_rng(seed)
-    within = np.stack([rng.choice(np.asarray(run, float), (draws, len(runs), len(run))).mean(2) for run in runs])
-    chosen = rng.integers(len(runs), size=(draws, len(runs)))  # a seed drawn twice brings two draws of its samples
-    return within[chosen, np.arange(draws)[:, None], np.arange(len(runs))].mean(1)
+__all__ = ["difference", "interval", "resampled_means", "seeds_needed", "student"]
 
 
 def interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean over seeds and samples; with three seeds too narrow, see ``student``."""
-    low, high = np.quantile(resampled_means(runs), [LOWER, UPPER])
-    return float(low), float(high)
+    return bootstrap(*runs, level=LEVEL, draws=4000)
 
 
 def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> tuple[float, tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,27 @@ def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Te
     return iou, torch.where(empty, 1.0, 2 * both / total.clamp_min(1))
 
 
-def bootstrap(values: np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of ``(N,)`` values."""
+def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed: int = 0) -> np.ndarray:
+    """Means of bootstrap worlds, ``(draws,)``: seeds drawn with replacement, then samples within each.
+
+    Parameters
+    ----------
+    runs : sequence of sequence of float
+        The scores of each seed's test samples.
+    draws : int
+        Number of worlds.
+    seed : int
+        Seed of the drawing.
+    """
     rng = np.random.default_rng(seed)
-    means = rng.choice(values, (draws, len(values))).mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    within = np.stack([rng.choice(np.asarray(run, float), (draws, len(runs), len(run))).mean(2) for run in runs])
+    chosen = rng.integers(len(runs), size=(draws, len(runs)))  # a seed drawn twice brings two draws of its samples
+    return within[chosen, np.arange(draws)[:, None], np.arange(len(runs))].mean(1)
+
+
+def bootstrap(*runs: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of ``(N,)`` values, or of several runs' of a seed each."""
+    low, high = np.quantile(resampled_means(runs, draws=draws, seed=seed), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
