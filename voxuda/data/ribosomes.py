@@ -17,6 +17,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -56,32 +57,10 @@ CHECKSUMS = {
 """SHA-256 of the files that were seen when this was written; the commit vouches for the others."""
 
 STACK_CHECKSUMS = {
-    "Unt_050": [
-        "3d2f0a372cbbc89c8656ade98c1bb048c9d50221eb6baed50c1cc26bb0552602",
-        "d2182d8d435e89feb5c1920e9bc9396a96c55683c88eea322dd8ecd122d97e78",
-        "16dc022d8a1ab88674e4dd05f226d24d5124d1cc091f3b212103a3433f2f9fc1",
-        "41d2ce12bfe6c629186dcdf6dd7258ac468b9be3d8b376a9d607064b7350c26e",
-        "acfdc610edf032207e445a287d0a07fcf9051fc1ab5d1138ce02a86f3572e933",
-        "449e7b7becaf1c1927c5a491acc855958c666f2b103312292075965acea423be",
-        "0d03f349d9b3bf9ade38bce0d9946f027dd651bba8c31b452df6ec83ec25dfd7",
-        "bef6aac4492563c95e4b268e751fd7044effaea21d0e32df8347668e868567dc",
-        "1d927ed78530e5d62dbb94c5a647ece6f6f5d132336a0a32966614a3afa21900",
-        "13975bcecfaa8d349afdd0071eb7f2e83a08c84d5ea805341570f3fe57f0f8d0",
-    ],
-    "Unt_083": [
-        "ee960024216c80cd932b3a7f70f9005e374705c656b285f7d732ce2787697aae",
-        "ee576075cf9d2e96127c527fd8b3d59f239145f8a51457f964509004b9125fd8",
-        "c6ad5758215e3c8b646cc315b5d241daa09734d26ef2b8ad23db3abd7e10b9e4",
-        "0263227e3cb1e7593fced9756c91a41c38d609fa1449d58f3f53e2ca0b3b306f",
-        "e336b7a9753c0f45d33eb02ae8e2f15853dd406ec8bf20418e4b20c7dc62a8c5",
-        "ba2ccf3c55388c8344f01015470b8d0bcdbe74cbbc2bffe86d8c3c74e220811e",
-        "445d452f66660d8f27799ad0b1e9241c23e2395b98f1b7c6c85507a6cd32ca1a",
-        "d2d99543c56788a2a0c48f00139171de58bc52da723bfcd158ff966f4a4fa0ba",
-        "75c4d64ee7c3c480b03d60340fe38003909275352988c1cefd6c412a61397b07",
-        "d0ac0dddeed32beba93653cd263129bbf308830fdd531c726e8c2be64dac5083",
-    ],
+    "Unt_050": "e5a9410f7fa96db5cad7c10ce48607bcc81d7152fe7c45143779d9fbf094503d",
+    "Unt_083": "37a92fa0491f97e299395e2fc3c5e2e6427674680ac6d83ffd0310937d5c3b67",
 }
-"""The same of the stacks of two tomograms, in order."""
+"""For two tomograms, SHA-256 of the SHA-256 of their stacks, as text, in order."""
 
 
 def fetch(out: str | Path) -> Path:
@@ -137,14 +116,16 @@ def _stack(tomogram: str, number: int) -> str:
 
 def _check(folder: Path) -> None:
     """Refuse a download in which a stack is missing or a known file differs."""
-    known = dict(CHECKSUMS)
-    for tomogram, checksums in STACK_CHECKSUMS.items():
-        known |= {_stack(tomogram, i): checksum for i, checksum in enumerate(checksums, start=1)}
-    for name in known.keys() | {_stack(tomogram, i + 1) for tomogram in TOMOGRAMS for i in range(PARTICLES)}:
+    stacks = {tomogram: [_stack(tomogram, i + 1) for i in range(PARTICLES)] for tomogram in TOMOGRAMS}
+    found = {}
+    for name in (*CHECKSUMS, *chain.from_iterable(stacks.values())):
         if not (folder / name).is_file():
             raise InputError(f"{name}: missing from commit {COMMIT[:7]} of {URL}; try again, or report it to voxuda.")
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if known.get(name, found) != found:
+        found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    for tomogram, names in stacks.items():
+        found[tomogram] = hashlib.sha256("".join(found[name] for name in names).encode()).hexdigest()
+    for name, checksum in (CHECKSUMS | STACK_CHECKSUMS).items():
+        if found[name] != checksum:
             raise InputError(f"{name}: its SHA-256 is not the one published; try again over a network you trust.")
 
 
