@@ -29,13 +29,11 @@ def check_new_file(path: str | Path, *, overwrite: bool, makes_folder: bool = Tr
         The file exists and ``overwrite`` is off, or its folder is missing or cannot be written.
     """
     path = Path(path)
-    try:
+    with _reachable(path):
         if path.exists() and not overwrite:
             raise InputError(f"{path}: the file exists; choose another name or pass --overwrite.")
         folder = path.absolute().parent
         nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error
     if not nearest.is_dir():
         raise InputError(f"{nearest}: cannot be made the folder of {path.name}, for it is a file; choose a writable folder.")
     if not makes_folder and nearest != folder:
@@ -102,10 +100,8 @@ def check_folder(path: str | Path) -> Path:
         It is a file, or cannot be written.
     """
     path = Path(path)
-    try:
+    with _reachable(path):
         nearest = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error
     if not nearest.is_dir():
         raise InputError(f"{path}: {nearest} is a file; give a folder for the output.")
     if not os.access(nearest, os.W_OK):
@@ -122,13 +118,19 @@ def check_new_folder(path: str | Path) -> Path:
         It is a file, holds something, or cannot be written.
     """
     path = check_folder(path)
-    try:
+    with _reachable(path):
         # What a process that was killed leaves of a folder of samples, and of a run before its configuration.
         if path.is_dir() and any(item.name not in (PART, f"config.json{PART}") for item in path.iterdir()):
             raise InputError(f"{path}: the folder is not empty; choose another or empty it.")
+    return path
+
+
+@contextmanager
+def _reachable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be reached ({error.strerror}); choose a writable folder.") from error
-    return path
 
 
 @contextmanager
