@@ -124,7 +124,8 @@ class Sweep:
 
 
 _ALONE = dict(noise="none", adversary=0.0)
-_BALANCED = dict(pseudo="balanced", adversary=0.0)
+_PSEUDO = dict(pseudo="balanced")
+_BALANCED = dict(_PSEUDO, adversary=0.0)
 
 _WITHOUT = Row("source-only", "without adaptation", "source-only", statistics="running")
 _SUPERVISED = Row("supervised", "fully supervised", "supervised")
@@ -166,16 +167,13 @@ def _sweep(option: str, values: tuple) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-_MAIN = (
-    Row("source-only", "source-only", "source-only"),
-    Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", statistics="running"),
-    Row("dann", "DANN", "dann"),
-    Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
-    Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
-    Row("vox-uda", "Vox-UDA (paper's settings)"),
-    _OURS,
-    Row("supervised", "supervised on target", "supervised"),
-)
+_SOURCE_ONLY = Row("source-only", "source-only", "source-only")
+_NGM = Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0))
+_PL_IBF = Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE)
+_AS_IN_PAPER = Row("vox-uda", "Vox-UDA (paper's settings)")
+_ON_TARGET = Row("supervised", "supervised on target", "supervised")
+_ZERO_SHOT = Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", statistics="running")
+_MAIN = (_SOURCE_ONLY, _ZERO_SHOT, _DANN, _NGM, _PL_IBF, _AS_IN_PAPER, _OURS, _ON_TARGET)
 
 TABLES: dict[str, tuple[Row, ...]] = {
     "table1": _TABLE1,
@@ -203,7 +201,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
         _WITHOUT,
         Row("adabn", "AdaBN", "source-only", runs="source-only"),
         Row("domain-randomisation", "domain randomisation", "domain-randomisation", statistics="running"),
-        Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", statistics="running"),
+        _ZERO_SHOT,
         Row("fda", "FDA", "fda"),
         Row("minent", "MinEnt", "minent"),
         Row("advent", "ADVENT", "advent"),
@@ -216,20 +214,18 @@ TABLES: dict[str, tuple[Row, ...]] = {
         _SUPERVISED,
     ),
     "modules": (
-        Row("source-only", "source-only", "source-only"),
-        Row("dann", "DANN", "dann"),
-        Row("ngm", "NGM alone", options=dict(pseudo="none", adversary=0.0)),
-        Row("pl-none", "pseudo-labels, not denoised", options=dict(**_ALONE, denoiser="none")),
-        Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE),
-        Row(
-            "pl-balanced-none", "balanced pseudo-labels, not denoised", options=dict(_ALONE, pseudo="balanced", denoiser="none")
-        ),
-        Row("pl-balanced", "balanced pseudo-labels, IBF", options=dict(_ALONE, pseudo="balanced")),
-        Row("vox-uda", "Vox-UDA (paper's settings)"),
+        _SOURCE_ONLY,
+        _DANN,
+        _NGM,
+        Row("pl-none", "pseudo-labels, not denoised", options=dict(_ALONE, denoiser="none")),
+        _PL_IBF,
+        Row("pl-balanced-none", "balanced pseudo-labels, not denoised", options=dict(_ALONE, **_PSEUDO, denoiser="none")),
+        Row("pl-balanced", "balanced pseudo-labels, IBF", options=dict(_ALONE, **_PSEUDO)),
+        _AS_IN_PAPER,
         Row("vox-uda-no-adversary", "Vox-UDA without adversary", options=dict(adversary=0.0)),
-        Row("vox-uda-balanced", "Vox-UDA, balanced", options=dict(pseudo="balanced")),
+        Row("vox-uda-balanced", "Vox-UDA, balanced", options=_PSEUDO),
         _OURS,
-        Row("supervised", "supervised on target", "supervised"),
+        _ON_TARGET,
     ),
     "share": (
         Row("share-02", "share 0.02", options=dict(_BALANCED, share=0.02)),
