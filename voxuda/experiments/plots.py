@@ -86,26 +86,22 @@ def panels(
     return figure
 
 
-def isosurface(surfaces: dict[str, torch.Tensor], alt: str, *, level: float = 0.5, height: int = 420) -> Turnable:
+def isosurface(surfaces: dict[str, torch.Tensor], alt: str) -> Turnable:
     """Isosurfaces of several volumes, to be turned by hand.
 
     Parameters
     ----------
     surfaces : dict of Tensor
-        Name to ``(..., D, H, W)`` with leading sides 1; drawn where it crosses ``level``.
+        Name to ``(..., D, H, W)`` with leading sides 1; drawn where it crosses 0.5.
     alt : str
         What the figure shows, for readers who do not see it.
-    level : float
-        Contour value.
-    height : int
-        Pixels.
     """
     figure = go.Figure()
     for (name, volume), colour in zip(surfaces.items(), COLOURS, strict=False):
         cube = np.pad(_cube(volume), 1)
-        if not cube.min() < level < cube.max():
+        if not cube.min() < 0.5 < cube.max():
             continue
-        vertices, faces, _, _ = marching_cubes(cube, level)
+        vertices, faces, _, _ = marching_cubes(cube, 0.5)
         z, y, x = (vertices - 1).T.round(2)
         i, j, k = faces.T
         figure.add_mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color=colour, opacity=0.55, name=name, showlegend=True)
@@ -113,7 +109,7 @@ def isosurface(surfaces: dict[str, torch.Tensor], alt: str, *, level: float = 0.
     axis = dict(range=[0, side], showbackground=False, gridcolor="#bbbbbb", showspikes=False)
     figure.update_layout(
         scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube"),
-        margin=dict(l=0, r=0, t=0, b=0), height=height, autosize=True, legend=dict(x=0, y=1),
+        margin=dict(l=0, r=0, t=0, b=0), height=420, autosize=True, legend=dict(x=0, y=1),
     )  # fmt: skip
     return Turnable(figure, alt)
 

@@ -120,7 +120,7 @@ def normalised(tiles: torch.Tensor, typical: float) -> torch.Tensor:
     fixed, so that after one mean for a whole tomogram a slow change of brightness, as from ice that grows thicker, reads as
     protein. On a simulated tomogram with such a change, half of it empty, at a signal-to-noise ratio of 0.03 and 0.3, this
     rule's IoU was 0.69 and 0.67, that of each tile by itself 0.67 and 0.35, of the tomogram as a whole 0.09 and 0.64 (measured
-    again in ``tests/test_tiles.py``). Many gold beads in view defeat all three; erase them first.
+    again in ``tests/training/test_tomograms.py``). Many gold beads in view defeat all three; erase them first.
     """
     centred = tiles - tiles.mean((-3, -2, -1), keepdim=True)
     return centred / deviations(tiles).clamp_min(max(typical, 1e-12))
