@@ -15,7 +15,7 @@ TESTS := $(BIN)/pytest -n 2 --dist worksteal -rs
 # sees two instruction sets, on any x86 processor. AVX2 took nbval 0.87 of the time, but is all that many processors have.
 NBVAL := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 VOXUDA_BOOK=1 \
 	$(BIN)/pytest -p no:cacheprovider -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=120
-SOURCES := $(shell find voxuda book results -type f -not -name '*.pyc') $(NOTEBOOKS) _config.yml _toc.yml
+SOURCES := $(shell find voxuda book results -type f -not -path '*/__pycache__/*') $(NOTEBOOKS) _config.yml _toc.yml
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12

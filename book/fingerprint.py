@@ -39,7 +39,7 @@ def files(code: str, root: Path = ROOT) -> set[Path]:
             waiting += _imports(tree)
             read |= set(_results(tree))
     rooms = {path.parent for path in modules} - {root / "voxuda"}
-    data = {p for room in rooms for p in room.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    data = {p for room in rooms for p in room.rglob("*.npz")}  # what else lies there is a cache of compiled code
     names = [(path, path.relative_to(root).as_posix()) for path in (root / "results").rglob("*") if path.is_file()]
     return modules | data | {path for path, name in names for p in read if fnmatch(name, p) or fnmatch(name, f"{p}/*")}
 

@@ -20,6 +20,7 @@ FILES = {
     "voxuda/plain/inner.py": "",
     "voxuda/plain/other.py": "",
     "voxuda/plain/beads/a.npz": "",
+    "voxuda/plain/__pycache__/one.f.nbi": "",  # a cache of numba: every run may write it
     "voxuda/slow/__init__.py": LAZY,
     "voxuda/slow/tee.py": "from voxuda.plain import one\n",
     "voxuda/slow/other.py": "def read(): return RESULTS / 'kept.json'\n",
