@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from tests.trust.interrupt import in_child, keep, prepare
 from voxuda import methods
-from voxuda.data.mrc import Volume, write_mrc
+from voxuda.data.mrc import Volume, read_mrc, write_mrc
 from voxuda.data.subtomograms import load_domain
 from voxuda.errors import InputError
 from voxuda.training import loop
@@ -228,7 +228,7 @@ def kinds(base: Path) -> dict[str, Kind]:
 
     in_child(make)
 
-    def read_mrc() -> None:
+    def read_volume() -> None:
         for memory_map in (False, True):
             volume = read_mrc(mrc, memory_map=memory_map)
             right(volume, mrc.read_bytes())
@@ -261,7 +261,7 @@ def kinds(base: Path) -> dict[str, Kind]:
         assert loop.load_checkpoint(base / "resumed" / "checkpoint" / "state.pt", method, optimizer) >= 0
 
     return {
-        "volume": Kind(mrc, [damage_mrc, damage_mrc, damage_bytes], read_mrc),
+        "volume": Kind(mrc, [damage_mrc, damage_mrc, damage_bytes], read_volume),
         "compressed volume": Kind(packed, [damage_packed, damage_packed, damage_bytes], read_packed),
         "star file": Kind(star, [damage_text, damage_text, damage_bytes], read_star),
         "table of samples": Kind(base / "source" / "samples.csv", [damage_text, damage_bytes], read_own),
