@@ -12,6 +12,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+SCRIPT = """
+import voxuda
+from voxuda.commands.main import main
+
+print(voxuda.__file__)
+for line in (
+    "train --method vox-uda --scale smoke --epochs 1 --out run",
+    "segment run sub.mrc --out masks",
+):
+    assert main(line.split()) == 0, line
+"""
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
@@ -36,18 +48,17 @@ def test_the_wheel_trains_and_segments_outside_the_checkout(wheel, tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--no-deps", "--no-compile", "--target", str(installed), str(wheel)], check=True)
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-
-    def run(*command: str, status: int = 0) -> str:
-        done = subprocess.run([sys.executable, *command], cwd=elsewhere, env=environment, capture_output=True, text=True)
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
-
-    where = run("-c", "import voxuda; print(voxuda.__file__)").strip()
-    assert where == str(installed / "voxuda" / "__init__.py"), "the checkout would hide what the wheel lacks"
-    run("-m", "voxuda", "train", "--method", "vox-uda", "--scale", "smoke", "--out", "run")
     noise = np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32)
     mrcfile.write(elsewhere / "sub.mrc", noise, voxel_size=10)
-    run("-m", "voxuda", "segment", "run", "sub.mrc", "--out", "masks")
+
+    def run(*command: object) -> subprocess.CompletedProcess:
+        return subprocess.run(map(str, command), cwd=elsewhere, env=environment, capture_output=True, text=True)
+
+    used = run(sys.executable, "-c", SCRIPT)
+    assert used.returncode == 0, used.stderr
+    where = used.stdout.splitlines()[0]
+    assert where == str(installed / "voxuda" / "__init__.py"), "the checkout would hide what the wheel lacks"
     assert set(np.unique(mrcfile.read(elsewhere / "masks" / "sub_mask.mrc"))) <= {0, 1}
-    told = run("-m", "voxuda", "results", "show", "table1", status=2)
-    assert told.startswith(f"voxuda: {Path('results', 'laptop')}: holds no finished run of table1;")
+    command = run(sys.executable, installed / "bin" / "voxuda", "results", "show", "table1")
+    assert command.returncode == 2, command.stdout
+    assert command.stderr.startswith(f"voxuda: {Path('results', 'laptop')}: holds no finished run of table1;")
