@@ -7,7 +7,8 @@ mean of their gradients, so that they take the same step.
 Two processes come close to one, and are not equal to it. The mean of the gradients is that of the mean of the processes'
 losses, each over its own part of the batch; what is no mean over samples (soft Dice loss, thresholds of pseudo-labels, noise,
 CutMix's partner) is each process's own. Batch norm has the statistics of the whole batch on GPUs (SyncBatchNorm) and those of
-the part on processors, where the running averages are those of process 0. How close: ``tests/training/test_parallel.py``.
+the part on processors, where the running averages are those of process 0. In one pair of runs of Vox-UDA, eight epochs at scale
+smoke on a processor, the segmentation loss of two stayed within 0.4 % of that of one; another seed moves it by 5 % and more.
 """
 
 from __future__ import annotations
