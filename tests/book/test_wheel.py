@@ -37,7 +37,9 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_the_package_and_its_molecules_and_nothing_else(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    package = {p.relative_to(ROOT).as_posix() for p in (ROOT / "voxuda").rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    package = {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "voxuda").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    }
     assert held == package
     assert sum(name.startswith("voxuda/simulation/library/") for name in held) >= 9
 

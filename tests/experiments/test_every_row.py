@@ -15,6 +15,7 @@ from voxuda.commands.main import main
 from voxuda.experiments import pool, sweep, tables
 from voxuda.experiments.tables import Sweep
 from voxuda.methods import build
+from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.simulation import molecules, quick
 from voxuda.simulation.samples import from_simulation
 from voxuda.training import domains
@@ -43,11 +44,11 @@ def one_step(config, out, *, resume, progress, after_epoch):
     gradients = [p.grad for p in method.student.parameters() if p.grad is not None]
     assert gradients and all(g.isfinite().all() for g in gradients), out
     assert any(g.any() for g in gradients), out
-    open_folder(config, out, 0, again=False)
+    open_folder(config, out, 0, again=False, processes=1)
     line = {"epoch": 0, "learning_rate": config.learning_rate, "seconds": 0.0}
     (out / "log.jsonl").write_text(json.dumps(line | {name: value.item() for name, value in losses.items()}) + "\n")
     after_epoch(1, method)
-    save_weights(out / "weights.safetensors", method.student, target.volumes)
+    save_weights(out / "weights.safetensors", method.student, target_batch_norm(method.student, target.volumes))
 
 
 class Here:
