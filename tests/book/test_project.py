@@ -119,11 +119,6 @@ def test_jupyter_book_is_1_x_and_its_configuration_is_here():
     assert version("jupyter-book").startswith("1.") and (ROOT / "_config.yml").exists() and (ROOT / "_toc.yml").exists()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "voxuda").rglob("*.py")), ids=lambda p: p.stem)
-def test_a_file_holds_one_idea(path):
-    assert len(path.read_text().splitlines()) <= 400
-
-
 def test_prose_cites_only_what_the_bibliography_has():
     keys = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(), re.M))
     pages = [*(ROOT / "book").rglob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]

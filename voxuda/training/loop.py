@@ -22,6 +22,7 @@ import statistics
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -152,12 +153,51 @@ def train(
     check_folder(out, config, again)
     fabric = make_fabric(config)
     fabric.launch()  # meets the other processes, if there are any
-    progress = progress and fabric.is_global_zero
+    progress = progress and fabric.is_global_zero  # process 0 alone talks and writes files
+    session = prepare(config, fabric, progress)
+    method, optimizer = session.method, session.optimizer
+
+    # Every process has come as far as setup_module in prepare, and so has found the folder as it was.
+    state = out / "checkpoint" / "state.pt"
+    first = load_checkpoint(state, method, optimizer) if again and state.exists() else 0
+    if fabric.is_global_zero:
+        open_folder(config, out, first, again=again and first < config.size("epochs"), processes=fabric.world_size)
+
+    for epoch, line in train_epochs(session, out, first, progress):
+        if fabric.is_global_zero:
+            append_line(json.dumps(line), out / "log.jsonl")
+            if after_epoch:
+                after_epoch(epoch + 1, method)
+            save_checkpoint(state, method, optimizer, epoch + 1)
+
+    # Measured by all processes: SyncBatchNorm waits for each of them.
+    statistics = target_batch_norm(method.student, session.target.volumes)
+    if fabric.is_global_zero:
+        save_weights(out / "weights.safetensors", method.student, statistics)
+    fabric.barrier()
+    load_weights(out, method.student, config.batch_norm)
+    return method.eval()
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a step needs, on the device of this process; ``model`` is the method as the processes share it."""
+
+    config: Config
+    fabric: Fabric
+    source: Domain
+    target: Domain
+    method: Method
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def prepare(config: Config, fabric: Fabric, progress: bool) -> Session:
+    """Load the samples, build the method and its optimiser, and refuse what cannot be trained."""
     torch.manual_seed(config.seed)
     method = build(config.method, config.size("width"), config.vox_uda)
     source, target, _ = load_domains(config, progress=progress)
     check_input(config, fabric, method, source, target)
-
     source, target = source.to(fabric.device), target.to(fabric.device)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -165,27 +205,9 @@ def train(
     method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # half the time of the default layout
     method.prepare(target.volumes)
     optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=config.learning_rate, fused=True)
-    epochs, state = config.size("epochs"), out / "checkpoint" / "state.pt"
-    first = load_checkpoint(state, method, optimizer) if again and state.exists() else 0
-    # Not fabric.setup, whose wrapper turns a batch to bfloat16, of which there is no Fourier transform.
+    # Not fabric.setup: its wrapper would cast the volumes to bfloat16, for which there is no Fourier transform.
     model = fabric.strategy.setup_module(method)
-    # Every process has come as far as setup_module, and so has found the folder as it was.
-    if fabric.is_global_zero:
-        open_folder(config, out, first, again=again and first < epochs, processes=fabric.world_size)
-
-    for epoch, line in train_epochs(config, fabric, method, model, optimizer, source, target, out, first, progress):
-        if fabric.is_global_zero:
-            append_line(json.dumps(line), out / "log.jsonl")
-            if after_epoch:
-                after_epoch(epoch + 1, method)
-            save_checkpoint(state, method, optimizer, epoch + 1)
-
-    statistics = target_batch_norm(method.student, target.volumes)  # by all processes: SyncBatchNorm waits for each of them
-    if fabric.is_global_zero:
-        save_weights(out / "weights.safetensors", method.student, statistics)
-    fabric.barrier()
-    load_weights(out, method.student, config.batch_norm)
-    return method.eval()
+    return Session(config, fabric, source, target, method, model, optimizer)
 
 
 def check_folder(out: Path, config: Config, again: bool) -> None:
@@ -210,21 +232,10 @@ def check_input(config: Config, fabric: Fabric, method: Method, source: Domain, 
         raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
 
 
-def train_epochs(
-    config: Config,
-    fabric: Fabric,
-    method: Method,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    source: Domain,
-    target: Domain,
-    out: Path,
-    first: int,
-    progress: bool,
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train from epoch ``first`` on, and yield each epoch's number and its line of the log; ``model`` is the method as the
-    processes share it."""
-    epochs, steps = config.size("epochs"), max(1, len(source) // config.size("batch_size"))
+def train_epochs(session: Session, out: Path, first: int, progress: bool) -> Iterator[tuple[int, dict[str, float]]]:
+    """Train from epoch ``first`` on, and yield each epoch's number and its line of the log."""
+    config, fabric, method, optimizer = session.config, session.fabric, session.method, session.optimizer
+    epochs, steps = config.size("epochs"), max(1, len(session.source) // config.size("batch_size"))
     bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
     for epoch in range(first, epochs):
         start = time.perf_counter()
@@ -234,9 +245,10 @@ def train_epochs(
         method.train()
         history: list[dict[str, torch.Tensor]] = []
         for step in range(steps):
-            batch = make_batch(source, target, epoch, step, config, steps, fabric.global_rank, fabric.world_size)
+            share = fabric.global_rank, fabric.world_size
+            batch = make_batch(session.source, session.target, epoch, step, config, steps, *share)
             with fabric.autocast():
-                losses = model(batch, (epoch * steps + step) / (epochs * steps))
+                losses = session.model(batch, (epoch * steps + step) / (epochs * steps))
             optimizer.zero_grad()
             fabric.backward(torch.stack(list(losses.values())).sum())  # in which the processes' gradients are averaged
             optimizer.step()
