@@ -163,7 +163,7 @@ def test_the_front_door_leads_to_the_preface(browser):
     page = browser.new_page()
     page.goto((HTML / "index.html").as_uri())
     page.wait_for_url("**/book/index.html")
-    assert "every claim runs" in page.locator("article h1").inner_text()
+    assert "claims are checked" in page.locator("article h1").inner_text()
     page.close()
 
 
