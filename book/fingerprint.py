@@ -73,8 +73,8 @@ def _resolve(name: str, root: Path) -> set[Path]:
 
 def _handed_on(name: str, folder: Path, root: Path) -> set[Path]:
     text = (folder / "__init__.py").read_text()
-    if not LAZY.search(text):
-        return set()  # what the import statements of ``__init__`` bring is found from there
+    if not LAZY.search(text) or (name and re.search(rf"^(?:class |def )?{name}\b", text, re.MULTILINE)):
+        return set()  # what ``__init__`` defines, or imports by its import statements, which are followed from there
     for node in ast.walk(ast.parse(text)):
         for key, names in zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ():
             if isinstance(names, (ast.List, ast.Tuple)) and name in [getattr(n, "value", None) for n in names.elts]:
