@@ -109,6 +109,7 @@ PLANTED = {
 """Links and references that lead nowhere, and the word by which the build must name each."""
 
 
+@pytest.mark.slow
 def test_a_link_that_leads_nowhere_stops_the_build(tmp_path, capsys):
     source = small_book(tmp_path / "source", "\n\n".join(["[a chapter](here)", *PLANTED]))
     assert build.render(source, tmp_path / "out", tmp_path / "log") != 0
