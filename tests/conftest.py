@@ -23,14 +23,14 @@ hypothesis.settings.load_profile("voxuda")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-TRAINS = {"tiny", "short_smoke"}
+TRAINS = {"tiny", "short_smoke", "test_parallel.py", "test_every_row.py"}
 KEPT = "test_same_seed_same_weights_and_resume_equals_uninterrupted[vox-uda]"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains: tests that ask for one of the fixtures ``TRAINS``. One stays unmarked, for `make unit`."""
+    """Mark what trains: tests that ask for a fixture, or stand in a file, named in ``TRAINS``; but one, for `make unit`."""
     for item in items:
-        if TRAINS & set(getattr(item, "fixturenames", ())) and item.name != KEPT:
+        if TRAINS & {*getattr(item, "fixturenames", ()), item.path.name} and item.name != KEPT:
             item.add_marker("training")
 
 
