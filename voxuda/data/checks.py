@@ -40,7 +40,7 @@ def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tenso
     folder : SubtomogramFolder
         Where they came from.
     volumes : Tensor
-        ``(N, 1, D, D, D)`` in the unit of the files, as :meth:`SubtomogramFolder.stack` gives them.
+        ``(N, 1, D, D, D)`` in the unit of the files, as :meth:`voxuda.data.subtomograms.SubtomogramFolder.stack` gives them.
     masks : Tensor or None
         ``(N, 1, D, D, D)`` bool.
     noise_level : float

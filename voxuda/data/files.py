@@ -139,7 +139,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
     They are written into a folder ``.part`` in it and renamed in alphabetical order, but ``volumes.mrcs`` last. After an error
     or Ctrl-C, at whatever point, ``path`` is as it was before. A process that is killed leaves ``.part``; as long as that is
-    there :func:`list_entries` refuses the folder, even if some files were renamed already.
+    there :func:`voxuda.data.listing.list_entries` refuses the folder, even if some files were renamed already.
 
     Raises
     ------

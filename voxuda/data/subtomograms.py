@@ -182,7 +182,7 @@ class SubtomogramFolder:
 def load_domain(source: str | Path) -> Domain:
     """Read a folder or a star file of subtomograms, see :class:`SubtomogramFolder`, at 32 voxels a side.
 
-    A folder that holds ``volumes.mrcs``, such as :func:`save` and :meth:`SubtomogramFolder.save` write, is read as it is.
+    A folder that holds ``volumes.mrcs``, such as ``save_samples`` and :meth:`SubtomogramFolder.save` write, is read as it is.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def load_domain(source: str | Path) -> Domain:
 
 
 def read_folder(source: str | Path) -> SubtomogramFolder:
-    """The subtomograms that :func:`load` reads."""
+    """The subtomograms that :func:`load_domain` reads."""
     as_it_is = (Path(source) / "volumes.mrcs").is_file()
     return SubtomogramFolder(source, size=None if as_it_is else 32)
 
