@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 TRAINS = {"tiny", "short_smoke", "test_parallel.py", "test_every_row.py"}
-KEPT = "test_same_seed_same_weights_and_resume_equals_uninterrupted[vox-uda]"
+KEPT = "test_an_interrupted_run_has_the_weights_of_a_whole_one_and_only_supervised_reads_target_labels[vox-uda]"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
