@@ -53,7 +53,7 @@ def execute_all(notebooks: list[Path], folder: Path, parameters: dict) -> None:
     Raises
     ------
     papermill.PapermillExecutionError
-        A cell fails; notebooks that have not begun then do not run.
+        A cell fails; notebooks that no worker has been given yet do not run.
     """
     stale = []
     for notebook in sorted(notebooks, key=lambda path: not path.name.startswith(LONGEST)):
@@ -71,7 +71,8 @@ def execute_all(notebooks: list[Path], folder: Path, parameters: dict) -> None:
             for run in as_completed(runs):
                 print(run.result(), flush=True)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for run in runs:  # not by shutdown(cancel_futures=True), which leaving the pool takes back
+                run.cancel()
             raise
 
 

@@ -12,6 +12,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
 import execute
 
+PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
 
 @pytest.fixture
 def notebooks(tmp_path, monkeypatch):
@@ -24,8 +26,7 @@ def notebooks(tmp_path, monkeypatch):
             new_code_cell("scale = 'smoke'", metadata={"tags": ["parameters"]}),
             new_code_cell("import os\nprint(scale, os.environ['OMP_NUM_THREADS'], os.listdir())\nx = bytearray(200_000_000)"),
         ]
-        python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(new_notebook(cells=cells, metadata=python), tmp_path / f"{name}.ipynb")
+        nbformat.write(new_notebook(cells=cells, metadata=PYTHON), tmp_path / f"{name}.ipynb")
     (tmp_path / "out").mkdir()
     return sorted(tmp_path.glob("*.ipynb"))
 
@@ -51,3 +52,16 @@ def test_a_notebook_runs_once_and_again_when_it_changed(notebooks, tmp_path, cap
     assert "1 notebooks are unchanged, 1 to run" in capsys.readouterr().out
     assert not (out / "01_one.key").exists(), "a notebook that failed is no notebook that ran"
     assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_after_a_failure_the_rest_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "calibration", lambda: 0.25)
+    monkeypatch.setattr(execute, "JOBS", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebooks = [tmp_path / f"0{number}.ipynb" for number in range(1, 6)]
+    for notebook in notebooks:
+        nbformat.write(new_notebook(cells=[new_markdown_cell("# One"), new_code_cell("1 / 0")], metadata=PYTHON), notebook)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(papermill.PapermillExecutionError, match="division by zero"):
+        execute.execute_all(notebooks, tmp_path / "out", {"scale": "smoke"})
+    assert len(list((tmp_path / "out").glob("*.proved.ipynb"))) <= 3, "of the other four the worker has been given two"
