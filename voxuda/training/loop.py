@@ -211,7 +211,8 @@ def prepare(config: Config, fabric: Fabric, progress: bool) -> Session:
 
 
 def check_folder(out: Path, config: Config, again: bool) -> None:
-    """Refuse a folder in which a run of this configuration can neither begin nor, ``again``, go on."""
+    """Refuse sizes that are none, and a folder in which a run of them can neither begin nor, ``again``, go on."""
+    config.sizes()
     if not again:
         check_new_folder(out)
     elif not is_run_of(out, config):
