@@ -24,7 +24,9 @@ def notebooks(tmp_path, monkeypatch):
         cells = [
             new_markdown_cell(f"# {name}"),
             new_code_cell("scale = 'smoke'", metadata={"tags": ["parameters"]}),
-            new_code_cell("import os\nprint(scale, os.environ['OMP_NUM_THREADS'], os.listdir())\nx = bytearray(200_000_000)"),
+            new_code_cell("import os, time\nprint(scale, os.environ['OMP_NUM_THREADS'], os.listdir())"),
+            # Written to, so that it is resident, and held until the watch has looked.
+            new_code_cell("x = bytearray(b'x') * 200_000_000\ntime.sleep(1)"),
         ]
         nbformat.write(new_notebook(cells=cells, metadata=PYTHON), tmp_path / f"{name}.ipynb")
     (tmp_path / "out").mkdir()
@@ -38,7 +40,7 @@ def test_a_notebook_runs_once_and_again_when_it_changed(notebooks, tmp_path, cap
     assert "0 notebooks are unchanged, 2 to run" in said
     for notebook in notebooks:
         content = nbformat.read(out / notebook.name, as_version=4)
-        assert content.cells[-1].outputs[0].text == "laptop 1 []\n"
+        assert content.cells[-2].outputs[0].text == "laptop 1 []\n"
         assert f"{notebook.name}: {content.metadata['voxuda_cost']}" in said
         memory = float(content.metadata["voxuda_cost"].split(", ")[2].split()[0])
         assert 0.2 <= memory < 0.4, "that of its own kernel, and not of both"

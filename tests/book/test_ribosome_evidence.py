@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from voxuda.data import ribosomes
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
 import ribosome_evidence
 
 
+@pytest.mark.slow
 def test_real_poses_and_hand_are_right(stacks):
     found, supplied = ribosomes.read(stacks, missing="skip")
     proof = ribosome_evidence.geometry_evidence(found, supplied, seed=0, draws=1)
@@ -27,6 +29,7 @@ def test_real_poses_and_hand_are_right(stacks):
     assert torch.tensor(proof.rank_mirrored).float().median() > 10
 
 
+@pytest.mark.slow
 def test_the_supplied_average_is_a_ribosome_and_its_mirror_image_is_none(stacks):
     _, supplied = ribosomes.read(stacks, missing="skip")
     hand = ribosome_evidence.hand_evidence(supplied, 12.0, seed=0, poses=1500)

@@ -13,14 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
+import sys
+
 import voxuda
 from voxuda.commands.main import main
 
 print(voxuda.__file__)
-for line in (
-    "train --method vox-uda --scale smoke --epochs 1 --out run",
-    "segment run sub.mrc --out masks",
-):
+for line in sys.argv[1:]:
     assert main(line.split()) == 0, line
 """
 
@@ -44,7 +43,18 @@ def test_the_wheel_holds_the_package_and_its_molecules_and_nothing_else(wheel):
     assert sum(name.startswith("voxuda/simulation/library/") for name in held) >= 9
 
 
-def test_the_wheel_trains_and_segments_outside_the_checkout(wheel, tmp_path):
+TRAIN = "train --method vox-uda --scale smoke --epochs 1 --out run"
+STORED = ROOT / "results" / "weights" / "ours"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (f"segment {STORED} sub.mrc --out masks",),
+        pytest.param((TRAIN, "segment run sub.mrc --out masks"), marks=pytest.mark.slow),
+    ],
+)
+def test_the_wheel_works_outside_the_checkout(wheel, tmp_path, lines):
     installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -56,7 +66,7 @@ def test_the_wheel_trains_and_segments_outside_the_checkout(wheel, tmp_path):
     def run(*command: object) -> subprocess.CompletedProcess:
         return subprocess.run(map(str, command), cwd=elsewhere, env=environment, capture_output=True, text=True)
 
-    used = run(sys.executable, "-c", SCRIPT)
+    used = run(sys.executable, "-c", SCRIPT, *lines)
     assert used.returncode == 0, used.stderr
     where = used.stdout.splitlines()[0]
     assert where == str(installed / "voxuda" / "__init__.py"), "the checkout would hide what the wheel lacks"

@@ -1,5 +1,3 @@
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -28,7 +26,7 @@ def test_variance_is_that_of_seeds_and_of_samples():
 @pytest.fixture
 def few_draws(monkeypatch):
     """400 worlds for each interval, where a test makes hundreds of intervals."""
-    monkeypatch.setattr(intervals, "resampled_means", partial(intervals.resampled_means, draws=400))
+    monkeypatch.setattr(intervals, "DRAWS", 400)
 
 
 def test_intervals_cover_what_they_promise(few_draws):

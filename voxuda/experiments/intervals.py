@@ -12,6 +12,7 @@ from scipy import stats
 from voxuda.training.evaluation import bootstrap, resampled_means
 
 LEVEL = 0.95
+DRAWS = 4000
 UPPER = (1 + LEVEL) / 2
 POWER = 0.8
 """Probability of seeing a difference that is there."""
@@ -22,7 +23,7 @@ __all__ = ["difference", "interval", "resampled_means", "seeds_needed", "student
 
 def interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean over seeds and samples; with three seeds too narrow, see ``student``."""
-    return bootstrap(*runs, level=LEVEL, draws=4000)
+    return bootstrap(*runs, level=LEVEL, draws=DRAWS)
 
 
 def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> tuple[float, tuple[float, float]]:
