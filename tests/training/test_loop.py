@@ -232,7 +232,7 @@ def test_bf16_gradients_do_not_depend_on_what_memory_held(instructions):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_a_missing_device_is_one_sentence(tmp_path, tiny):
-    with pytest.raises(InputError, match="device cuda is not to be had on this machine"):
+    with pytest.raises(InputError, match="device cuda is not available on this machine"):
         loop.train(tiny(device="cuda"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 

@@ -19,7 +19,7 @@ def choose_device(name: Literal["cpu", "cuda", "auto"]) -> torch.device:
     """
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
-        raise InputError("device cuda is not to be had on this machine; choose cpu or auto.")
+        raise InputError("device cuda is not available on this machine; choose cpu or auto.")
     if name != "cpu" and has_gpu:
         return torch.device("cuda", 0)
     if name == "auto" and torch.backends.mps.is_available():

@@ -112,7 +112,7 @@ def make_fabric(config: Config) -> Fabric:
             accelerator=config.device, strategy=strategy, devices=processes, num_nodes=machines, precision=config.precision
         )
     except (MisconfigurationException, RuntimeError) as error:
-        raise InputError(f"device {config.device} is not to be had on this machine; choose cpu or auto.") from error
+        raise InputError(f"device {config.device} is not available on this machine; choose cpu or auto.") from error
 
 
 def train(
