@@ -115,8 +115,8 @@ def write(notebooks: list[Path], out: Path) -> None:
         first = (importlib.import_module(f"voxuda.{part}").__doc__ or "").strip().splitlines()[0]
         rows.append(f"| [{part}](modules/{part}) | {first} |")
     text = (
-        "# The package\n\nData flows downwards; a module imports only from modules above it. Every chapter ends with the names"
-        " it uses, and every name says which chapters use it.\n\n| module | what |\n| --- | --- |\n"
+        "# The package\n\nData flows downwards; a room imports only from the rooms above it. Every chapter ends with the names"
+        " it uses, and every name says which chapters use it.\n\n| room | what |\n| --- | --- |\n"
     )
     (out / "commands.md").write_text(commands())
     (out / "index.md").write_text(text + "\n".join(rows) + "\n")
