@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import pytest
 import torch
+from test_pool import Here
 
 from voxuda.commands.main import main
 from voxuda.experiments import pool, sweep, tables
@@ -49,26 +50,6 @@ def one_step(config, out, *, resume, progress, after_epoch):
     (out / "log.jsonl").write_text(json.dumps(line | {name: value.item() for name, value in losses.items()}) + "\n")
     after_epoch(1, method)
     save_weights(out / "weights.safetensors", method.student, target_batch_norm(method.student, target.volumes))
-
-
-class Here:
-    """A pool that works in this process, where the scale is small."""
-
-    def __init__(self, jobs):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return False
-
-    def submit(self, work, threads):
-        from concurrent.futures import Future
-
-        future = Future()
-        future.set_result(work(threads))
-        return future
 
 
 @pytest.fixture(scope="module")
