@@ -1,6 +1,7 @@
 """Give volumes mean 0 and variance 1, or the range from 0 to 1.
 
-Both compute in double precision: squares of huge intensities overflow in float32, and those of tiny ones vanish.
+A constant volume becomes zeros, one with a NaN becomes NaN. Computed in double precision: squares of huge intensities overflow
+in float32, and those of tiny ones vanish.
 """
 
 from __future__ import annotations
@@ -11,13 +12,7 @@ AXES = (-3, -2, -1)
 
 
 def zscore(volumes: torch.Tensor) -> torch.Tensor:
-    """Give each volume mean 0 and variance 1.
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros, one with a NaN becomes NaN.
-    """
+    """Give each volume of ``(B, 1, D, H, W)`` mean 0 and variance 1."""
     centred = volumes.double() - volumes.mean(AXES, keepdim=True, dtype=torch.float64)
     deviation = centred.square().mean(AXES, keepdim=True).sqrt()
     # The mean of equal values is rounded, and the rest must not become a variance of 1.
@@ -26,12 +21,6 @@ def zscore(volumes: torch.Tensor) -> torch.Tensor:
 
 
 def unit_range(volumes: torch.Tensor) -> torch.Tensor:
-    """Map each volume linearly to [0, 1].
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros, one with a NaN becomes NaN.
-    """
+    """Map each volume of ``(B, 1, D, H, W)`` linearly to [0, 1]."""
     low, high = (extreme(AXES, keepdim=True).double() for extreme in (volumes.amin, volumes.amax))
     return torch.where(low == high, 0, (volumes - low) / (high - low)).to(volumes.dtype)

@@ -6,19 +6,10 @@ import torch
 
 
 def place(volume: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """Turn a map about its centre voxel ``N // 2``: ``out(x) = volume(Rᵀ x)``, linear interpolation, 0 outside.
+    """Turn a map ``(N, N, N)`` about its centre voxel ``N // 2``: ``out(x) = volume(Rᵀ x)``, linear interpolation, 0 outside.
 
-    Parameters
-    ----------
-    volume : Tensor
-        ``(N, N, N)`` in the reference frame, axes z, y, x.
-    rotation : Tensor
-        ``(3, 3)`` on x, y, z, for example ``rotation`` of a :class:`~voxuda.data.tilt_stacks.Particle`.
-
-    Returns
-    -------
-    Tensor
-        ``(N, N, N)`` in the specimen frame.
+    ``rotation`` is ``(3, 3)`` on x, y, z, for example that of a :class:`~voxuda.data.tilt_stacks.Particle`, which takes the
+    reference to the specimen.
     """
     axis = torch.arange(len(volume)) - len(volume) // 2
     zyx = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).float()
@@ -33,17 +24,9 @@ def sample(channels: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
 
 
 def fourier_shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    r"""Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` over each shell.
+    r"""Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` of two maps ``(N, N, N)``.
 
-    Parameters
-    ----------
-    first, second : Tensor
-        ``(N, N, N)``.
-
-    Returns
-    -------
-    Tensor
-        ``(N // 2 - 1,)``, for the shells 1 to ``N // 2 - 1`` in cycles per box.
+    Over each of the shells 1 to ``N // 2 - 1`` in cycles per box, ``(N // 2 - 1,)``.
     """
     # torch-fourier-shell-correlation shares each frequency between two shells, so that neighbouring shells are correlated.
     size = len(first)

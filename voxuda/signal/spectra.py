@@ -12,32 +12,16 @@ MOST_GAIN = 3.0
 """By which :func:`match_power` amplifies at most."""
 
 
-def _frequencies(shape: torch.Size) -> list[torch.Tensor]:
-    """Whole frequencies along each axis of a half spectrum, broadcastable."""
-    full = [torch.fft.fftfreq(n) * n for n in shape[:-1]] + [torch.fft.rfftfreq(shape[-1]) * shape[-1]]
-    return [k.reshape([-1 if i == j else 1 for j in range(len(shape))]) for i, k in enumerate(full)]
-
-
 def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *, planar: bool = False) -> torch.Tensor:
     """Give content the low-frequency amplitudes of style, with its own phases (FDA, Yang and Soatto 2020).
 
-    Parameters
-    ----------
-    content, style : Tensor
-        ``(B, 1, D, H, W)``, paired.
-    band : int
-        Frequencies below this many cycles a box along every axis are swapped; 1 swaps only the mean.
-    planar : bool
-        Slice by slice along z, spectra of two dimensions.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
+    Both are ``(B, 1, D, H, W)``, paired. Frequencies below ``band`` cycles per box along every axis are swapped; 1 swaps only
+    the mean. ``planar`` works slice by slice along z, on spectra of two dimensions.
     """
     axes = AXES[1:] if planar else AXES
     shape = content.shape[-len(axes) :]
-    near = torch.stack([k.abs().expand(*shape[:-1], shape[-1] // 2 + 1) for k in _frequencies(shape)]).amax(0) < band
+    cycles = [torch.fft.fftfreq(n) * n for n in shape[:-1]] + [torch.fft.rfftfreq(shape[-1]) * shape[-1]]
+    near = torch.stack(torch.meshgrid(*cycles, indexing="ij")).abs().amax(0) < band
     mine, theirs = (torch.fft.rfftn(volumes, dim=axes) for volumes in (content, style))
     amplitude = torch.where(near.to(content.device), theirs.abs(), mine.abs())
     return torch.fft.irfftn(torch.polar(amplitude, mine.angle()), s=shape, dim=axes)
@@ -63,21 +47,8 @@ def match_power(
 
     A light stand-in for a learned translation such as CycleGAN's: it hands over contrast transfer and the level and colour of
     the noise, not shapes. Amplitudes change and phases stay, except where there is too little to amplify: no shell is
-    amplified more than threefold, and noise makes up the rest.
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, D, D)``.
-    power, wanted : Tensor
-        ``(K,)`` of :func:`radial_power`, of the volumes' domain and of the other.
-    white : Tensor, optional
-        Noise of unit variance, ``(B, 1, D, D, D)``; without it what is missing stays missing.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, D, D)``.
+    amplified more than threefold, and ``white``, noise of unit variance, makes up the rest, if it is given. Volumes and noise
+    are ``(B, 1, D, D, D)``; ``power`` and ``wanted`` are ``(K,)`` of :func:`radial_power`.
     """
     gain = (wanted / power.clamp_min(1e-12)).clamp_max(MOST_GAIN**2).sqrt()
     gain[0] = 1  # volumes of mean 0 have nothing there

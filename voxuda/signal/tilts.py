@@ -17,24 +17,10 @@ Weighting = Literal["ramp", "sirt"]
 
 
 def tilt_angles(low: float, high: float, step: float = 3.0, scheme: Scheme = "dose-symmetric") -> torch.Tensor:
-    """Tilt angles in the order of recording.
+    """Tilt angles ``(T,)`` in degrees, every ``step`` from ``low`` to ``high`` about the middle, in the order of recording.
 
     ``"dose-symmetric"`` (Hagen et al. 2017) starts in the middle and takes the two sides in turn, so that the low tilts get
     the undamaged molecule; ``"bidirectional"`` goes from the middle to the high end, then from the middle to the low end.
-
-    Parameters
-    ----------
-    low, high : float
-        Degrees; no tilt lies outside, and the series is symmetric about the middle.
-    step : float
-        Increment in degrees.
-    scheme : str
-        Order of recording.
-
-    Returns
-    -------
-    Tensor
-        ``(T,)`` in degrees.
 
     Raises
     ------
@@ -89,10 +75,9 @@ def _splat(angles: tuple[float, ...], depth: int, width: int, *, copies: bool) -
 def _matrix(
     angles: tuple[float, ...], depth: int, width: int, step: Literal["project", "backproject"], device: torch.device
 ) -> torch.Tensor:
-    if step == "project":
-        matrix = _splat(angles, depth, width, copies=True)
-    else:
-        matrix = _splat(angles, depth, width, copies=False).T.tocsr()
+    matrix = _splat(angles, depth, width, copies=step == "project")
+    if step == "backproject":
+        matrix = matrix.T.tocsr()
     rows, columns, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
     with warnings.catch_warnings():  # that sparse tensors are in beta
         warnings.simplefilter("ignore", UserWarning)
@@ -102,17 +87,8 @@ def _matrix(
 def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Line integrals of slabs that repeat along x, tilted about y, in units of one voxel.
 
-    Parameters
-    ----------
-    slabs : Tensor
-        ``(B, D, H, W)``, axes z, y, x; nothing lies above or below.
-    angles : Tensor
-        ``(T,)`` in degrees.
-
-    Returns
-    -------
-    Tensor
-        ``(B, T, H, U)`` with ``U`` of :func:`detector_width`; voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
+    From ``(B, D, H, W)``, with nothing above or below, at ``angles`` ``(T,)`` in degrees, to ``(B, T, H, U)`` with ``U`` of
+    :func:`detector_width`. Voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
     """
     batch, depth, height, width = slabs.shape
     matrix = _matrix(tuple(angles.tolist()), depth, width, "project", slabs.device)
@@ -123,19 +99,8 @@ def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: int) -> torch.Tensor:
     """Sum over tilts of each image smeared back along its rays: the transpose of projection.
 
-    Parameters
-    ----------
-    images : Tensor
-        ``(B, T, H, U)`` as :func:`project` gives them.
-    angles : Tensor
-        ``(T,)`` in degrees.
-    depth, width : int
-        Sides of the slab along z and x.
-
-    Returns
-    -------
-    Tensor
-        ``(B, D, H, W)``.
+    From ``(B, T, H, U)`` as :func:`project` gives them to slabs ``(B, D, H, W)`` of ``depth`` and ``width`` voxels; images of
+    another width are refused.
     """
     batch, tilts, height, pixels = images.shape
     needed = detector_width(depth, width, angles)
@@ -147,25 +112,11 @@ def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: i
 
 
 def weighting(pixels: int, kind: Weighting = "ramp", iterations: int = 20) -> torch.Tensor:
-    r"""Weight of each frequency along u before back-projection.
+    r"""Weight of each frequency along u before back-projection, ``(pixels // 2 + 1,)``, 1 at the ramp's Nyquist frequency.
 
     Back-projection alone multiplies the spectrum by about :math:`1/|k|`. ``"ramp"`` undoes it, :math:`w = |k|`. ``"sirt"`` is
     where :math:`N` iterations of gradient descent would have come, :math:`w = |k|\,(1 - (1 - k_1/|k|)^N)` with :math:`k_1` the
-    lowest frequency, which converges first: low frequencies come out as with the ramp, high ones stay damped.
-
-    Parameters
-    ----------
-    pixels : int
-        Width of the detector.
-    kind : str
-        Which weighting.
-    iterations : int
-        :math:`N` of ``"sirt"``; the ramp is its limit.
-
-    Returns
-    -------
-    Tensor
-        ``(pixels // 2 + 1,)``, 1 at the Nyquist frequency of the ramp.
+    lowest frequency, which converges first: low frequencies come out as with the ramp, their limit, high ones stay damped.
     """
     k = torch.fft.rfftfreq(pixels)
     ramp = 2 * k
