@@ -212,7 +212,7 @@ def test_help_teaches_by_example(command, capsys):
         ("segment none x.mrc --out m", "make a run"),
         ("reproduce table9 --out r", "table9: no such table"),
         ("reproduce modules --only nope --out r", "nope: no such row"),
-        ("molecules derive full --only 1bxn --out d", "1bxn.pdb.gz: no such file"),
+        ("molecules derive full --out d", "full: no such file; give a PDB or mmCIF file"),
         ("molecules fetch nonsense", "nonsense: not a PDB id"),
         ("molecules derive full/file --out d", "full/file"),
         ("molecules derive none.map --out d", "a map needs the mass"),

@@ -14,23 +14,26 @@ from voxuda.errors import InputError
 from voxuda.simulation import beads, molecules
 
 
-@pytest.mark.parametrize("name", sorted(beads.RECIPES))
+@pytest.mark.parametrize("name", molecules.available())
 def test_embedded_molecules_are_complete(name):
     molecule = molecules.load(name)
     about = molecule.provenance
+    assert about["beads"] == len(molecule.masses)
+    assert ("scaled_to_dalton" in about) == ("PolNet" in about["source"]), "each map was scaled to a mass"
     assert about["licence"] in ("CC0-1.0", "Apache-2.0") and name.upper() in about["source"]
     assert about["agreement"]["correlation"] >= 0.995 and about["agreement"]["mask_iou"] >= 0.95
     assert molecules.embedded_size(name) < 25_000
     assert torch.isfinite(molecule.positions).all() and (molecule.masses > 0).all() and (molecule.spreads >= 0).all()
 
 
-@pytest.mark.parametrize("name", sorted(beads.RECIPES))
+@pytest.mark.parametrize("name", molecules.available())
 def test_beads_agree_with_all_atoms_or_the_map(name, molecule_files):
-    recipe = beads.RECIPES[name]
     molecule = molecules.load(name)  # as committed, in half precision
-    path = molecule_files / recipe.file
-    if recipe.mass:
-        reference, shift = beads.map_on_grid(*beads.read_map_points(path, recipe.mass), 10.0)
+    (file,) = (word for word in molecule.provenance["source"].split() if "." in word)
+    path = molecule_files / file
+    if path.suffix == ".mrc":
+        points = beads.read_map_points(path, float(molecule.provenance["scaled_to_dalton"]))
+        reference, shift = beads.map_on_grid(*points, 10.0)
     else:
         positions, masses = beads.read_atoms(path)
         centred = positions - (positions.min(0) + positions.max(0)) / 2
@@ -59,7 +62,9 @@ def test_assembly_adds_the_symmetry_copies(molecule_files):
 
 
 def test_embedded_beads_are_what_the_command_derives(molecule_files):
-    again, embedded = beads.derive_file("3gl1", molecule_files), molecules.load("3gl1")
+    embedded = molecules.load("3gl1")
+    about = {key: embedded.provenance[key] for key in ("description", "source", "licence")}
+    again = beads.derive_coordinates("3gl1", molecule_files / "3gl1.pdb.gz", provenance=about)
     torch.testing.assert_close(again.positions, embedded.positions, atol=0.05, rtol=0)  # half precision on disk
     torch.testing.assert_close(again.masses, embedded.masses)
     assert {**again.provenance, "agreement": 0} == {**embedded.provenance, "agreement": 0}

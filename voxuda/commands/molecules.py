@@ -29,24 +29,19 @@ class MoleculesList:
 
 @dataclasses.dataclass
 class MoleculesDerive:
-    """Condense coordinates or maps into bead models, and say how well the beads stand for them.
+    """Condense coordinates or a map into a bead model, and say how well the beads stand for it.
 
-    One coordinate file: voxuda molecules derive 1f1b.cif.gz --out beads
+    A coordinate file: voxuda molecules derive 1f1b.cif.gz --out beads
 
-    One density map, scaled to the mass of its molecule: voxuda molecules derive emd_1234.map --dalton 2.5e6 --out beads
-
-    The embedded models anew, from the folder of their files (`voxuda.simulation.beads.RECIPES` names them):
-    voxuda molecules derive path/to/molecules --out beads
+    A density map, scaled to the mass of its molecule: voxuda molecules derive emd_1234.map --dalton 2.5e6 --out beads
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """A PDB or mmCIF file, gzipped or not, an MRC map, or a folder with the files of the embedded models."""
+    """A PDB or mmCIF file, gzipped or not, or an MRC map."""
     out: Path
-    """Folder for NAME.npz files, which `voxuda simulate --molecules` takes as they are."""
-    only: list[str] = dataclasses.field(default_factory=list)
-    """With a folder: just these molecules."""
+    """Folder for NAME.npz, which `voxuda simulate --molecules` takes as it is."""
     beads: int = 800
-    """With a file: how many beads."""
+    """How many beads."""
     dalton: float | None = None
     """With a map: the mass it stands for."""
     overwrite: bool = False
@@ -55,33 +50,20 @@ class MoleculesDerive:
     def run(self) -> None:
         """Derive and report."""
         from voxuda.data.files import check_new_file
-
-        for name in self._names():
-            path = self.out / f"{name}.npz"
-            check_new_file(path, overwrite=self.overwrite)
-            molecule = self._derive(name)
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"{self.out}: cannot be made ({error.strerror}); give a folder for the output.") from error
-            _write_molecule(path, molecule, self.overwrite)
-
-    def _names(self) -> list[str]:
         from voxuda.simulation import beads
 
-        if self.source.is_dir():
-            return self.only or list(beads.RECIPES)
-        return [self.source.name.split(".")[0].lower()]
-
-    def _derive(self, name: str) -> Molecule:
-        from voxuda.simulation import beads
-
-        if self.source.is_dir():
-            return beads.derive_file(name, self.source)
-        about = {"source": self.source.name}
+        name, about = self.source.name.split(".")[0].lower(), {"source": self.source.name}
+        path = self.out / f"{name}.npz"
+        check_new_file(path, overwrite=self.overwrite)
         if self.source.suffix in (".mrc", ".map", ".rec"):
-            return beads.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
-        return beads.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
+            molecule = beads.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
+        else:
+            molecule = beads.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.out}: cannot be made ({error.strerror}); give a folder for the output.") from error
+        _write_molecule(path, molecule, self.overwrite)
 
 
 @dataclasses.dataclass
@@ -126,7 +108,7 @@ def _write_molecule(path: Path, molecule: Molecule, overwrite: bool) -> None:
 
 @dataclasses.dataclass
 class Molecules:
-    """The molecules: list the embedded ones, derive them anew, fetch others."""
+    """The molecules: list the embedded ones, derive your own, fetch others."""
 
     command: Annotated[
         Annotated[MoleculesList, tyro.conf.subcommand("list", prefix_name=False)]

@@ -1,11 +1,14 @@
-"""From coordinates or a map to beads: clustering, fitting, download from the Protein Data Bank."""
+"""From coordinates or a map to beads: clustering, fitting, download from the Protein Data Bank.
+
+Atoms, and voxels of a map, are points: positions ``(N, 3)`` in angstrom, order z, y, x, and masses ``(N,)`` in dalton. What is
+given as ``provenance`` is recorded with the beads; how well they agree with all points is added as ``"agreement"``.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,70 +21,15 @@ from voxuda.simulation.molecules import MASK_THRESHOLD, Molecule, density
 _PDB_URL = "https://files.rcsb.org/download/{}.cif.gz"
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one embedded molecule is made: its file, number of beads and, for a map, its mass in dalton."""
-
-    file: str
-    description: str
-    beads: int = 800
-    mass: float | None = None
-
-
-RECIPES = {
-    "1bxn": Recipe("1bxn.pdb.gz", "Rubisco, the paper's own"),
-    "2ldb": Recipe("2ldb.pdb.gz", "lactate dehydrogenase, the paper's own, printed there as 21db"),
-    "3gl1": Recipe("3gl1.pdb.gz", "Hsp70 ATPase domain"),
-    "1qvr": Recipe("1qvr.pdb.gz", "ClpB", beads=1000),
-    "1oel": Recipe("1oel.pdb.gz", "GroEL", beads=1200),
-    "1gyt": Recipe("1gyt.pdb.gz", "aminopeptidase PepA", beads=1200),
-    "2cg9": Recipe("2cg9.pdb.gz", "Hsp90 with Sba1"),
-    "3d2f": Recipe("3d2f.pdb.gz", "Hsp110 with Hsp70", beads=1000),
-    "1u6g": Recipe("1u6g.pdb.gz", "Cand1-Cul1-Roc1", beads=1000),
-    "4v4r": Recipe("4v4r_10A.mrc", "70S ribosome", beads=2000, mass=2.4e6),
-    "4cr2": Recipe("4cr2_10A.mrc", "26S proteasome", beads=1500, mass=2.5e6),
-    "4v94": Recipe("4v94_single_10A.mrc", "TRiC/CCT chaperonin", beads=1200, mass=0.95e6),
-}
-"""The embedded molecules. Coordinates come from the Protein Data Bank (CC0); maps are PolNet's 10 Å templates
-(Apache-2.0), whose scale is arbitrary, so they are scaled to the approximate mass of the assembly."""
-
-
-def derive_file(name: str, folder: str | Path) -> Molecule:
-    """Make one embedded molecule from its file in ``folder``, see :data:`RECIPES`.
+def derive_map(
+    name: str, path: str | Path, mass: float | None, *, beads: int = 800, provenance: dict | None = None
+) -> Molecule:
+    """Make a molecule from an MRC map, scaled to a total mass in dalton, since the scale of a map is arbitrary.
 
     Raises
     ------
     InputError
-        Unknown name, or the file is missing or unreadable.
-    """
-    if name not in RECIPES:
-        raise InputError(f"{name}: no recipe of that name; choose from {', '.join(RECIPES)}.")
-    recipe = RECIPES[name]
-    path = Path(folder) / recipe.file
-    about = {"description": recipe.description, "source": f"PDB {name.upper()}, {recipe.file}", "licence": "CC0-1.0"}
-    if recipe.mass is None:
-        return derive_coordinates(name, path, beads=recipe.beads, provenance=about)
-    about |= {"source": f"PolNet template {recipe.file} of PDB {name.upper()}", "licence": "Apache-2.0"}
-    return derive_map(name, path, recipe.mass, beads=recipe.beads, provenance=about)
-
-
-def derive_map(
-    name: str, path: str | Path, mass: float | None, *, beads: int = 800, provenance: dict | None = None
-) -> Molecule:
-    """Make a molecule from a density map; how well it agrees with the map is in ``provenance["agreement"]``.
-
-    Parameters
-    ----------
-    name : str
-        PDB or EMDB id.
-    path : path
-        MRC map whose header gives the voxel size.
-    mass : float
-        Total mass in dalton, since the scale of a map is arbitrary.
-    beads : int
-        How many beads.
-    provenance : dict
-        Recorded with the beads.
+        The mass is not positive, or the file is not a map whose header gives the voxel size.
     """
     if mass is None or not 0 < mass < float("inf"):
         raise InputError(f"{path}: a map needs the mass of its molecule, a positive number of dalton; pass --dalton.")
@@ -90,29 +38,16 @@ def derive_map(
         raise InputError(f"{path}: the header gives no voxel size; set it, in angstrom.")
     positions, masses = read_map_points(path, mass)
     molecule = derive(name, positions, masses, beads=beads, provenance={**(provenance or {}), "scaled_to_dalton": str(mass)})
-    molecule = fit_to_map(molecule, positions, masses, voxel_size=edge)
-    molecule.provenance["agreement"] = agreement(molecule, *map_on_grid(positions, masses, edge), voxel_size=edge)
+    volume, shift = map_on_grid(positions, masses, edge)
+    molecule = fit_to_map(molecule, volume, shift, edge)
+    molecule.provenance["agreement"] = agreement(molecule, volume, shift, edge)
     return molecule
 
 
 def derive_coordinates(
     name: str, path: str | Path, *, beads: int = 800, assembly: bool = False, provenance: dict | None = None
 ) -> Molecule:
-    """Make a molecule from a coordinate file; how well it agrees with all atoms is in ``provenance["agreement"]``.
-
-    Parameters
-    ----------
-    name : str
-        PDB id.
-    path : path
-        PDB or mmCIF, gzipped or not.
-    beads : int
-        How many beads.
-    assembly : bool
-        Biological assembly 1 instead of the asymmetric unit.
-    provenance : dict
-        Recorded with the beads.
-    """
+    """Make a molecule from a coordinate file, see :func:`read_atoms`."""
     positions, masses = read_atoms(path, assembly=assembly)
     molecule = derive(name, positions, masses, beads=beads, provenance=provenance)
     centred = positions - (positions.min(0) + positions.max(0)) / 2
@@ -123,23 +58,9 @@ def derive_coordinates(
 
 
 def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor, voxel_size: float = 10.0) -> dict[str, float]:
-    """How well beads stand for a reference density.
+    """How well beads, moved by ``shift`` ``(3,)`` in angstrom, stand for a reference density ``(D, D, D)`` in Da/nm³.
 
-    Parameters
-    ----------
-    molecule : Molecule
-        The beads.
-    reference : Tensor
-        ``(D, D, D)`` in Da/nm³.
-    shift : Tensor
-        ``(3,)`` in angstrom, added to the beads.
-    voxel_size : float
-        Angstrom.
-
-    Returns
-    -------
-    dict
-        ``correlation`` of the densities, ``mask_iou`` of the masks at 300 Da/nm³ and ``voxels`` of the reference mask.
+    ``correlation`` of the densities, ``mask_iou`` of the masks at 300 Da/nm³ and ``voxels`` of the reference mask.
     """
     beads = (molecule.positions + shift)[None], molecule.masses[None], molecule.spreads[None]
     rendered = density(*beads, reference.shape[-1], voxel_size)[0, 0]
@@ -153,21 +74,14 @@ def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor, 
 
 
 def read_atoms(path: str | Path, *, assembly: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Read atoms but hydrogen from PDB or mmCIF (gzipped or not) with gemmi.
+    """Read all atoms but hydrogen and water as points, from PDB or mmCIF, gzipped or not.
 
-    Parameters
-    ----------
-    path : path
-        Coordinate file.
-    assembly : bool
-        Build biological assembly 1 instead of taking the asymmetric unit as deposited.
+    ``assembly`` builds biological assembly 1 instead of taking the asymmetric unit as deposited.
 
-    Returns
-    -------
-    positions : ndarray
-        ``(N, 3)`` in angstrom, order z, y, x.
-    masses : ndarray
-        ``(N,)`` in dalton.
+    Raises
+    ------
+    InputError
+        The file is missing or unreadable, holds no atoms, or names no assembly.
     """
     import gemmi
 
@@ -201,22 +115,7 @@ def read_atoms(path: str | Path, *, assembly: bool = False) -> tuple[np.ndarray,
 
 
 def read_map_points(path: str | Path, mass: float) -> tuple[np.ndarray, np.ndarray]:
-    """Read a density map as points: one per voxel of positive density, weights scaled to a known total mass.
-
-    Parameters
-    ----------
-    path : path
-        MRC map.
-    mass : float
-        Total mass in dalton.
-
-    Returns
-    -------
-    positions : ndarray
-        ``(N, 3)`` voxel centres in angstrom, order z, y, x.
-    masses : ndarray
-        ``(N,)`` in dalton.
-    """
+    """Read the voxels of positive density of an MRC map as points, their masses scaled to a total in dalton."""
     volume = read_mrc(path)
     # Voxels under 2 % of the maximum hold the map's smoothing tail and no protein.
     index = np.argwhere(volume.data > 0.02 * volume.data.max())
@@ -225,68 +124,36 @@ def read_map_points(path: str | Path, mass: float) -> tuple[np.ndarray, np.ndarr
 
 
 def derive(
-    name: str, positions: np.ndarray, masses: np.ndarray, *, beads: int = 800, provenance: dict | None = None, seed: int = 0
+    name: str, positions: np.ndarray, masses: np.ndarray, *, beads: int = 800, provenance: dict | None = None
 ) -> Molecule:
-    """Condense atoms or map voxels into beads by mass-weighted k-means; each bead is smeared by its own variance.
-
-    Parameters
-    ----------
-    name : str
-        PDB id.
-    positions : ndarray
-        ``(N, 3)`` in angstrom, z, y, x.
-    masses : ndarray
-        ``(N,)`` in dalton.
-    beads : int
-        How many beads.
-    provenance : dict
-        Recorded with the beads.
-    seed : int
-        Seed of the clustering.
-    """
+    """Condense points into beads by mass-weighted k-means; each bead is smeared by its own variance."""
     from sklearn.cluster import KMeans
 
     if beads < 1:
         raise InputError(f"beads is {beads}; it must be at least 1.")
     beads = min(beads, len(positions))
-    labels = KMeans(beads, n_init=1, max_iter=50, random_state=seed).fit(positions, sample_weight=masses).labels_
+    labels = KMeans(beads, n_init=1, max_iter=50, random_state=0).fit(positions, sample_weight=masses).labels_
     total = np.bincount(labels, masses, beads)
     centres = np.stack([np.bincount(labels, masses * positions[:, a], beads) / total for a in range(3)], 1)
     squares = ((positions - centres[labels]) ** 2).sum(1) / 3
     spreads = np.sqrt(np.bincount(labels, masses * squares, beads) / total)
     centres -= (positions.min(0) + positions.max(0)) / 2
     record = {"name": name, "beads": beads, "method": "mass-weighted k-means", **(provenance or {})}
-
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.tensor(array, dtype=torch.float32)
-
-    return Molecule(name, tensor(centres), tensor(total), tensor(spreads), record)
+    places, weights, widths = (torch.tensor(array, dtype=torch.float32) for array in (centres, total, spreads))
+    return Molecule(name, places, weights, widths, record)
 
 
-def fit_to_map(molecule: Molecule, positions: np.ndarray, masses: np.ndarray, voxel_size: float) -> Molecule:
-    """Adjust beads by gradient descent until their rendered density equals a map's.
+def fit_to_map(molecule: Molecule, target: torch.Tensor, shift: torch.Tensor, voxel_size: float) -> Molecule:
+    """Adjust beads by gradient descent until their density equals that of :func:`map_on_grid` from the same points.
 
     K-means alone loses the edges of a map, whose voxels are as coarse as the beads.
-
-    Parameters
-    ----------
-    molecule : Molecule
-        Beads derived from the same points.
-    positions : ndarray
-        ``(N, 3)`` voxel centres in angstrom, z, y, x, on a grid of ``voxel_size``.
-    masses : ndarray
-        ``(N,)`` in dalton.
-    voxel_size : float
-        Angstrom.
     """
-    target, shift = map_on_grid(positions, masses, voxel_size)
-    size = target.shape[-1]
     place = (molecule.positions + shift).requires_grad_()
     log_mass = molecule.masses.log().requires_grad_()
     log_spread = molecule.spreads.clamp_min(1.0).log().requires_grad_()
     optimizer = torch.optim.Adam([{"params": [place], "lr": 0.2}, {"params": [log_mass, log_spread], "lr": 0.03}])
     for _ in range(150):
-        rendered = density(place[None], log_mass.exp()[None], log_spread.exp()[None], size, voxel_size)
+        rendered = density(place[None], log_mass.exp()[None], log_spread.exp()[None], len(target), voxel_size)
         loss = torch.nn.functional.mse_loss(rendered[0, 0], target)
         optimizer.zero_grad()
         loss.backward()
@@ -296,14 +163,9 @@ def fit_to_map(molecule: Molecule, positions: np.ndarray, masses: np.ndarray, vo
 
 
 def map_on_grid(positions: np.ndarray, masses: np.ndarray, voxel_size: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put map points back on a cubic grid.
+    """Put map points back on a cubic grid, ``(D, D, D)`` in Da/nm³, with the shift ``(3,)`` in angstrom to it.
 
-    Returns
-    -------
-    volume : Tensor
-        ``(D, H, W)`` in Da/nm³.
-    shift : Tensor
-        ``(3,)`` in angstrom, to add to positions relative to the bounding box centre.
+    The shift is for positions relative to the centre of the bounding box, such as those of beads.
     """
     low = positions.min(0)
     index = np.rint((positions - low) / voxel_size).astype(int)
@@ -317,19 +179,10 @@ def map_on_grid(positions: np.ndarray, masses: np.ndarray, voxel_size: float) ->
 
 
 def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cache: str | Path | None = None) -> Molecule:
-    """Download an mmCIF file from the Protein Data Bank and condense it into beads.
+    """Download an mmCIF file from the Protein Data Bank into the user's cache folder and condense it into beads.
 
-    Parameters
-    ----------
-    name : str
-        PDB id.
-    assembly : bool
-        Use biological assembly 1 instead of the asymmetric unit.
-    checksum : str, optional
-        SHA-256 that the download must have; that of this one is in ``provenance["sha256"]``. By default that of the first
-        download, which is kept beside it: from then on an entry revised, or a file damaged, is noticed.
-    cache : path, optional
-        Folder for the download; by default the user's cache folder.
+    ``checksum`` is the SHA-256 that the download must have; that of this one is in ``provenance["sha256"]``. By default it is
+    that of the first download, which is kept beside it: from then on an entry revised, or a file damaged, is noticed.
 
     Raises
     ------
@@ -368,24 +221,7 @@ def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cac
 
 
 def atom_density(positions: np.ndarray, masses: np.ndarray, size: int, voxel_size: float = 10.0) -> np.ndarray:
-    """Density of atoms by trilinear deposition, as Situs ``pdb2vol`` at 10 angstrom, in dalton per cubic nanometre.
-
-    Parameters
-    ----------
-    positions : ndarray
-        ``(N, 3)`` in angstrom, z, y, x, relative to the centre voxel ``size // 2``.
-    masses : ndarray
-        ``(N,)`` in dalton.
-    size : int
-        Side in voxels.
-    voxel_size : float
-        Angstrom.
-
-    Returns
-    -------
-    ndarray
-        ``(D, H, W)``.
-    """
+    """Density ``(D, D, D)`` in Da/nm³ of atoms about voxel ``size // 2``, by trilinear deposition as in Situs ``pdb2vol``."""
     scaled = positions / voxel_size + size // 2
     low = np.floor(scaled).astype(int)
     fraction = scaled - low
