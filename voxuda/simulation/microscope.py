@@ -34,37 +34,26 @@ A mean inner potential is 47.88 V Å² times the sum of the electron scattering 
 
 @dataclass(frozen=True)
 class Series:
-    """How one tilt series is recorded.
-
-    Parameters
-    ----------
-    angles : Tensor
-        ``(T,)`` degrees, in the order of recording.
-    dose : float
-        Electrons per Å² over the whole series.
-    defocus, astigmatism : float
-        Angstrom; underfocus is positive. Half the difference of the two principal defoci.
-    astigmatism_angle : float
-        Degrees.
-    thickness : float
-        Of the ice, in angstrom.
-    offset : float
-        Distance of the field from the tilt axis along x, in angstrom; tilting by θ lifts the field by its sin θ.
-    misalignment : float
-        Standard deviation of what is left of each image's shift along each axis, in voxels.
-    weighting : str
-        Of the reconstruction.
-    """
+    """How one tilt series is recorded; lengths are in angstrom."""
 
     angles: torch.Tensor
+    """``(T,)`` degrees, in the order of recording."""
     dose: float
+    """Electrons per Å² over the whole series."""
     defocus: float
+    """Underfocus is positive."""
     astigmatism: float
+    """Half the difference of the two principal defoci."""
     astigmatism_angle: float
+    """Degrees."""
     thickness: float
+    """Thickness of the ice."""
     offset: float
+    """Distance of the field from the tilt axis along x; tilting by θ lifts the field by its sin θ."""
     misalignment: float
+    """Standard deviation of what is left of each image's shift along each axis, in voxels."""
     weighting: Weighting
+    """Weighting of the reconstruction."""
 
 
 def draw_series(
@@ -141,24 +130,13 @@ def exposure_filter(series: Series, shape: tuple[int, int]) -> torch.Tensor:
 
 
 def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
-    r"""Contrast of every image before electrons are counted, about 0, protein dark.
+    r"""Contrast ``(T, H, U)`` of every image of a specimen before electrons are counted, about 0, protein dark.
 
     The phase of the electron wave is :math:`\varphi = \sigma \int V`; a weak phase gives the contrast
     :math:`-2\,\mathcal{F}^{-1}[\mathrm{CTF} \cdot \mathcal{F}\varphi]`. At tilt θ the middle of the field lies higher
     than the axis by offset · sin θ, the point u of the image by u tan θ more, and defocus is less by as much: three CTFs, at
-    the left end, the middle and the right end of the image, are blended linearly in between.
-
-    Parameters
-    ----------
-    density : Tensor
-        ``(D, H, W)`` excess over ice, in Da/nm³ of protein.
-    series : Series
-        How it is recorded.
-
-    Returns
-    -------
-    Tensor
-        ``(T, H, U)``.
+    the left end, the middle and the right end of the image, are blended linearly in between. The density is that of a
+    :class:`~voxuda.simulation.specimen.Specimen`.
     """
     potential = density * PROTEIN_POTENTIAL / PROTEIN_DENSITY
     phase = interaction_constant(VOLTAGE) * PIXEL_SIZE * project(potential[None], series.angles)[0]
@@ -176,27 +154,14 @@ def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
 
 
 def record(density: torch.Tensor, series: Series, generator: torch.Generator) -> torch.Tensor:
-    """Images of a specimen as a detector counts them, protein dark.
+    """Images ``(T, H, U)`` of a specimen as a detector counts them, in electrons per pixel, protein dark.
 
     Modelled: projection of everything in the slab, contrast transfer with astigmatism and a defocus that changes with
     tilt and place, radiation damage, loss of electrons in ice, Poisson statistics of the dose, the detector's modulation
     transfer, and what alignment leaves of each image's shift. Left out: more than one scattering event, the depth of field
     within the slab, beam-induced motion, charging, energy loss other than as lost electrons, and that RNA, which displaces
-    less ice than protein of the same mass, scatters more.
-
-    Parameters
-    ----------
-    density : Tensor
-        ``(D, H, W)`` excess over ice, in Da/nm³ of protein.
-    series : Series
-        How it is recorded.
-    generator : torch.Generator
-        Source of randomness, on the device of ``density``.
-
-    Returns
-    -------
-    Tensor
-        ``(T, H, U)`` electrons a pixel.
+    less ice than protein of the same mass, scatters more. The density is that of a
+    :class:`~voxuda.simulation.specimen.Specimen`; the generator is on its device.
     """
     device = density.device
     path = series.thickness / torch.deg2rad(series.angles).cos()
@@ -216,27 +181,11 @@ def record(density: torch.Tensor, series: Series, generator: torch.Generator) ->
 
 
 def reconstruct(images: torch.Tensor, series: Series, depth: int, *, correct: bool = True) -> torch.Tensor:
-    """Tomogram by weighted back-projection, protein bright.
+    """Tomogram ``(depth, H, W)`` by weighted back-projection of images of :func:`record`, protein bright, mean about 0.
 
     Each image is divided by its mean, turned to protein bright, has its phases flipped where the CTF of the middle of the field
-    is negative, is weighted by exposure, then by the ramp or its SIRT-like sibling along u, and smeared back. The defocus is
-    taken as known for each image, but as one for the whole image.
-
-    Parameters
-    ----------
-    images : Tensor
-        ``(T, H, U)`` of :func:`record`.
-    series : Series
-        How they were recorded.
-    depth : int
-        Voxels of the tomogram along z.
-    correct : bool
-        Flip phases.
-
-    Returns
-    -------
-    Tensor
-        ``(D, H, W)``, mean about 0.
+    is negative (if ``correct``), is weighted by exposure, then by the ramp or its SIRT-like sibling along u, and smeared back.
+    The defocus is taken as known for each image, but as one for the whole image.
     """
     shape = (images.shape[1], images.shape[2])
     contrast = 1 - images / images.mean((1, 2), keepdim=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +15,26 @@ from voxuda.simulation.names import PAPER_SOURCE_SETS as PAPER_SOURCE_SETS
 from voxuda.simulation.names import STAND_INS as STAND_INS
 from voxuda.simulation.names import TARGET_MOLECULES as TARGET_MOLECULES
 
+_LIBRARY = Path(__file__).with_name("library")
+
 MASK_THRESHOLD = 300.0
 """Daltons per cubic nanometre above which a voxel belongs to the molecule (the paper's threshold, Fig. 1)."""
 
 
 @dataclass(frozen=True)
 class Molecule:
-    """A molecule as a cloud of Gaussian beads.
-
-    Parameters
-    ----------
-    name : str
-        PDB id in lower case.
-    positions : Tensor
-        ``(N, 3)`` bead centres in angstrom, order z, y, x, centred on the bounding box.
-    masses : Tensor
-        ``(N,)`` in dalton.
-    spreads : Tensor
-        ``(N,)`` standard deviation of each bead along each axis, in angstrom.
-    provenance : dict
-        Source, licence and how the beads were derived.
-    """
+    """A molecule as a cloud of Gaussian beads."""
 
     name: str
+    """PDB id in lower case."""
     positions: torch.Tensor
+    """``(N, 3)`` bead centres in angstrom, order z, y, x, centred on the bounding box."""
     masses: torch.Tensor
+    """``(N,)`` in dalton."""
     spreads: torch.Tensor
+    """``(N,)`` standard deviation of each bead along each axis, in angstrom."""
     provenance: dict
+    """Source, licence and how the beads were derived."""
 
     @property
     def radius(self) -> float:
@@ -57,22 +49,16 @@ class Molecule:
 
 def available() -> list[str]:
     """Names of the embedded molecules."""
-    folder = resources.files("voxuda.simulation") / "library"
-    return sorted(item.name.removesuffix(".npz") for item in folder.iterdir() if item.name.endswith(".npz"))
+    return sorted(path.stem for path in _LIBRARY.glob("*.npz"))
 
 
 def embedded_size(name: str) -> int:
     """Bytes that an embedded molecule takes on disk."""
-    return len((resources.files("voxuda.simulation") / "library" / f"{name}.npz").read_bytes())
+    return (_LIBRARY / f"{name}.npz").stat().st_size
 
 
 def load(name: str) -> Molecule:
-    """Load an embedded molecule, or a bead file of one's own.
-
-    Parameters
-    ----------
-    name : str
-        A PDB id such as ``"1bxn"``, upper or lower case, or the path of an ``.npz`` file that ``voxuda molecules`` made.
+    """Load an embedded molecule by its PDB id, upper or lower case, or an ``.npz`` file that ``voxuda molecules`` made.
 
     Raises
     ------
@@ -88,8 +74,7 @@ def load(name: str) -> Molecule:
             f"{name}: no embedded molecule of that name{hint}; choose from {', '.join(available())}, "
             f"or fetch and derive it with `voxuda molecules fetch {key}`."
         )
-    with resources.as_file(resources.files("voxuda.simulation") / "library" / f"{key}.npz") as path:
-        return read_beads(path)
+    return read_beads(_LIBRARY / f"{key}.npz")
 
 
 def read_beads(path: str | Path) -> Molecule:
@@ -110,10 +95,7 @@ def read_beads(path: str | Path) -> Molecule:
 def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False) -> Path:
     """Write a molecule's beads to ``.npz``: positions and spreads in half precision (to 0.06 angstrom), masses in single.
 
-    Raises
-    ------
-    InputError
-        The file exists and ``overwrite`` is off, or it cannot be written.
+    For errors see :func:`~voxuda.data.files.check_new_file` and :func:`~voxuda.data.files.write_atomically`.
     """
     path = Path(path)
     arrays = {k: getattr(molecule, k).numpy().astype(np.float16) for k in ("positions", "spreads")}
@@ -132,36 +114,18 @@ def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False
 
 
 def density(
-    positions: torch.Tensor,
-    masses: torch.Tensor,
-    spreads: torch.Tensor,
-    size: int,
-    voxel_size: float | torch.Tensor = 10.0,
+    positions: torch.Tensor, masses: torch.Tensor, spreads: torch.Tensor, size: int, voxel_size: float | torch.Tensor = 10.0
 ) -> torch.Tensor:
-    r"""Density of Gaussian beads on a grid, in dalton per cubic nanometre.
+    r"""Density of Gaussian beads in cubes ``(B, 1, D, H, W)`` of ``size`` voxels, in dalton per cubic nanometre.
 
     Each bead is a separable Gaussian, so a volume is one matrix product of its axis profiles:
     :math:`\rho_{zyx} = \sum_n m_n\,g_{nz}\,g_{ny}\,g_{nx} / V`. A profile is the Gaussian of variance
     :math:`s_n^2 + h^2/6`, where :math:`h^2/6` is the variance of the trilinear kernel with which Situs ``pdb2vol`` spreads
     an atom over the voxels of edge :math:`h`.
 
-    Parameters
-    ----------
-    positions : Tensor
-        ``(B, N, 3)`` in angstrom, order z, y, x, relative to the centre voxel ``size // 2``.
-    masses : Tensor
-        ``(B, N)`` in dalton; 0 pads molecules with fewer beads.
-    spreads : Tensor
-        ``(B, N)`` in angstrom.
-    size : int
-        Side of the cube in voxels.
-    voxel_size : float or Tensor
-        Angstrom, one value or ``(B,)``.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
+    Beads have positions ``(B, N, 3)`` in angstrom, order z, y, x, relative to the centre voxel ``size // 2``, and masses and
+    spreads ``(B, N)`` in dalton and angstrom; a mass of 0 pads molecules with fewer beads. ``voxel_size`` is in angstrom, one
+    value or ``(B,)``.
     """
     edge = torch.as_tensor(voxel_size, dtype=positions.dtype, device=positions.device).expand(len(positions))
     h = edge[:, None, None]
@@ -182,8 +146,7 @@ def density(
 
 
 def molecular_volume(molecule: Molecule, voxel_size: float) -> float:
-    """Volume in nm³ of the region that a molecule's mask covers: its density above :data:`MASK_THRESHOLD`, on voxels of
-    ``voxel_size`` angstrom."""
+    """Volume in nm³ that a molecule's mask covers, its density above :data:`MASK_THRESHOLD`, on voxels of angstrom."""
     size = 2 * (int(molecule.radius / voxel_size) + 3)
     beads = (molecule.positions[None], molecule.masses[None], molecule.spreads[None])
     inside = density(*beads, size, voxel_size) > MASK_THRESHOLD

@@ -9,6 +9,9 @@ import torch
 
 from voxuda.simulation import _packing_loops
 
+STEPS = 300
+"""Moves of spheres that are pulled together, and the most of the corrections that follow."""
+
 
 def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
     """Uniform random rotations ``(n, 3, 3)``, from normalised Gaussian quaternions (Shoemake 1992)."""
@@ -33,63 +36,29 @@ def strew_spheres(radii: torch.Tensor, generator: torch.Generator) -> torch.Tens
     return centres
 
 
-def pull_together(
-    radii: torch.Tensor, centres: torch.Tensor, first_step: float | None = None, *, steps: int = 300
-) -> torch.Tensor:
+def pull_together(radii: torch.Tensor, centres: torch.Tensor, first_step: float | None = None) -> torch.Tensor:
     """Pull bounding spheres together until they touch, without overlap, by a compiled loop.
 
-    Spheres move towards sphere 0 in shrinking steps; after each step overlapping pairs are pushed apart along their line of
-    centres. Sphere 0 ends at the origin.
-
-    Parameters
-    ----------
-    radii : Tensor
-        ``(B, M)`` in angstrom.
-    centres : Tensor
-        ``(B, M, 3)`` where they start, in angstrom, order z, y, x.
-    first_step : float, optional
-        In angstrom; a tenth of the largest radius unless given.
-    steps : int
-        Number of moves, and the most of the corrections that follow.
-
-    Returns
-    -------
-    Tensor
-        ``(B, M, 3)`` centres.
+    Spheres of ``(B, M)`` radii, from centres ``(B, M, 3)`` in order z, y, x to new ones, all in angstrom, move towards sphere 0
+    in shrinking steps, the first a tenth of the largest radius unless given; after each step overlapping pairs are pushed apart
+    along their line of centres. Sphere 0 ends at the origin.
     """
     longest = radii.max() / 10 if first_step is None else first_step
-    lengths = (longest * (1 - torch.arange(steps) / steps)).numpy()
+    lengths = (longest * (1 - torch.arange(STEPS) / STEPS)).numpy()
     pulled = centres.clone(memory_format=torch.contiguous_format)
     for spheres, sizes in zip(pulled.numpy(), radii.contiguous().numpy(), strict=True):
         _packing_loops.pull(spheres, sizes, lengths, np.empty_like(spheres))
     return pulled - pulled[:, :1]
 
 
-def pull_by_the_rule(radii: np.ndarray, centres: np.ndarray, first_step: float, *, steps: int = 300) -> np.ndarray:
-    """Pull one group of spheres together as :func:`pull_together` does, in plain NumPy, to read and to compare with.
-
-    Parameters
-    ----------
-    radii : ndarray
-        ``(M,)`` in angstrom.
-    centres : ndarray
-        ``(M, 3)`` in angstrom, order z, y, x.
-    first_step : float
-        In angstrom.
-    steps : int
-        As for :func:`pull_together`.
-
-    Returns
-    -------
-    ndarray
-        ``(M, 3)`` centres.
-    """
+def pull_by_the_rule(radii: np.ndarray, centres: np.ndarray, first_step: float) -> np.ndarray:
+    """Pull one group of ``M`` spheres together as :func:`pull_together` does, in plain NumPy, to read and to compare with."""
     i, j = np.triu_indices(len(radii), 1)
-    for step in range(2 * steps):
-        if step < steps:  # towards sphere 0
+    for step in range(2 * STEPS):
+        if step < STEPS:  # towards sphere 0
             ways = centres - centres[0]
             distances = np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-6)
-            centres = centres - ways * np.minimum(first_step * (1 - step / steps) / distances, 1)
+            centres = centres - ways * np.minimum(first_step * (1 - step / STEPS) / distances, 1)
         ways = centres[i] - centres[j]
         distances = np.maximum(np.linalg.norm(ways, axis=1), 1e-6)
         overlaps = np.maximum(radii[i] + radii[j] - distances, 0)
@@ -97,7 +66,7 @@ def pull_by_the_rule(radii: np.ndarray, centres: np.ndarray, first_step: float, 
         np.add.at(pushes, i, ways * (overlaps / distances / 2)[:, None])
         np.add.at(pushes, j, -ways * (overlaps / distances / 2)[:, None])
         centres = centres + pushes
-        if step >= steps and overlaps.max(initial=0) < 1e-3:
+        if step >= STEPS and overlaps.max(initial=0) < 1e-3:
             break
     return centres - centres[0]
 
@@ -107,21 +76,9 @@ def place_spheres(
 ) -> list[torch.Tensor | None]:
     """Put spheres one by one into a slab that repeats along y and x, each where it touches no other.
 
-    Parameters
-    ----------
-    radii : sequence of float
-        In voxels.
-    thickness : float
-        Of the slab, in voxels; it lies in the middle of the box. A larger sphere is put in the middle.
-    shape : tuple of int
-        ``(D, H, W)`` of the box.
-    generator : torch.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    list
-        Voxel coordinates ``(3,)`` in order z, y, x, or ``None`` for a sphere that found no room in 200 tries.
+    Radii and thickness are in voxels. The slab lies in the middle of a box of ``shape`` ``(D, H, W)``; a sphere that is larger
+    is put in its middle. Each sphere's place is given in voxels ``(3,)``, order z, y, x, or as ``None`` where it found no room
+    in 200 tries.
     """
     box = torch.tensor(shape, dtype=torch.float32)
     period = torch.tensor([torch.inf, *shape[1:]])

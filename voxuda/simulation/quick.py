@@ -7,7 +7,7 @@ white detector noise whose level is unpredictable, other defocus, another voxel 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -24,41 +24,28 @@ from voxuda.simulation.rendering import add_beads, render_each
 
 @dataclass(frozen=True)
 class Subtomograms:
-    """Simulated samples.
-
-    Parameters
-    ----------
-    volumes, densities, masks : Tensor
-        ``(B, 1, D, H, W)``; image, noise-free density in Da/nm³, and density over the threshold.
-    table : list of dict
-        One row a sample: molecule, snr, defocus and the rest of its parameters.
-    voxel_size : float
-        Nominal edge of a voxel in angstrom.
-    """
+    """Simulated samples; tensors are ``(B, 1, D, H, W)``."""
 
     volumes: torch.Tensor
+    """Images."""
     densities: torch.Tensor
+    """Noise-free densities in Da/nm³."""
     masks: torch.Tensor
+    """Densities over the threshold."""
     table: list[dict]
+    """One row per sample: molecule, snr, defocus and the rest of its parameters."""
     voxel_size: float
+    """Nominal edge of a voxel in angstrom."""
 
 
 class Poses(NamedTuple):
-    """How ``M`` molecules stand in each of ``B`` crops.
-
-    Parameters
-    ----------
-    centres : Tensor
-        ``(B, M, 3)`` in angstrom, the target's at the origin.
-    rotations : Tensor
-        ``(B, M, 3, 3)``.
-    offsets : Tensor
-        ``(B, 3)`` whole voxels from the middle of the crop to the target.
-    """
+    """How ``M`` molecules stand in each of ``B`` crops, rotations ``(B, M, 3, 3)``."""
 
     centres: torch.Tensor
+    """``(B, M, 3)`` in angstrom, the target's at the origin."""
     rotations: torch.Tensor
     offsets: torch.Tensor
+    """``(B, 3)`` whole voxels from the middle of the crop to the target."""
 
 
 def draw_poses(radii: torch.Tensor, generator: torch.Generator, first_step: float | None = None, max_offset: int = 8) -> Poses:
@@ -97,27 +84,10 @@ def render(
     generator: torch.Generator,
     max_offset: int = 8,
 ) -> torch.Tensor:
-    """Density of a target molecule among its packed neighbours, in the crop around the target.
+    """Density ``(B, 1, D, H, W)`` in Da/nm³ of a target molecule among its packed neighbours, in the crop around the target.
 
-    Parameters
-    ----------
-    molecules : sequence of Molecule
-        The library.
-    choice : Tensor
-        ``(B, M)`` indices into ``molecules``; column 0 is the target, the others its neighbours.
-    size : int
-        Side of the crop in voxels.
-    voxel_size : float or Tensor
-        Angstrom, one value or ``(B,)``.
-    generator : torch.Generator
-        Source of randomness.
-    max_offset : int
-        The target is off the centre by up to this many voxels along each axis.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)`` in Da/nm³.
+    ``choice`` is ``(B, M)``, indices into ``molecules``: column 0 is the target, the others are its neighbours. ``voxel_size``
+    is in angstrom, one value or ``(B,)``. The target is off the centre by up to ``max_offset`` voxels along each axis.
     """
     radii = torch.tensor([m.radius for m in molecules])[choice]
     poses = draw_poses(radii, generator, max_offset=max_offset)
@@ -138,19 +108,42 @@ def _check(n_per_molecule: int, snr: Sequence[float], molecules: Sequence[Molecu
         raise InputError(f"size is {size}; the network needs a multiple of 8 that is at least 16.")
 
 
-def _in_parts(total: int, progress: bool, part: int = 16) -> Iterator[slice]:
-    """A few samples at a time, which are drawn and imaged at once: with other parts a seed would give other samples."""
-    with tqdm(total=total, unit="sample", desc="simulating", disable=not progress) as bar:
-        for first in range(0, total, part):
-            last = min(first + part, total)
-            yield slice(first, last)
-            bar.update(last - first)
-
-
-def _choices(wanted: int, n_each: int, library: int, neighbours: int, generator: torch.Generator) -> torch.Tensor:
-    target = torch.arange(wanted).repeat_interleave(n_each)[:, None]
-    others = torch.randint(library, (wanted * n_each, neighbours), generator=generator)
+def _choices(molecules: int, n_each: int, neighbours: int, generator: torch.Generator) -> torch.Tensor:
+    target = torch.arange(molecules).repeat_interleave(n_each)[:, None]
+    others = torch.randint(molecules, (len(target), neighbours), generator=generator)
     return torch.cat([target, others], 1)
+
+
+def _simulate(
+    molecules: Sequence[Molecule],
+    choice: torch.Tensor,
+    parameters: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    image: Callable[..., torch.Tensor],
+    *,
+    size: int,
+    voxel_size: float,
+    generator: torch.Generator,
+    progress: bool,
+) -> Subtomograms:
+    """Pack and render samples, and image them by ``image(densities, snr, defocus, voxel_size)``, parameters ``(B,)`` each."""
+    snr, defocus, edges = parameters
+    radii = torch.tensor([m.radius for m in molecules])[choice]
+    first_step = float(radii.max()) / 10  # that of a part would depend on who else is in it
+    densities, volumes = (torch.empty(len(choice), 1, size, size, size) for _ in range(2))
+    with tqdm(total=len(choice), unit="sample", desc="simulating", disable=not progress) as bar:
+        # A few samples are drawn and imaged at once: with other parts a seed would give other samples.
+        for first in range(0, len(choice), 16):
+            part = slice(first, first + 16)
+            poses = draw_poses(radii[part], generator, first_step)
+            densities[part] = render_poses(molecules, choice[part], poses, size=size, voxel_size=edges[part])
+            volumes[part] = image(densities[part], snr[part], defocus[part], edges[part])
+            bar.update(len(choice[part]))
+    numbers = [(round(r, 6), round(d, 1), round(e, 3)) for r, d, e in torch.stack(parameters, 1).tolist()]
+    table = [
+        {"molecule": molecules[c].name, "snr": r, "defocus": d, "voxel_size": e}
+        for c, (r, d, e) in zip(choice[:, 0].tolist(), numbers, strict=True)
+    ]
+    return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, voxel_size)
 
 
 def simulate_source(
@@ -165,39 +158,24 @@ def simulate_source(
 ) -> Subtomograms:
     """Labelled source samples: ``n_per_molecule`` of every molecule at every SNR, voxels of 10 angstrom.
 
-    Parameters
-    ----------
-    molecules : sequence of Molecule
-        The targets, and the library from which the neighbours are drawn.
-    n_per_molecule : int
-        Samples per molecule and SNR.
-    snr : sequence of float
-        Variance ratios.
-    seed : int
-        Seed of everything.
-    size : int
-        Side of the crop.
-    neighbours : int
-        Molecules packed around each target.
-    progress : bool
-        Show a progress bar.
+    The molecules are the targets, and the library from which the ``neighbours`` packed around each are drawn; ``snr`` are
+    variance ratios, ``size`` is the side of the crop in voxels. The same seed gives the same samples.
+
+    Raises
+    ------
+    InputError
+        There is no molecule, or a number is out of range.
     """
     _check(n_per_molecule, snr, molecules, size)
     generator = torch.Generator().manual_seed(seed)
-    choice = _choices(len(molecules), n_per_molecule * len(snr), len(molecules), neighbours, generator)
-    ratios = torch.tensor(list(snr)).repeat(len(molecules) * n_per_molecule)
-    radii = torch.tensor([m.radius for m in molecules])[choice]
-    densities, volumes = (torch.empty(len(choice), 1, size, size, size) for _ in range(2))
-    first_step = float(radii.max()) / 10  # that of a part would depend on who else is in it
-    for part in _in_parts(len(choice), progress):
-        poses = draw_poses(radii[part], generator, first_step)
-        densities[part] = render_poses(molecules, choice[part], poses, size=size, voxel_size=10.0)
-        volumes[part] = image_source(densities[part], ratios[part], generator)
-    table = [
-        {"molecule": molecules[int(c)].name, "snr": round(float(r), 6), "defocus": 50000.0, "voxel_size": 10.0}
-        for c, r in zip(choice[:, 0], ratios, strict=True)
-    ]
-    return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, 10.0)
+    choice = _choices(len(molecules), n_per_molecule * len(snr), neighbours, generator)
+    ratios = torch.tensor(list(snr), dtype=torch.float32).repeat(len(molecules) * n_per_molecule)
+    parameters = ratios, torch.full_like(ratios, 50e3), torch.full_like(ratios, 10.0)
+
+    def image(densities: torch.Tensor, ratios: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return image_source(densities, ratios, generator)
+
+    return _simulate(molecules, choice, parameters, image, size=size, voxel_size=10.0, generator=generator, progress=progress)
 
 
 def simulate_target(
@@ -216,61 +194,35 @@ def simulate_target(
 ) -> Subtomograms:
     """Target samples whose noise level, defocus and voxel size differ from sample to sample.
 
-    Parameters
-    ----------
-    molecules : sequence of Molecule
-        The targets, and the library of neighbours.
-    n_per_molecule : int
-        Samples per molecule.
-    snr : sequence of float
-        The lowest and highest variance ratio; each sample's is log-uniform between them.
-    seed : int
-        Seed of everything.
-    size : int
-        Side of the crop.
-    neighbours : int
-        Molecules packed around each target.
-    voxel_size, defocus : tuple of float
-        Ranges in angstrom; uniform.
-    background : float
-        Standard deviation of the cytosol in Da/nm³.
-    imaging : str
-        Filters of the spectrum, :func:`~voxuda.simulation.imaging.image_target`, or a tilt series of each crop,
-        :func:`~voxuda.simulation.imaging.image_tilts`.
-    progress : bool
-        Show a progress bar.
+    As :func:`simulate_source`, but the variance ratio of each sample is log-uniform between the lowest and highest of ``snr``,
+    and ``voxel_size`` and ``defocus`` are ranges in angstrom, uniform. ``background`` is the standard deviation of the cytosol
+    in Da/nm³. ``imaging`` is by filters of the spectrum, :func:`~voxuda.simulation.imaging.image_target`, or by a tilt series
+    of each crop, :func:`~voxuda.simulation.imaging.image_tilts`.
     """
     _check(n_per_molecule, snr, molecules, size)
     if not max(snr) < float("inf"):
         raise InputError(f"snr is {list(snr)}; a range ends at a finite variance ratio such as 0.1.")
     generator = torch.Generator().manual_seed(seed)
-    choice = _choices(len(molecules), n_per_molecule, len(molecules), neighbours, generator)
-    total = len(choice)
+    choice = _choices(len(molecules), n_per_molecule, neighbours, generator)
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(total, generator=generator)
+        return low + (high - low) * torch.rand(len(choice), generator=generator)
 
-    ratios = uniform(0, 1) * torch.log(torch.tensor(max(snr) / min(snr)))
-    ratios = min(snr) * torch.exp(ratios)
+    ratios = min(snr) * torch.exp(uniform(0, 1) * torch.log(torch.tensor(max(snr) / min(snr))))
     edges, underfocus = uniform(*voxel_size), uniform(*defocus)
-    radii = torch.tensor([m.radius for m in molecules])[choice]
 
-    image = image_tilts if imaging == "tilts" else image_target
-    densities, volumes = (torch.empty(total, 1, size, size, size) for _ in range(2))
-    first_step = float(radii.max()) / 10  # that of a part would depend on who else is in it
-    for part in _in_parts(total, progress):
-        poses = draw_poses(radii[part], generator, first_step)
-        cytosol = background * smooth_background(len(poses.centres), (size, size, size), generator)
-        densities[part] = render_poses(molecules, choice[part], poses, size=size, voxel_size=edges[part])
-        volumes[part] = image(densities[part] + cytosol, ratios[part], underfocus[part], edges[part], generator)
-    table = [
-        {
-            "molecule": molecules[int(choice[i, 0])].name,
-            "snr": round(float(ratios[i]), 6),
-            "defocus": round(float(underfocus[i]), 1),
-            "voxel_size": round(float(edges[i]), 3),
-        }
-        for i in range(total)
-    ]
-    nominal = sum(voxel_size) / 2
-    return Subtomograms(volumes, densities, densities > MASK_THRESHOLD, table, nominal)
+    def image(densities: torch.Tensor, ratios: torch.Tensor, underfocus: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        cytosol = background * smooth_background(len(densities), (size, size, size), generator)
+        way = image_tilts if imaging == "tilts" else image_target
+        return way(densities + cytosol, ratios, underfocus, edges, generator)
+
+    return _simulate(
+        molecules,
+        choice,
+        (ratios, underfocus, edges),
+        image,
+        size=size,
+        voxel_size=sum(voxel_size) / 2,
+        generator=generator,
+        progress=progress,
+    )

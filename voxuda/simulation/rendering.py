@@ -31,16 +31,12 @@ def add_beads(
     volume : ndarray
         ``(D, D, W)`` float32 without gaps. ``W`` is the side ``D``, up to the next multiple of 16; voxels beyond the side are
         padding, ignored.
-    positions : ndarray
-        ``(N, 3)`` in angstrom, order z, y, x, finite.
-    masses, spreads : ndarray
-        ``(N,)`` in dalton, and standard deviations in angstrom, finite.
+    positions, masses, spreads : ndarray
+        ``(N, 3)`` in angstrom, order z, y, x; ``(N,)`` in dalton; ``(N,)``, standard deviations in angstrom. Finite.
     voxel_size : float
         In angstrom.
-    rotation : ndarray
-        ``(3, 3)``, rotation applied to the beads; identity by default.
-    centre : ndarray
-        ``(3,)`` in angstrom, where their origin goes, relative to voxel ``D // 2``; 0 by default.
+    rotation, centre : ndarray
+        ``(3, 3)``, applied to the beads; ``(3,)`` in angstrom, where their origin goes, relative to voxel ``D // 2``.
 
     Raises
     ------
@@ -57,26 +53,10 @@ def add_beads(
 
 
 def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray, size: int, voxel_size: float) -> np.ndarray:
-    """Compute the density of beads in a crop, in dalton per cubic nanometre.
+    """Compute the density of beads, as of :func:`add_beads`, in a crop ``(D, H, W)`` about voxel ``size // 2``, in Da/nm³.
 
     The same sum as :func:`voxuda.simulation.molecules.density`, without gradients, and faster where beads are small in a large
     crop.
-
-    Parameters
-    ----------
-    positions : ndarray
-        ``(N, 3)`` float32 in angstrom, order z, y, x, relative to voxel ``size // 2``.
-    masses, spreads : ndarray
-        ``(N,)`` float32 in dalton, and standard deviations in angstrom.
-    size : int
-        Side of the crop in voxels.
-    voxel_size : float
-        In angstrom.
-
-    Returns
-    -------
-    ndarray
-        ``(D, H, W)`` float32.
     """
     volume = np.zeros((size, size, _line(size)), np.float32)
     add_beads(volume, positions, masses, spreads, voxel_size)
@@ -84,21 +64,9 @@ def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray,
 
 
 def render_each(crops: int, size: int, add: Callable[[int, np.ndarray], None]) -> torch.Tensor:
-    """Fill crops, as many at once as torch has threads.
+    """Fill crops, as many at once as torch has threads: ``(B, 1, D, H, W)`` float32.
 
-    Parameters
-    ----------
-    crops : int
-        How many.
-    size : int
-        Side of each in voxels.
-    add : callable
-        Fills crop ``i``: ``add(i, volume)`` with zeros as :func:`add_beads` takes them.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)`` float32.
+    ``add(i, volume)`` fills crop ``i``, given as zeros as :func:`add_beads` takes them.
     """
     volumes = torch.zeros(crops, 1, size, size, _line(size))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:

@@ -27,24 +27,16 @@ CYTOSOL = 60.0
 
 @dataclass(frozen=True)
 class Specimen:
-    """A slab of vitreous ice, which repeats along y and x.
-
-    Parameters
-    ----------
-    density : Tensor
-        ``(D, H, W)`` excess over ice, in Da/nm³ of protein: molecules, vesicle and cytosol.
-    centres : Tensor
-        ``(K, 3)`` voxel coordinates z, y, x of the molecules of interest.
-    names : list of str
-        What they are.
-    beads : tuple of Tensor
-        Positions ``(N, 3)`` in angstrom from voxel 0, masses ``(N,)`` and spreads ``(N,)`` of all molecules.
-    """
+    """A slab of vitreous ice, which repeats along y and x."""
 
     density: torch.Tensor
+    """``(D, H, W)`` excess over ice, in Da/nm³ of protein: molecules, vesicle and cytosol."""
     centres: torch.Tensor
+    """``(K, 3)`` voxel coordinates z, y, x of the molecules of interest."""
     names: list[str]
+    """What they are."""
     beads: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    """Positions ``(N, 3)`` in angstrom from voxel 0, masses ``(N,)`` and spreads ``(N,)`` of all molecules."""
 
 
 def vesicle(depth: int, centre: torch.Tensor, radius: float) -> torch.Tensor:
@@ -75,25 +67,9 @@ def build_specimen(
 ) -> Specimen:
     """Build a specimen: a vesicle, the first of the wanted molecules, crowders in the gaps, cytosol in between.
 
-    Parameters
-    ----------
-    wanted : sequence of Molecule
-        The molecules of interest, in order of preference; the first is always placed.
-    crowders : sequence of Molecule
-        Other molecules, one of them at random in each gap.
-    thickness : float
-        Of the ice, in angstrom.
-    depth : int
-        Voxels along z.
-    generator : torch.Generator
-        Source of randomness.
-    device : device
-        Where densities are computed.
-
-    Returns
-    -------
-    Specimen
-        ``names`` tells which of the wanted found room.
+    Molecules of interest are wanted in order of preference; the first is always placed, and the specimen's ``names`` tell which
+    found room. Each crowder is one of those given, at random. The ice is ``thickness`` angstrom thick, the slab ``depth``
+    voxels; densities are computed on ``device``.
     """
     layers = thickness / PIXEL_SIZE
 

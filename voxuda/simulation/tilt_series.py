@@ -80,31 +80,27 @@ def simulate_tilt_series(
     """Simulate target samples, up to six from each of as many specimens as it takes.
 
     One specimen at a time, whose images are a batch. Samples of one specimen share ice, dose and, where they are neighbours,
-    voxels: the table's ``specimen`` keeps them together when a domain is split.
+    voxels: the table's ``specimen`` keeps them together when a domain is split. Masks hold every molecule in the crop, crowders
+    too, vesicles not. Picked centres are off by up to 2 voxels.
 
     Parameters
     ----------
-    molecules : sequence of Molecule
-        The molecules of interest.
-    n : int
-        Samples in all.
-    proportions : sequence of float, optional
-        Of the molecules; for three molecules ``PROPORTIONS``, else equal.
+    molecules, n, proportions
+        The molecules of interest, samples in all, and the share of each molecule: by default ``PROPORTIONS`` for three
+        molecules, else equal.
     seed : int
         Seed of everything: the same gives the same samples on the same machine with as many threads.
     size : int
         Side of a sample; a crop 1.3 times as large is rescaled to it, which makes voxels of 13.5 angstrom.
     dose, thickness, defocus : tuple of float
         Ranges, see :func:`~voxuda.simulation.microscope.draw_series`.
-    device : str
-        Where images and tomograms are computed.
-    progress : bool
-        Show a progress bar.
+    device, progress
+        Where images and tomograms are computed, and whether a progress bar is shown.
 
-    Returns
-    -------
-    Subtomograms
-        Masks hold every molecule in the crop, crowders too, vesicles not. Picked centres are off by up to 2 voxels.
+    Raises
+    ------
+    InputError
+        A number or range is beyond what a microscope has, or a molecule beyond the field.
     """
     if proportions is None:
         proportions = PROPORTIONS if len(molecules) == len(PROPORTIONS) else [1] * len(molecules)
