@@ -126,8 +126,8 @@ def test_reconstruction_has_the_truth_and_its_hand(project, premultiplied):
     assert rotation.fourier_shell_correlation(average, mirror(truth))[fine].max() < 0.6
     for particle in found:
         specimen = blobs(BEADS @ particle.rotation.numpy().T.astype(float))
-        for frame, wanted in (("specimen", specimen), ("reference", truth)):
-            volume = tilt_stacks.reconstruct(particle, frame, wiener=0.01)
+        alone = tilt_stacks.reconstruct(particle, wiener=0.01), tilt_stacks.average([particle], wiener=0.01)
+        for volume, wanted in zip(alone, (specimen, truth), strict=True):
             right = rotation.fourier_shell_correlation(volume, wanted)[fine]
             wrong = rotation.fourier_shell_correlation(volume, mirror(wanted))[fine]
             assert right.min() > 0.75  # a third of the frequencies lie in the missing wedge
@@ -181,13 +181,13 @@ def test_star_and_stacks_may_lie_side_by_side(project, tmp_path):
     for stack in (tmp_path / "stacks").iterdir():
         stack.rename(tmp_path / stack.name)
     assert len(tilt_stacks.read_particles(tmp_path / "p_optimisation_set.star")) == 3
-    (tmp_path / "p_optimisation_set.star").unlink()
-    assert len(tilt_stacks.read_particles(star, tomograms=tmp_path / "p_tomograms.star")) == 3
     (tmp_path / "1.mrcs").unlink()
     with pytest.raises(InputError, match=r"1\.mrcs: no such file"):
-        tilt_stacks.read_particles(star, tomograms=tmp_path / "p_tomograms.star")
-    left = tilt_stacks.read_particles(star, tomograms=tmp_path / "p_tomograms.star", missing="skip")
-    assert [p.name for p in left] == ["T/0", "T/2"]
+        tilt_stacks.read_particles(star)
+    assert [p.name for p in tilt_stacks.read_particles(star, missing="skip")] == ["T/0", "T/2"]
+    (tmp_path / "p_optimisation_set.star").write_text("data_\n\n_rlnTomoParticlesFile p.star\n")
+    with pytest.raises(InputError, match="names no particles and tomograms file"):
+        tilt_stacks.read_particles(star)
 
 
 @pytest.mark.parametrize(

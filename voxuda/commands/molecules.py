@@ -52,7 +52,8 @@ class MoleculesDerive:
         from voxuda.data.files import check_new_file
         from voxuda.simulation import beads
 
-        name, about = self.source.name.split(".")[0].lower(), {"source": self.source.name}
+        name = self.source.name.split(".")[0].lower()
+        about = {"source": self.source.name}
         path = self.out / f"{name}.npz"
         check_new_file(path, overwrite=self.overwrite)
         if self.source.suffix in (".mrc", ".map", ".rec"):

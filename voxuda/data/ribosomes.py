@@ -71,7 +71,6 @@ def fetch(out: str | Path) -> Path:
     InputError
         git is missing, the repository cannot be reached, a file is not the one published, or the folder is not new.
     """
-    out = Path(out)
     with new_folder(out) as work:
         clone = work / "clone"
         clone.mkdir()
@@ -92,20 +91,14 @@ def fetch(out: str | Path) -> Path:
         for path in filter(Path.is_file, work.rglob("*")):
             path.chmod(0o644)  # data, whatever the repository says
         _check(work)
-    return out
+    return Path(out)
 
 
 def _git(folder: Path, *arguments: str) -> None:
+    command = ["git", "-c", "core.autocrlf=false", *arguments]
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     try:
-        subprocess.run(
-            ["git", "-c", "core.autocrlf=false", *arguments],
-            cwd=folder,
-            env=environment,
-            check=True,
-            capture_output=True,
-            timeout=600,
-        )
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=600)
     except FileNotFoundError as error:
         raise InputError("git: no such program; install git, which the download needs.") from error
 
@@ -130,26 +123,10 @@ def _check(folder: Path) -> None:
 
 
 def outline(reference: torch.Tensor, voxel_size: float, volume: float) -> tuple[torch.Tensor, float]:
-    """A smoothed average of ribosomes and the level above which it is the molecule: as many voxels as a simulated mask has.
+    """A smoothed average of ribosomes ``(N, N, N)`` and the level above which it is the molecule, of a volume in nm³.
 
     A reconstruction has an arbitrary scale, so no density in Da/nm³ can be its threshold; equal volume makes its mask the
     equal of the simulated ones. Details finer than :data:`OUTLINE_RESOLUTION` go first, since noise makes holes and islands.
-
-    Parameters
-    ----------
-    reference : Tensor
-        ``(N, N, N)``.
-    voxel_size : float
-        Angstrom.
-    volume : float
-        Of the molecule, in nm³.
-
-    Returns
-    -------
-    smooth : Tensor
-        ``(N, N, N)``.
-    level : float
-        Its mask is ``smooth > level``.
     """
     size = len(reference)
     lowpass = soft_lowpass(size, size * voxel_size / OUTLINE_RESOLUTION, 1.5)
@@ -162,23 +139,13 @@ def prepare(folder: str | Path, out: str | Path, *, volume: float, missing: Lite
     """Make subtomograms and masks from the tilt stacks in ``folder``, as a new folder for ``load_domain``.
 
     Volumes are in the specimen frame, tilt axis along y. A mask is the :func:`outline` of the supplied average, turned
-    into the particle's refined pose.
-
-    Parameters
-    ----------
-    folder : path
-        Holds the star files and the average, as :func:`fetch` writes them, and the stacks, in place or side by side.
-    out : path
-        New folder, for ``volumes.mrcs``, ``masks.mrcs`` and ``samples.csv``.
-    volume : float
-        Of a ribosome, in nm³, which each mask gets: :func:`voxuda.simulation.molecules.molecular_volume` at ``VOXEL_SIZE``.
-    missing : str
-        As in :func:`~voxuda.data.tilt_stacks.read_particles`.
+    into the particle's refined pose, with the ``volume`` of a ribosome in nm³: that of
+    :func:`voxuda.simulation.molecules.molecular_volume` at ``VOXEL_SIZE``.
 
     Raises
     ------
     InputError
-        A file is missing or damaged, or the output folder is not new.
+        See :func:`read`; or the output folder is not new.
     """
     particles, reference = read(folder, missing=missing)
     smooth, level = outline(reference, particles[0].voxel_size, volume)
@@ -192,6 +159,9 @@ def prepare(folder: str | Path, out: str | Path, *, volume: float, missing: Lite
 
 def read(folder: str | Path, *, missing: Literal["raise", "skip"] = "raise") -> tuple[list[Particle], torch.Tensor]:
     """The particles of a folder, in the hand of a ribosome, and the supplied average ``(N, N, N)``.
+
+    The folder holds the star files and the average, as :func:`fetch` writes them, and the stacks, in place or side by side; for
+    missing ones see :func:`~voxuda.data.tilt_stacks.read_particles`.
 
     Raises
     ------

@@ -50,80 +50,50 @@ OPTIONAL_COLUMNS = "TomoSubtomogramRot TomoSubtomogramTilt TomoSubtomogramPsi Ph
 
 @dataclass(frozen=True)
 class Particle:
-    """One particle as a stack of ``T`` tilt images.
-
-    Parameters
-    ----------
-    name, tomogram : str
-        ``rlnTomoParticleName`` and ``rlnTomoName``.
-    images : Tensor
-        ``(T, N, N)`` float32, protein bright.
-    projections : Tensor
-        ``(T, 3, 3)``, specimen to image.
-    rotation : Tensor
-        ``(3, 3)``, reference to specimen.
-    visible : Tensor
-        ``(T,)`` bool, the images to use.
-    defocus : Tensor
-        ``(T, 3)``: U and V in angstrom, angle of U from the x axis in degrees.
-    scale, exposure : Tensor
-        ``(T,)``: factor of the CTF; electrons per square angstrom before the image.
-    voxel_size : float
-        Angstrom.
-    voltage, spherical_aberration, amplitude_contrast : float
-        Kilovolt, millimetre, fraction.
-    premultiplied : bool
-        The images are already multiplied by their transfer.
-    """
+    """One particle as a stack of ``T`` tilt images; names are ``rlnTomoParticleName`` and ``rlnTomoName``."""
 
     name: str
     tomogram: str
     images: torch.Tensor
+    """``(T, N, N)`` float32, protein bright."""
     projections: torch.Tensor
+    """``(T, 3, 3)``, specimen to image."""
     rotation: torch.Tensor
+    """``(3, 3)``, reference to specimen."""
     visible: torch.Tensor
+    """``(T,)`` bool, the images to use."""
     defocus: torch.Tensor
+    """``(T, 3)``: U and V in angstrom, angle of U from the x axis in degrees."""
     scale: torch.Tensor
+    """``(T,)``, factor of the CTF."""
     exposure: torch.Tensor
+    """``(T,)``, electrons per square angstrom before the image."""
     voxel_size: float
+    """Angstrom."""
     voltage: float
+    """Kilovolt."""
     spherical_aberration: float
+    """Millimetre."""
     amplitude_contrast: float
     premultiplied: bool
+    """The images are already multiplied by their transfer."""
 
 
 def euler_matrix(rot: float, tilt: float, psi: float) -> torch.Tensor:
-    """Turn the axes by rot about z, tilt about the new y, psi about the new z, as RELION's ``Euler_angles2matrix``.
-
-    Parameters
-    ----------
-    rot, tilt, psi : float
-        Degrees.
-
-    Returns
-    -------
-    Tensor
-        ``(3, 3)``.
-    """
+    """Turn the axes by rot about z, tilt about the new y, psi about the new z (degrees), RELION's ``Euler_angles2matrix``."""
     turned = Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True)  # of a body; the axes turn the other way
     return torch.tensor(turned.inv().as_matrix(), dtype=torch.float32)
 
 
 def read_particles(
-    star: str | Path,
-    *,
-    tomograms: str | Path | None = None,
-    missing: Literal["raise", "skip"] = "raise",
-    hand: Literal[1, -1] = 1,
+    star: str | Path, *, missing: Literal["raise", "skip"] = "raise", hand: Literal[1, -1] = 1
 ) -> list[Particle]:
     """Read the particles of a RELION 5 star file whose subtomograms are 2D stacks.
 
     Parameters
     ----------
     star : path
-        The particle star file, or the optimisation set that names it.
-    tomograms : path, optional
-        The tomograms star file; by default the one that ``NAME_optimisation_set.star`` names.
+        The optimisation set, or the particle star file ``NAME.star`` beside ``NAME_optimisation_set.star``.
     missing : str
         ``"skip"`` leaves out particles whose stack is not there, ``"raise"`` refuses them.
     hand : int
@@ -135,23 +105,22 @@ def read_particles(
         A file or column is missing or damaged, or a stack does not fit its tilts.
     """
     star = Path(star)
-    if tomograms is None:
-        chosen = star if star.stem.endswith("_optimisation_set") else star.with_name(f"{star.stem}_optimisation_set.star")
-        names = _row(read_star(chosen), "")
-        if not {"TomoParticlesFile", "TomoTomogramsFile"} <= names.keys():
-            raise InputError(f"{chosen}: names no particles and tomograms file; export it again, or give both files.")
-        star, tomograms = (chosen.with_name(Path(names[f"Tomo{kind}File"]).name) for kind in ("Particles", "Tomograms"))
+    chosen = star if star.stem.endswith("_optimisation_set") else star.with_name(f"{star.stem}_optimisation_set.star")
+    names = _row(read_star(chosen), "")
+    if not {"TomoParticlesFile", "TomoTomogramsFile"} <= names.keys():
+        raise InputError(f"{chosen}: names no particles and tomograms file; export it again.")
+    star, tomograms = (chosen.with_name(Path(names[f"Tomo{kind}File"]).name) for kind in ("Particles", "Tomograms"))
     blocks = read_star(star)
     if int(_row(blocks, "general").get("TomoSubTomosAre2DStacks", 0)) != 1:
         raise InputError(f"{star}: rlnTomoSubTomosAre2DStacks is not 1; export the particles as 2D stacks.")
     optics = {row["OpticsGroup"]: row for row in _rows(star, blocks, "optics", OPTICS_COLUMNS)}
-    series = read_star(Path(tomograms))
+    series = read_star(tomograms)
     tilts: dict[str, list[dict[str, Any]]] = {}
     particles = []
     for row in _rows(star, blocks, "particles", PARTICLE_COLUMNS):
         name = str(row["TomoName"])
         if name not in tilts:
-            tilts[name] = _rows(Path(tomograms), series, name, TILT_COLUMNS)
+            tilts[name] = _rows(tomograms, series, name, TILT_COLUMNS)
         if row["OpticsGroup"] not in optics:
             raise InputError(f"{star}: optics group {row['OpticsGroup']} is not described; add it to data_optics.")
         path = star.parent / row["ImageName"]
@@ -230,20 +199,9 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
 def transfer(particle: Particle, size: int) -> torch.Tensor:
     r"""Transfer of each tilt, :math:`t(k)=\mathrm{CTF}(k)\,s\,e^{-D/2D_c(k)}`, positive where protein is bright.
 
-    The defocus is that of the tomogram's centre, as the star file gives it. In images that are multiplied already, which had
-    each particle's own, this concerns only the weights.
-
-    Parameters
-    ----------
-    particle : Particle
-        Its ``T`` tilts.
-    size : int
-        Side of the images in pixels, of ``particle.voxel_size``.
-
-    Returns
-    -------
-    Tensor
-        ``(T, size, size // 2 + 1)``, frequency 0 first.
+    For images of ``size`` pixels of the particle's ``voxel_size``: ``(T, size, size // 2 + 1)``, frequency 0 first. The defocus
+    is that of the tomogram's centre, as the star file gives it. In images that are multiplied already, which had each
+    particle's own, this concerns only the weights.
     """
     u, v, angle = particle.defocus.unbind(1)
     # calculate_ctf_2d takes a root of the astigmatism: U is made the larger by exchanging the axes.
@@ -268,12 +226,7 @@ def transfer(particle: Particle, size: int) -> torch.Tensor:
 def insert(particle: Particle, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of a particle's slices and of their weights ``t²`` in a padded half spectrum, y and z frequencies centred.
 
-    Parameters
-    ----------
-    particle : Particle
-        With ``(T, N, N)`` images.
-    matrices : Tensor
-        ``(T, 3, 3)``, the frame to reconstruct in to each image.
+    The matrices ``(T, 3, 3)`` take the frame to reconstruct in to each image.
     """
     side = particle.images.shape[-1]
     size = PADDING * side
@@ -291,7 +244,11 @@ def insert(particle: Particle, matrices: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def solve(total: torch.Tensor, weight: torch.Tensor, wiener: float = 0.3) -> torch.Tensor:
-    """Divide sums of :func:`insert`, with a constant beside the weight for the noise, into a ``(N, N, N)`` volume."""
+    """Divide sums of :func:`insert`, with a constant beside the weight for the noise, into a ``(N, N, N)`` volume.
+
+    ``wiener`` is that constant as a fraction of the mean measured weight: the inverse of a flat signal-to-noise ratio. The
+    default gave, of five values, the most contrast between inside and outside of masks by pose.
+    """
     size = len(total)
     noise = wiener * weight[weight > 0].mean()
     spectrum = torch.fft.ifftshift(total / (weight + noise), dim=(-3, -2))
@@ -300,46 +257,17 @@ def solve(total: torch.Tensor, weight: torch.Tensor, wiener: float = 0.3) -> tor
     return torch.nn.functional.pad(volume / separable_sinc2_correction(volume.shape), [-edge] * 6)
 
 
-def reconstruct(
-    particle: Particle, frame: Literal["specimen", "reference"] = "specimen", *, wiener: float = 0.3
-) -> torch.Tensor:
+def reconstruct(particle: Particle, *, wiener: float = 0.3) -> torch.Tensor:
     r"""Subtomogram of one particle, :math:`V(k)=\sum_i t_i I_i(k)\,/\,(\sum_i t_i^2(k)+\nu)`, from its visible images.
 
-    Parameters
-    ----------
-    particle : Particle
-        With ``(T, N, N)`` images.
-    frame : str
-        ``"specimen"``: z along the beam, the tilt axis where the projection matrices have it (WarpTools: along y);
-        ``"reference"``: turned into the pose of the reference.
-    wiener : float
-        :math:`\nu` as a fraction of the mean measured :math:`\sum t^2`: the inverse of a flat signal-to-noise ratio. The
-        default gave, of five values, the most contrast between inside and outside of masks by pose.
-
-    Returns
-    -------
-    Tensor
-        ``(N, N, N)`` float32, axes z, y, x, protein bright.
+    ``(N, N, N)`` float32 in the specimen frame, protein bright: z is along the beam, the tilt axis where the projection
+    matrices have it (WarpTools: along y). For :math:`\nu` see :func:`solve`.
     """
-    turn = torch.eye(3) if frame == "specimen" else particle.rotation
-    return solve(*insert(particle, particle.projections @ turn), wiener)
+    return solve(*insert(particle, particle.projections), wiener)
 
 
 def average(particles: Sequence[Particle], *, wiener: float = 0.3) -> torch.Tensor:
-    """Average of particles in the reference frame: all their slices in one volume.
-
-    Parameters
-    ----------
-    particles : sequence of Particle
-        With ``(T, N, N)`` images.
-    wiener : float
-        As in :func:`reconstruct`.
-
-    Returns
-    -------
-    Tensor
-        ``(N, N, N)``.
-    """
+    """Average ``(N, N, N)`` of particles in the reference frame: all their slices in one volume."""
     sums = [insert(p, p.projections @ p.rotation) for p in particles]
     total, weight = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
     return solve(total, weight, wiener)
