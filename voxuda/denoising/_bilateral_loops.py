@@ -151,25 +151,9 @@ def apply_to(volumes: torch.Tensor) -> bool:
 
 
 def weighted_mean(volumes: torch.Tensor, of_gradients: bool, radius: int, sigma_d: float, sigma_r: float) -> torch.Tensor:
-    """Average over the window, weighted by distance and by difference of values or of Sobel responses.
+    """Filter float32 volumes ``(B, 1, D, H, W)``, by Sobel responses or by values; for arguments see the plain filters.
 
     Volumes, and slabs of large ones, are shared among as many threads as torch has.
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, H, W)`` float32. Borders are reflected.
-    of_gradients : bool
-        Whether the range kernel is on the three Sobel responses; otherwise it is on the values.
-    radius : int
-        Voxels of the window on each side.
-    sigma_d, sigma_r : float
-        Widths of the domain kernel, in voxels, and of the range kernel.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
     """
     border = radius + of_gradients
     depth, height, width = volumes.shape[2:]

@@ -163,30 +163,14 @@ def fused_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: float =
 
     The results are those of :func:`~voxuda.denoising.bilateral.bilateral_filter` and
     :func:`~voxuda.denoising.bilateral.improved_bilateral_filter` with ``gradient="sobel"``, up to rounding.
-    No gradient flows back through it.
+    No gradient flows back through it. Volumes ``(B, 1, D, H, W)`` are float32 or bfloat16 on a CUDA device, of any strides; D,
+    H and W are at least 4. The result is contiguous and of their dtype, computed in float32.
 
     By hand, a voxel of the IBF costs 15 loads with 40 instructions for their addresses and 15 to scale them, 87 for six Sobel
     vectors, 23.5 weights of 7, one of them an exponential, and 52 for the sums: 374. One Sobel vector of 25 and 26 weights and
     sums of 9, 259, would be the least that every voxel needs. The code that Triton 3.7 makes for compute capability 9.0 has
     469 instructions a voxel, 67 of them moves, in 237 registers and without spilling; for the BF 183 in 80. With one column a
     thread it had 608. It has not run on a GPU yet, so no speed is claimed.
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, H, W)`` float32 or bfloat16 on a CUDA device, of any strides; D, H and W at least 4. σ_r is in the unit of
-        the values for the BF, of the unnormalised Sobel response for the IBF. Borders are reflected.
-    sigma_d : float
-        Width of the domain kernel in voxels.
-    sigma_r : float
-        Width of the range kernel.
-    gradient : bool
-        Compare Sobel vectors (IBF, Eqs 10-14) and not values (BF, Eqs 8-9).
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``, contiguous, of the volumes' dtype; computed in float32.
 
     Raises
     ------

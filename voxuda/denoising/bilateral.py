@@ -14,7 +14,6 @@ from voxuda.errors import InputError
 CHUNK = 65536
 """Voxels worked on at a time: few enough for a cache, enough that a step costs more than calling it."""
 
-
 SMALLEST = 1e-15
 """Least width of a kernel: float32 has its square, and the inverse of that."""
 
@@ -50,15 +49,7 @@ def _smooth(volumes: torch.Tensor, axis: int) -> torch.Tensor:
 def sobel(padded: torch.Tensor) -> torch.Tensor:
     """Three Sobel responses, unnormalised: (-1, 0, 1) along one axis, (1, 2, 1) along the other two.
 
-    Parameters
-    ----------
-    padded : Tensor
-        ``(B, 1, D + 2, H + 2, W + 2)``.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 3, D, H, W)``, derivative along z, y, x. A ramp of slope 1 gives 32.
+    From ``(B, 1, D + 2, H + 2, W + 2)`` to ``(B, 3, D, H, W)``, derivative along z, y, x. A ramp of slope 1 gives 32.
     """
     z, y, x = 2, 3, 4
     smooth_x = _smooth(padded, x)
@@ -69,38 +60,18 @@ def sobel(padded: torch.Tensor) -> torch.Tensor:
 
 
 def gradients(volumes: torch.Tensor, radius: int, gradient: Gradient = "sobel") -> torch.Tensor:
-    """Gradient vectors of Eqs 10-12 on the volume reflected by ``radius`` voxels at each face.
+    """Gradient vectors of Eqs 10-12 on volumes reflected by ``radius``, ``(B, 3, D + 2 radius, H + 2 radius, W + 2 radius)``.
 
     "Sobel operator as the Laplacian operator" leaves two readings: ``"sobel"``, the three responses are the vector;
     ``"sobel_magnitude"``, Δ is the length of that vector and Eqs 10-12 take its central differences.
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, H, W)``.
-    radius : int
-        Voxels of reflected border to return around the volume.
-    gradient : str
-        The reading.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 3, D + 2 radius, H + 2 radius, W + 2 radius)``.
     """
     if gradient == "sobel":
         return sobel(_reflect(volumes, radius + 1))
     if gradient != "sobel_magnitude":
         raise InputError(f"{gradient}: not a reading of the gradient; choose sobel or sobel_magnitude.")
-    delta = sobel(_reflect(volumes, radius + 2)).norm(dim=1, keepdim=True)
-    differences = []
-    for axis in (2, 3, 4):
-        inner = delta
-        for other in (2, 3, 4):
-            if other != axis:
-                inner = inner.narrow(other, 1, inner.shape[other] - 2)
-        differences.append(_difference(inner, axis))
-    return torch.cat(differences, 1)
+    delta = sobel(_reflect(volumes, radius + 2)).norm(dim=1)
+    halves = torch.stack(torch.gradient(delta, dim=(1, 2, 3)), 1)  # of the central differences
+    return 2 * halves[..., 1:-1, 1:-1, 1:-1]
 
 
 def weighted_mean_of_rows(
@@ -108,23 +79,11 @@ def weighted_mean_of_rows(
 ) -> torch.Tensor:
     """Average over the window by whole rows of voxels, for any device and type of number.
 
-    The weight of a pair is the same from both of its ends, so each pair is computed once and added at both. In one long row
-    of all padded voxels a neighbour is always the same number of steps away; what wraps around an edge meets only voxels
-    of the border, which is cut off in the end. The row is worked through in pieces that stay in a processor's cache.
-
-    Parameters
-    ----------
-    padded, features : Tensor
-        ``(B, 1, ...)`` and ``(B, C, ...)``, volumes with ``radius`` voxels around them.
-    radius : int
-        Voxels of the window on each side.
-    sigma_d, sigma_r : float
-        Widths of the domain and the range kernel.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
+    Volumes ``(B, 1, ...)`` and the features that the range kernel compares, ``(B, C, ...)``, have ``radius`` voxels around
+    them, which the result has not. The weight of a pair is the same from both of its ends, so each pair is computed once and
+    added at both. In one long row of all padded voxels a neighbour is always the same number of steps away; what wraps around
+    an edge meets only voxels of the border, which is cut off in the end. The row is worked through in pieces that stay in a
+    processor's cache.
     """
     height, width = padded.shape[3:]
     values = padded.flatten()
@@ -164,18 +123,16 @@ def bilateral_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: flo
     Parameters
     ----------
     volumes : Tensor
-        ``(B, 1, D, H, W)``; σ_r is in the unit of their values. Borders are reflected.
-    sigma_d : float
-        Width of the domain kernel in voxels.
-    sigma_r : float
-        Width of the range kernel.
+        ``(B, 1, D, H, W)``, as the result. Borders are reflected.
+    sigma_d, sigma_r : float
+        Widths of the domain kernel, in voxels, and of the range kernel, in the unit of the values.
     window : int
         Odd side of the window in voxels.
 
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
+    Raises
+    ------
+    InputError
+        The volumes' shape, a width or the window is not as above.
     """
     return _filter(volumes, None, sigma_d, sigma_r, window)
 
@@ -189,24 +146,9 @@ def improved_bilateral_filter(
 ) -> torch.Tensor:
     r"""Improved bilateral filter, Eqs 10-14: :math:`w_{pq} = G_{\sigma_d}(\|p-q\|)\,G_{\sigma_r}(\|g_p - g_q\|)`.
 
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, H, W)``; σ_r is in the unit of the unnormalised Sobel response, 32 times a slope, so the paper's 1.2
-        matters for values in [0, 1] and switches the filter off for values of variance 1. Borders are reflected.
-    sigma_d : float
-        Width of the domain kernel in voxels.
-    sigma_r : float
-        Width of the range kernel on gradients.
-    window : int
-        Odd side of the window in voxels.
-    gradient : str
-        Reading of "Sobel operator as the Laplacian operator", see :func:`gradients`.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
+    As :func:`bilateral_filter`, but with gradients :math:`g`, see :func:`gradients`, in place of values. σ_r is in the unit of
+    the unnormalised Sobel response, 32 times a slope, so the paper's 1.2 matters for values in [0, 1] and switches the filter
+    off for values of variance 1.
     """
     return _filter(volumes, gradient, sigma_d, sigma_r, window)
 
@@ -228,19 +170,7 @@ def reference_filter(
 ) -> torch.Tensor:
     """Eq 8 and Eq 13 as they read, in float64: for every q of the window, a weight from p to q, no symmetry used.
 
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, H, W)``.
-    features : Tensor
-        ``(B, C, D + window - 1, H + window - 1, W + window - 1)``: the reflected values for BF, the gradients for IBF.
-    sigma_d, sigma_r, window
-        As in :func:`improved_bilateral_filter`.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)`` float64.
+    Features ``(B, C, D + window - 1, H + window - 1, W + window - 1)`` are the reflected values for BF, the gradients for IBF.
     """
     radius = window // 2
     depth, height, width = volumes.shape[2:]

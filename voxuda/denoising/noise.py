@@ -28,7 +28,7 @@ def half_width(rho: float, size: int) -> int:
 def highpass_mask(
     size: int, rho: float = 0.244, reading: Reading = "cube_removed", device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """High-pass filter H of Eq 3 on the half spectrum of a cube.
+    """High-pass filter H of Eq 3 on the half spectrum of a cube: ``(size, size, size // 2 + 1)``, values 0 to 1.
 
     The paper writes that "only 24.4 % remains". Its four rates are exactly volumes of cubes, which leaves two readings:
     ``"cube_removed"`` zeroes the low-frequency cube of share ``rho``, as in the common code for such filters, and keeps the
@@ -36,22 +36,7 @@ def highpass_mask(
 
     A cube of even side around frequency 0 holds -r but not +r. The real part of the inverse transform, all that anyone
     uses, sees the average of the mask and its mirror image, so that average is returned: faces of the cube count one half.
-
-    Parameters
-    ----------
-    size : int
-        Side of the volume.
-    rho : float
-        Filter rate.
-    reading : str
-        One of the two readings.
-    device : device
-        Where it is kept for the next call.
-
-    Returns
-    -------
-    Tensor
-        ``(size, size, size // 2 + 1)``, values 0 to 1, for ``torch.fft.rfftn``.
+    It is kept on its device for the next call.
     """
     r = half_width(rho, size)
     if reading == "cube_removed":
@@ -71,44 +56,18 @@ def highpass_mask(
 
 
 def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed") -> torch.Tensor:
-    """Eqs 2-4: DFT, high-pass, inverse DFT.
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(..., D, D, D)``, cubes.
-    rho, reading
-        See :func:`highpass_mask`.
-
-    Returns
-    -------
-    Tensor
-        ``(..., D, D, D)``, the noise of each volume.
-    """
+    """Eqs 2-4: the noise of each of the cubes ``(..., D, D, D)``, by DFT, :func:`highpass_mask` and inverse DFT."""
     return apply_filter(volumes, highpass_mask(volumes.shape[-1], rho, reading, volumes.device))
 
 
 def noise_level(
     volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed", average: Average = "variances"
 ) -> torch.Tensor:
-    """Standard deviation σ_t of the noise in a few target samples.
+    """Standard deviation σ_t of the noise in a few target samples ``(N, 1, D, D, D)``, a scalar in their unit.
 
     The paper takes the variance of "the average noise level of the subset": ``"variances"`` averages the variances of the
     N high-passed volumes; ``"volumes"`` averages the volumes first, which makes independent noise √N times smaller.
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(N, 1, D, D, D)`` target samples.
-    rho, reading
-        See :func:`highpass_mask`.
-    average : str
-        What is averaged.
-
-    Returns
-    -------
-    Tensor
-        Scalar, in the unit of the volumes.
+    For ``rho`` and ``reading`` see :func:`highpass_mask`.
     """
     if average == "volumes":
         return highpass(volumes, rho, reading).mean(0).std(correction=0)
@@ -122,26 +81,10 @@ def noise_level(
 def generate_noise(
     source: torch.Tensor, sigma: torch.Tensor | float, generator: torch.Generator | None = None, kind: Kind = "gaussian"
 ) -> torch.Tensor:
-    """Eq 5, and the two other noises of Fig. 7.
+    """Draw noise of deviation σ_t to be added to the source (Eq 6), ``(B, 1, D, H, W)``: Eq 5, and the others of Fig. 7.
 
     Gaussian :math:`N(0, σ_t^2)`; Poisson :math:`π(σ_t)`, whose mean is σ_t and not 0, as the paper prints it; speckle
     :math:`x_s N(0, σ_t^2)`, Eq 15.
-
-    Parameters
-    ----------
-    source : Tensor
-        ``(B, 1, D, H, W)``.
-    sigma : float or Tensor
-        Standard deviation σ_t.
-    generator : torch.Generator
-        Source of randomness.
-    kind : str
-        Which noise.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``, to be added to ``source`` (Eq 6).
     """
     sigma = torch.as_tensor(sigma, dtype=source.dtype, device=source.device)
     if kind == "poisson":
