@@ -63,7 +63,7 @@ class Particle:
     visible: torch.Tensor
     """``(T,)`` bool, the images to use."""
     defocus: torch.Tensor
-    """``(T, 3)``: U and V in angstrom, angle of U from the x axis in degrees."""
+    """``(T, 3)``, U and V in angstrom, angle of U from the x axis in degrees."""
     scale: torch.Tensor
     """``(T,)``, factor of the CTF."""
     exposure: torch.Tensor
@@ -75,6 +75,7 @@ class Particle:
     spherical_aberration: float
     """Millimetre."""
     amplitude_contrast: float
+    """Fraction."""
     premultiplied: bool
     """The images are already multiplied by their transfer."""
 

@@ -161,8 +161,8 @@ def _filter(
 def fused_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: float = 1.2, *, gradient: bool = True) -> torch.Tensor:
     r"""Filter of Eq 8 with a window of 3, as one CUDA kernel that writes no intermediate volume.
 
-    The results are those of :func:`~voxuda.denoising.bilateral.bilateral_filter` and
-    :func:`~voxuda.denoising.bilateral.improved_bilateral_filter` with ``gradient="sobel"``, up to rounding.
+    The results are, up to rounding, those of :func:`~voxuda.denoising.bilateral.bilateral_filter` or, with ``gradient``, of
+    :func:`~voxuda.denoising.bilateral.improved_bilateral_filter` with ``gradient="sobel"``.
     No gradient flows back through it. Volumes ``(B, 1, D, H, W)`` are float32 or bfloat16 on a CUDA device, of any strides; D,
     H and W are at least 4. The result is contiguous and of their dtype, computed in float32.
 

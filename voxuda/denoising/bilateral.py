@@ -49,7 +49,7 @@ def _smooth(volumes: torch.Tensor, axis: int) -> torch.Tensor:
 def sobel(padded: torch.Tensor) -> torch.Tensor:
     """Three Sobel responses, unnormalised: (-1, 0, 1) along one axis, (1, 2, 1) along the other two.
 
-    From ``(B, 1, D + 2, H + 2, W + 2)`` to ``(B, 3, D, H, W)``, derivative along z, y, x. A ramp of slope 1 gives 32.
+    ``(B, 1, D + 2, H + 2, W + 2)`` becomes ``(B, 3, D, H, W)``, derivative along z, y, x. A ramp of slope 1 gives 32.
     """
     z, y, x = 2, 3, 4
     smooth_x = _smooth(padded, x)
@@ -79,11 +79,10 @@ def weighted_mean_of_rows(
 ) -> torch.Tensor:
     """Average over the window by whole rows of voxels, for any device and type of number.
 
-    Volumes ``(B, 1, ...)`` and the features that the range kernel compares, ``(B, C, ...)``, have ``radius`` voxels around
-    them, which the result has not. The weight of a pair is the same from both of its ends, so each pair is computed once and
-    added at both. In one long row of all padded voxels a neighbour is always the same number of steps away; what wraps around
-    an edge meets only voxels of the border, which is cut off in the end. The row is worked through in pieces that stay in a
-    processor's cache.
+    Volumes ``(B, 1, ...)`` and the features that the range kernel compares, ``(B, C, ...)``, have a border of ``radius``
+    voxels. The weight of a pair is the same from both of its ends, so each pair is computed once and added at both. In one long
+    row of all padded voxels a neighbour is always the same number of steps away; what wraps around an edge meets only voxels of
+    the border, which is cut off in the end. The row is worked through in pieces that stay in a processor's cache.
     """
     height, width = padded.shape[3:]
     values = padded.flatten()

@@ -1,7 +1,7 @@
 """Give volumes mean 0 and variance 1, or the range from 0 to 1.
 
-A constant volume becomes zeros, one with a NaN becomes NaN. Computed in double precision: squares of huge intensities overflow
-in float32, and those of tiny ones vanish.
+Intensities may have any unit. A constant volume becomes zeros, one with a NaN becomes NaN. Both compute in double precision:
+squares of huge intensities overflow in float32, and those of tiny ones vanish.
 """
 
 from __future__ import annotations

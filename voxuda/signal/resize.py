@@ -11,7 +11,7 @@ from voxuda.errors import InputError
 def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
     """Resample volumes to another grid over the same box, by cropping or zero-padding the centred spectrum.
 
-    From real ``(..., D, H, W)`` to ``(..., *shape)``. Every frequency below the Nyquist limit of both grids is kept unchanged,
+    Real ``(..., D, H, W)`` becomes ``(..., *shape)``. Every frequency below the Nyquist limit of both grids is kept unchanged,
     nothing is interpolated. Going to fewer voxels removes all frequencies at and beyond the new limit, and the old limit of an
     even grid is dropped too; going to more voxels leaves the new high frequencies exactly empty, so a noise level measured
     there is zero. The mean is kept. The box is taken as periodic.

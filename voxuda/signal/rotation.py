@@ -26,7 +26,7 @@ def sample(channels: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
 def fourier_shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     r"""Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` of two maps ``(N, N, N)``.
 
-    Over each of the shells 1 to ``N // 2 - 1`` in cycles per box, ``(N // 2 - 1,)``.
+    One value for each shell from 1 to ``N // 2 - 1`` cycles per box, ``(N // 2 - 1,)``.
     """
     # torch-fourier-shell-correlation shares each frequency between two shells, so that neighbouring shells are correlated.
     size = len(first)

@@ -87,8 +87,8 @@ def _matrix(
 def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Line integrals of slabs that repeat along x, tilted about y, in units of one voxel.
 
-    From ``(B, D, H, W)``, with nothing above or below, at ``angles`` ``(T,)`` in degrees, to ``(B, T, H, U)`` with ``U`` of
-    :func:`detector_width`. Voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
+    Slabs ``(B, D, H, W)``, with nothing above or below, become images ``(B, T, H, U)`` at angles ``(T,)`` in degrees, with
+    ``U`` of :func:`detector_width`. Voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
     """
     batch, depth, height, width = slabs.shape
     matrix = _matrix(tuple(angles.tolist()), depth, width, "project", slabs.device)
@@ -99,8 +99,8 @@ def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: int) -> torch.Tensor:
     """Sum over tilts of each image smeared back along its rays: the transpose of projection.
 
-    From ``(B, T, H, U)`` as :func:`project` gives them to slabs ``(B, D, H, W)`` of ``depth`` and ``width`` voxels; images of
-    another width are refused.
+    Images ``(B, T, H, U)`` as :func:`project` gives them become slabs ``(B, D, H, W)`` of ``depth`` and ``width`` voxels;
+    images of another width are refused.
     """
     batch, tilts, height, pixels = images.shape
     needed = detector_width(depth, width, angles)
@@ -116,7 +116,8 @@ def weighting(pixels: int, kind: Weighting = "ramp", iterations: int = 20) -> to
 
     Back-projection alone multiplies the spectrum by about :math:`1/|k|`. ``"ramp"`` undoes it, :math:`w = |k|`. ``"sirt"`` is
     where :math:`N` iterations of gradient descent would have come, :math:`w = |k|\,(1 - (1 - k_1/|k|)^N)` with :math:`k_1` the
-    lowest frequency, which converges first: low frequencies come out as with the ramp, their limit, high ones stay damped.
+    lowest frequency, which converges first: low frequencies come out as with the ramp, high ones stay damped, fewer the larger
+    :math:`N`.
     """
     k = torch.fft.rfftfreq(pixels)
     ramp = 2 * k

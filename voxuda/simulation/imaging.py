@@ -1,7 +1,7 @@
 """Density crops to noisy images of them: by the source's recipe, by the target's, and by a tilt series of each crop alone.
 
-Densities are ``(B, 1, D, D, D)`` in Da/nm³, and so are the images, in a unit of their own. ``snr`` is ``(B,)``, a ratio of
-variances such as 0.03. Defocus and voxel size are in angstrom.
+Densities are ``(B, 1, D, D, D)`` in Da/nm³, and images have their shape. ``snr`` is ``(B,)``, a ratio of variances such as
+0.03. Defocus and voxel size are in angstrom.
 """
 
 from __future__ import annotations

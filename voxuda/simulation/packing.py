@@ -39,9 +39,9 @@ def strew_spheres(radii: torch.Tensor, generator: torch.Generator) -> torch.Tens
 def pull_together(radii: torch.Tensor, centres: torch.Tensor, first_step: float | None = None) -> torch.Tensor:
     """Pull bounding spheres together until they touch, without overlap, by a compiled loop.
 
-    Spheres of ``(B, M)`` radii, from centres ``(B, M, 3)`` in order z, y, x to new ones, all in angstrom, move towards sphere 0
-    in shrinking steps, the first a tenth of the largest radius unless given; after each step overlapping pairs are pushed apart
-    along their line of centres. Sphere 0 ends at the origin.
+    Spheres move towards sphere 0 in shrinking steps, the first a tenth of the largest radius unless given; after each step
+    overlapping pairs are pushed apart along their line of centres. Sphere 0 ends at the origin. Radii are ``(B, M)`` and
+    centres, before and after, ``(B, M, 3)`` in order z, y, x, all in angstrom.
     """
     longest = radii.max() / 10 if first_step is None else first_step
     lengths = (longest * (1 - torch.arange(STEPS) / STEPS)).numpy()

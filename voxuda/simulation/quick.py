@@ -33,17 +33,18 @@ class Subtomograms:
     masks: torch.Tensor
     """Densities over the threshold."""
     table: list[dict]
-    """One row per sample: molecule, snr, defocus and the rest of its parameters."""
+    """One row per sample, with molecule, snr, defocus and the rest of its parameters."""
     voxel_size: float
     """Nominal edge of a voxel in angstrom."""
 
 
 class Poses(NamedTuple):
-    """How ``M`` molecules stand in each of ``B`` crops, rotations ``(B, M, 3, 3)``."""
+    """How ``M`` molecules stand in each of ``B`` crops."""
 
     centres: torch.Tensor
     """``(B, M, 3)`` in angstrom, the target's at the origin."""
     rotations: torch.Tensor
+    """``(B, M, 3, 3)``."""
     offsets: torch.Tensor
     """``(B, 3)`` whole voxels from the middle of the crop to the target."""
 

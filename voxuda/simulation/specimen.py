@@ -30,7 +30,7 @@ class Specimen:
     """A slab of vitreous ice, which repeats along y and x."""
 
     density: torch.Tensor
-    """``(D, H, W)`` excess over ice, in Da/nm³ of protein: molecules, vesicle and cytosol."""
+    """``(D, H, W)`` excess over ice, in Da/nm³ of protein, by molecules, vesicle and cytosol."""
     centres: torch.Tensor
     """``(K, 3)`` voxel coordinates z, y, x of the molecules of interest."""
     names: list[str]
