@@ -15,28 +15,14 @@ from voxuda.networks.voxresnet import VoxResNet
 
 @dataclass
 class Batch:
-    """What a step of one process sees.
+    """What a step of one process sees."""
 
-    Parameters
-    ----------
-    source, source_labels : Tensor
-        ``(B, 1, D, H, W)`` and ``(B, D, H, W)`` int64.
-    target : Tensor
-        ``(B, 1, D, H, W)``.
-    target_labels : Tensor
-        ``(B, D, H, W)`` int64; only the supervised upper bound may look.
-    target_index : Tensor
-        ``(B,)``, where the target samples stand in the training set.
-    generator : torch.Generator
-        The step's randomness.
-    """
-
-    source: torch.Tensor
-    source_labels: torch.Tensor
-    target: torch.Tensor
-    target_labels: torch.Tensor | None
-    target_index: torch.Tensor
-    generator: torch.Generator
+    source: torch.Tensor  #: ``(B, 1, D, H, W)``
+    source_labels: torch.Tensor  #: ``(B, D, H, W)`` int64
+    target: torch.Tensor  #: ``(B, 1, D, H, W)``
+    target_labels: torch.Tensor | None  #: ``(B, D, H, W)`` int64; only the supervised upper bound may look
+    target_index: torch.Tensor  #: ``(B,)``, where the target samples stand in the training set
+    generator: torch.Generator  #: the step's randomness
 
 
 class Method(nn.Module):
@@ -44,17 +30,12 @@ class Method(nn.Module):
 
     Batch norm, about which the paper is silent: each stream of a step (source, noised source, target) is a forward of its own
     and is normalised by its own batch statistics, and all of them feed one set of running averages. Which statistics a
-    trained network uses is a choice made afterwards, see ``batch_norm`` of :class:`voxuda.training.config.Config`.
-
-    Parameters
-    ----------
-    width : int
-        Width of the student network.
+    trained network uses is a choice made afterwards, see ``batch_norm`` of :class:`voxuda.training.config.Config`. ``width`` is
+    that of the student.
     """
 
     needs_target_labels = False
-    planar = False
-    """Whether the network treats each z slice as an image of its own."""
+    planar = False  #: Whether the network treats each z slice as an image of its own.
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -12,66 +12,29 @@ from voxuda.errors import InputError, check_types
 
 @dataclass(frozen=True)
 class VoxUDAOptions:
-    """Everything the paper sets or leaves open; the defaults are the paper's where it speaks.
+    """Everything the paper sets or leaves open; the defaults are the paper's where it speaks."""
 
-    Parameters
-    ----------
-    denoiser : str
-        What the teacher's input goes through; "none" for the ablation.
-    sigma_d : float
-        Width of the bilateral domain kernel in voxels.
-    sigma_r : float
-        Width of the bilateral range kernel, on volumes scaled to [0, 1].
-    window : int
-        Odd side of the bilateral window in voxels.
-    gradient : str
-        Reading of "Sobel operator as the Laplacian operator" in the improved bilateral filter.
-    n_sampled : int
-        Target samples from which each step measures the noise level.
-    rho : float
-        Filter rate of the high-pass filter.
-    reading : str
-        What the filter rate is the share of: the cube removed, or the cube kept.
-    average : str
-        What is averaged over the sampled volumes: their variances, or the volumes themselves.
-    noise : str
-        Kind of the generated noise; "none" switches the noise generation module off.
-    segment_noised : bool
-        Segment the noised source too, not only tie its features (open in the paper).
-    lambdas : tuple of float
-        Consistency weights of c, v2, v4, v6.
-    pseudo : str
-        "confident" is the paper's threshold; "balanced" is ours, see ``share``; "none" for the ablation.
-    eta : float
-        Confidence threshold of "confident".
-    share : float, optional
-        Expected foreground share of "balanced": prior knowledge; ``None`` takes the share in the batch of source masks.
-    ema : float
-        Decay of the teacher (open).
-    adversary : float
-        Weight of the reversed gradient (open); 0 switches the adversary off.
-    warm_up : float
-        Share of training before pseudo-labels count (open).
-    """
-
-    denoiser: Literal["ngm", "bf", "ibf", "none"] = "ibf"
-    sigma_d: float = 120.0
-    sigma_r: float = 1.2
-    window: int = 3
-    gradient: Gradient = "sobel"
-    n_sampled: int = 10
-    rho: float = 0.244
-    reading: Reading = "cube_removed"
-    average: Average = "variances"
+    denoiser: Literal["ngm", "bf", "ibf", "none"] = "ibf"  #: What the teacher's input goes through; "none" for the ablation.
+    sigma_d: float = 120.0  #: Width of the bilateral domain kernel in voxels.
+    sigma_r: float = 1.2  #: Width of the bilateral range kernel, on volumes scaled to [0, 1].
+    window: int = 3  #: Odd side of the bilateral window in voxels.
+    gradient: Gradient = "sobel"  #: Reading of "Sobel operator as the Laplacian operator" in the improved bilateral filter.
+    n_sampled: int = 10  #: Target samples from which each step measures the noise level.
+    rho: float = 0.244  #: Filter rate of the high-pass filter.
+    reading: Reading = "cube_removed"  #: Whether the filter rate is the share of the cube removed or kept.
+    average: Average = "variances"  #: What is averaged over the sampled volumes, their variances or they themselves.
+    #: Kind of the generated noise; "none" switches the noise generation module off.
     noise: Literal["gaussian", "poisson", "speckle", "none"] = "gaussian"
-    segment_noised: bool = True
-    lambdas: tuple[float, float, float, float] = (0.2, 0.2, 0.3, 0.3)
+    segment_noised: bool = True  #: Segment the noised source too, not only tie its features (open in the paper).
+    lambdas: tuple[float, float, float, float] = (0.2, 0.2, 0.3, 0.3)  #: Consistency weights of c, v2, v4, v6.
+    #: "confident" is the paper's threshold; "balanced" is ours, see ``share``; "none" for the ablation.
     pseudo: Literal["confident", "balanced", "none"] = "confident"
-    eta: float = 0.85
+    eta: float = 0.85  #: Confidence threshold of "confident".
+    #: Expected foreground share of "balanced", prior knowledge; ``None`` takes the share in the batch of source masks.
     share: float | None = 0.05
-    ema: float = 0.99
-    adversary: float = 1.0
-    warm_up: float = 0.3
+    ema: float = 0.99  #: Decay of the teacher (open).
+    adversary: float = 1.0  #: Weight of the reversed gradient (open); 0 switches the adversary off.
+    warm_up: float = 0.3  #: Share of training before pseudo-labels count (open).
 
     def __post_init__(self) -> None:
         check_types(self)

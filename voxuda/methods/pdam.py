@@ -14,19 +14,8 @@ def inpaint(volumes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Paint over molecules that translation hallucinates, which the labels do not have.
 
     A voxel outside the mask, around which it is brighter than within the mask on average, becomes the mean of the ordinary
-    background around it. Brightness is the mean over 5³ voxels, so that a peak of noise does not count as a molecule.
-
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(B, 1, D, H, W)``, molecules bright.
-    labels : Tensor
-        ``(B, D, H, W)``, 1 within the mask.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, H, W)``.
+    background around it. Brightness is the mean over 5³ voxels, so that a peak of noise does not count as a molecule. Volumes
+    are ``(B, 1, D, H, W)``, molecules bright; labels ``(B, D, H, W)``, 1 within the mask.
     """
     inside = (labels == 1)[:, None].float()
     axes = (1, 2, 3, 4)

@@ -57,13 +57,7 @@ def method_class(name: str) -> type[Method]:
 
 
 def build(name: str, width: int, vox_uda: VoxUDAOptions | None = None) -> Method:
-    """Make a method by name.
-
-    Raises
-    ------
-    InputError
-        Unknown name.
-    """
+    """Make a method by name; only vox-uda has options."""
     if name == "vox-uda":
         return VoxUDA(width, vox_uda)
     return method_class(name)(width)

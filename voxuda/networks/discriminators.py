@@ -31,13 +31,7 @@ def reversal_strength(progress: float) -> float:
 
 
 class Discriminator(nn.Module):
-    """Tells source from target features: three convolutions, global mean, one logit.
-
-    Parameters
-    ----------
-    channels : int
-        Channels of the features, ``(B, channels, D, H, W)``.
-    """
+    """Tells source from target features ``(B, channels, D, H, W)``: three convolutions, global mean, one logit."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,13 +48,8 @@ class Discriminator(nn.Module):
 
 
 class EntropyDiscriminator(nn.Module):
-    """Tells domains by maps ``(B, 2, D, H, W)`` of a network's output: convolutions of stride 2, global mean, one logit.
-
-    Parameters
-    ----------
-    channels : int
-        Of the first convolution; each of the three that follow has twice as many as the one before.
-    """
+    """Tells domains by maps ``(B, 2, D, H, W)`` of a network's output: four convolutions of stride 2, the first with
+    ``channels``, each other with twice those of the one before; global mean, one logit."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

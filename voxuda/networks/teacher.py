@@ -14,14 +14,7 @@ class Teacher(nn.Module):
     """Exponential moving average of a student network.
 
     The decay is ``min(1 - 1 / (t + 1), decay)``: a plain average of the first students, then a moving one. Parameters are
-    averaged; batch norm always uses the statistics of the batch it is given, as in ASC and UA-MT.
-
-    Parameters
-    ----------
-    student : Module
-        Copied at the start.
-    decay : float
-        Final decay; 0.99 by default, since the paper gives none.
+    averaged; batch norm always uses the statistics of the batch it is given, as in ASC and UA-MT. The paper gives no decay.
     """
 
     step: torch.Tensor

@@ -59,17 +59,11 @@ class VoxResNet(nn.Module):
     The trunk has 1.635 million parameters at width 32. Each head brings its tap to full size in one transposed convolution
     whose kernel equals its stride, straight to the class scores, so that no voxel is written twice.
 
-    Parameters
-    ----------
-    width : int
-        Channels of the first stage; later stages have twice as many. The paper's network has 32.
-    classes : int
-        Number of classes.
-    planar : bool
-        Treat each z slice as an image of its own, for the methods that are made for images.
+    ``width`` is the number of channels of the first stage, 32 in the paper; later stages have twice as many. A ``planar``
+    network treats each z slice as an image of its own, for the methods that are made for images.
     """
 
-    def __init__(self, width: int = 32, classes: int = 2, *, planar: bool = False) -> None:
+    def __init__(self, width: int = 32, *, planar: bool = False) -> None:
         super().__init__()
         wide = 2 * width
         self.conv1a = convolution(1, width, planar)
@@ -80,30 +74,25 @@ class VoxResNet(nn.Module):
             return nn.Sequential(nn.BatchNorm3d(channels), nn.ReLU(), strided, VoxRes(wide, planar), VoxRes(wide, planar))
 
         self.stage2, self.stage4, self.stage6 = halved(width), halved(wide), halved(wide)
-        self.heads = nn.ModuleDict({"c": PointwiseHead(width, classes)})
+        self.heads = nn.ModuleDict({"c": PointwiseHead(width, 2)})
         for tap, stride in (("v2", 2), ("v4", 4), ("v6", 8)):
             steps = (1, stride, stride) if planar else (stride,) * 3
-            self.heads[tap] = PatchHead(wide, classes, steps, stride=steps)
+            self.heads[tap] = PatchHead(wide, 2, steps, stride=steps)
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The four taps of ``(B, 1, D, H, W)``, sides multiples of 8.
-
-        Returns
-        -------
-        dict of Tensor
-            ``c`` ``(B, width, D, H, W)``; ``v2``, ``v4``, ``v6`` ``(B, 2 width, ...)`` at 1/2, 1/4 and 1/8 of the side.
-        """
+        """The four taps of ``(B, 1, D, H, W)``, sides multiples of 8: ``c`` ``(B, width, D, H, W)``, and ``v2``, ``v4``, ``v6``
+        ``(B, 2 width, ...)`` at 1/2, 1/4 and 1/8 of the side."""
         c = self.conv1b(self.conv1a(x))
         v2 = self.stage2(c)
         v4 = self.stage4(v2)
         return {"c": c, "v2": v2, "v4": v4, "v6": self.stage6(v4)}
 
     def classify(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Sum of the four classifiers, logits ``(B, classes, D, H, W)``."""
+        """Sum of the four classifiers, logits ``(B, 2, D, H, W)``."""
         return torch.stack([self.heads[tap](features[tap]) for tap in TAPS]).sum(0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits ``(B, classes, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
+        """Logits ``(B, 2, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
         return self.classify(self.features(x))
 
     def trunk_parameters(self) -> int:
@@ -115,13 +104,9 @@ class VoxResNet(nn.Module):
 def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> dict[str, torch.Tensor]:
     """Batch norm statistics of a network on unlabelled volumes ``(N, 1, D, H, W)`` (AdaBN, Li et al. 2016).
 
-    The volumes are shuffled, always alike, into batches of nearly one size, so that every batch is a fair sample of them all;
-    the statistics are the mean over batches. The network itself is left as it was.
-
-    Returns
-    -------
-    dict of Tensor
-        The running means and variances, to be loaded with ``load_state_dict(..., strict=False)``.
+    The volumes are shuffled, always alike, into batches of nearly one size, so that every batch is a fair sample of them all.
+    The network itself is left as it was; the result, running means and variances averaged over batches, is to be loaded with
+    ``load_state_dict(..., strict=False)``.
     """
     measured = copy.deepcopy(network).train()
     order = torch.randperm(len(volumes), generator=torch.Generator().manual_seed(0)).to(volumes.device)
