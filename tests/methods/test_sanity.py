@@ -122,8 +122,8 @@ def test_pseudo_labels_of_a_teacher_that_sees_no_difference(probability):
 def test_masks_of_one_class_are_scored(truth):
     domain = Domain(torch.zeros(2, 1, 8, 8, 8), torch.full((2, 1, 8, 8, 8), truth), ["a", "b"])
     predicted = torch.full((2, 8, 8, 8), True)
-    assert evaluation.scores(predicted, domain)["overall"]["iou"] == float(truth)
-    assert evaluation.scores(~predicted, domain)["overall"]["iou"] == float(not truth)
+    assert evaluation.scores(predicted, domain).overall.iou == float(truth)
+    assert evaluation.scores(~predicted, domain).overall.iou == float(not truth)
 
 
 # --- training ------------------------------------------------------------------------------------------------------

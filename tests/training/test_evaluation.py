@@ -32,9 +32,9 @@ def test_scores_by_class_pooled_and_shares():
     predicted[1, 0, 0] = False  # misses 2 of 4
     predicted[2, 1, 1] = True  # adds 2 to 2
     result = evaluation.scores(predicted, Domain(torch.zeros(3, 1, 2, 2, 2), truth, ["a", "b", "b"]))
-    assert result["samples"] == [1.0, 0.5, 0.5]
-    assert result["overall"]["iou"] == pytest.approx(2 / 3) and result["overall"]["n"] == 3
-    assert result["classes"]["a"]["iou"] == 1 and result["classes"]["b"]["iou"] == 0.5
-    assert result["classes"]["b"]["dice"] == pytest.approx(2 / 3)
-    assert result["pooled"]["iou"] == pytest.approx(8 / 12)
-    assert result["foreground_share"] == {"predicted": pytest.approx(10 / 24), "truth": pytest.approx(10 / 24)}
+    assert result.samples == [1.0, 0.5, 0.5]
+    assert result.overall.iou == pytest.approx(2 / 3) and result.overall.n == 3
+    assert result.classes["a"].iou == 1 and result.classes["b"].iou == 0.5
+    assert result.classes["b"].dice == pytest.approx(2 / 3)
+    assert result.pooled["iou"] == pytest.approx(8 / 12)
+    assert result.foreground_share == {"predicted": pytest.approx(10 / 24), "truth": pytest.approx(10 / 24)}

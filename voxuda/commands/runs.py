@@ -7,12 +7,13 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from voxuda.errors import InputError
-from voxuda.training.config import Config, Scale
+from voxuda.experiments.tables import TABLES, Sweep
+from voxuda.training.config import Config
 
 
 @dataclasses.dataclass
@@ -39,10 +40,8 @@ class Train:
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
-    out: Path
-    """Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/."""
-    resume: bool = False
-    """Go on from the last checkpoint in --out; with no other option, with the options of that run."""
+    out: Path  #: Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/.
+    resume: bool = False  #: Go on from the last checkpoint in --out; with no other option, with the options of that run.
 
     def run(self) -> None:
         """Train."""
@@ -80,29 +79,28 @@ class Evaluate:
     Example: voxuda evaluate runs/first
     """
 
+    #: Folder made by `voxuda train`.
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder made by `voxuda train`."""
+    #: A folder with volumes.mrcs and masks.mrcs; by default the run's own test samples.
     target: Path | None = None
-    """A folder with volumes.mrcs and masks.mrcs; by default the run's own test samples."""
 
     def run(self) -> None:
         """Evaluate with both kinds of batch norm statistics."""
-        from voxuda.training import evaluation
+        from voxuda.training.evaluation import evaluate_run
 
-        report = evaluation.evaluate_run(self.run_folder, self.target)
-        overall = report["overall"]
-        print(f"{report['method']} on {overall['n']} samples, batch norm statistics: {report['batch_norm']}; in percent")
+        report = evaluate_run(self.run_folder, self.target)
+        print(f"{report.method} on {report.scores.overall.n} samples, batch norm statistics: {report.batch_norm}; in percent")
         print(f"{'':>10}{'n':>6}{'IoU':>8}{'95 %':>16}{'Dice':>8}{'95 %':>16}")
-        for name, row in [("overall", overall), *report["classes"].items()]:
+        for name, row in [("overall", report.scores.overall), *report.scores.classes.items()]:
             cells = [
-                f"{100 * row[m]:8.1f}{'{:.1f} - {:.1f}'.format(*(100 * v for v in row[f'{m}_interval'])):>16}"
-                for m in ("iou", "dice")
+                f"{100 * mean:8.1f}{f'{100 * low:.1f} - {100 * high:.1f}':>16}"
+                for mean, (low, high) in ((row.iou, row.iou_interval), (row.dice, row.dice_interval))
             ]
-            print(f"{name:>10}{row['n']:>6}{''.join(cells)}")
+            print(f"{name:>10}{row.n:>6}{''.join(cells)}")
 
 
-@dataclasses.dataclass
-class Reproduce:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce(Sweep):
     """Run a table of the book: every row, several seeds; finished runs are kept, interrupted ones go on.
 
     Seconds a run: voxuda reproduce table1 --out runs/smoke
@@ -112,56 +110,29 @@ class Reproduce:
     Then: voxuda results show table1 --runs runs/laptop
     """
 
+    #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
+    #: numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
+    #: modules (which part closes how much of the gap), share (what the balanced variant's prior is worth), tilt-series (the
+    #: main methods on the target by tilt series), real (they on the folder --target), ladder (what each difference between the
+    #: domains costs a network trained on the source).
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
-    """The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
-    numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
-    modules (which part closes how much of the gap), share (what the balanced variant's prior is worth), tilt-series (the
-    main methods on the target by tilt series), real (they on the folder --target), ladder (what each difference between the
-    domains costs a network trained on the source)."""
-    out: Path
-    """Folder of the runs and of TABLE-SCALE.json."""
-    scale: Scale = "smoke"
-    """smoke: seconds a run; laptop: minutes; paper: the paper's sizes."""
-    seeds: int = 1
-    """Runs of each row."""
-    first_seed: int = 0
-    """Seed of the first, for sweeps over several machines."""
-    only: list[str] = dataclasses.field(default_factory=list)
-    """Just these rows; a wrong name lists the right ones."""
-    jobs: int = 1
-    """Runs side by side."""
-    target: Path | None = None
-    """Folder with the target samples; the table real needs one."""
-    epochs: int | None = None
-    """Fewer or more than the scale has."""
-    device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Where the runs are trained."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """How they are trained."""
+    out: Path  #: Folder of the runs and of TABLE-SCALE.json.
+    jobs: int = 1  #: Runs side by side.
 
     def run(self) -> None:
         """Run and print the table."""
-        from voxuda.experiments import ladder, report, sweep, tables
+        from voxuda.experiments import ladder, report, sweep
 
         if self.table == "ladder":
-            if refused := self.not_for_the_ladder():
+            others = ("first_seed", "only", "target", "epochs", "device", "precision")
+            given = [f"--{name.replace('_', '-')}" for name in others if getattr(self, name) != getattr(Sweep, name)]
+            if given:
                 raise InputError(
                     "the ladder has its own rows and samples; give it --out, --scale, --seeds and --jobs alone,"
-                    f" without {', '.join(refused)}."
+                    f" without {', '.join(given)}."
                 )
             print(ladder.markdown(ladder.climb(self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)))
-            return
-        if self.table not in tables.TABLES:
-            raise InputError(f"{self.table}: no such table; choose from {', '.join(tables.TABLES)} and ladder.")
-        target = None if self.target is None else str(self.target)
-        asked = tables.Sweep(
-            self.table, self.scale, tuple(self.only), self.seeds, self.first_seed, target, self.epochs, self.device,
-            self.precision,
-        )  # fmt: skip
-        print(report.markdown(sweep.reproduce(asked, self.out, jobs=self.jobs)))
-
-    def not_for_the_ladder(self) -> list[str]:
-        """The options given that the ladder does not take."""
-        taken = Reproduce(self.table, self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)
-        given = [name for name, value in vars(self).items() if value != getattr(taken, name)]
-        return [f"--{name.replace('_', '-')}" for name in given]
+        elif self.table in TABLES:
+            print(report.markdown(sweep.reproduce(self, self.out, jobs=self.jobs)))
+        else:
+            raise InputError(f"{self.table}: no such table; choose from {', '.join(TABLES)} and ladder.")

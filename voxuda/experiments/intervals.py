@@ -23,7 +23,7 @@ __all__ = ["difference", "interval", "resampled_means", "seeds_needed", "student
 
 def interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean over seeds and samples; with three seeds too narrow, see ``student``."""
-    return bootstrap(*runs, level=LEVEL, draws=DRAWS)
+    return bootstrap(*runs, draws=DRAWS)
 
 
 def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> tuple[float, tuple[float, float]]:

@@ -33,40 +33,22 @@ SOURCE = tuple(molecules.STAND_INS.get(name, name) for name in molecules.PAPER_S
 
 @dataclass(frozen=True)
 class Rung:
-    """Samples that differ from the source in one thing; the defaults are the source's.
+    """Samples that differ from the source in one thing; the defaults are the source's."""
 
-    Parameters
-    ----------
-    name, label : str
-        Key, and what a figure shows.
-    names : tuple of str
-        The molecules.
-    snr_factor : float
-        Signal-to-noise ratio over the source's. The ratio is that of each crop's variance, as in the source recipe: where a
-        difference changes the variance of the crop, noise changes with it.
-    white : bool
-        Noise of the same variance in every sample, but spread evenly up to the Nyquist frequency instead of low-passed: less
-        of it lies where the molecules are.
-    defocus, voxel_size : float
-        Angstrom.
-    neighbours : int
-        Molecules packed around each target.
-    cytosol : float
-        Standard deviation of the solution between them, in Da/nm³.
-    wedge_angle : float
-        Degrees lost on each side of the beam.
-    """
-
-    name: str
-    label: str
-    names: tuple[str, ...] = SOURCE
+    name: str  #: Key.
+    label: str  #: What a figure shows.
+    names: tuple[str, ...] = SOURCE  #: The molecules.
+    #: Signal-to-noise ratio over the source's. As in the source recipe it is that of each crop's variance; where a difference
+    #: changes the variance of the crop, noise changes with it.
     snr_factor: float = 1.0
+    #: Noise of the same variance in every sample, but spread evenly up to the Nyquist frequency instead of low-passed, so that
+    #: less of it lies where the molecules are.
     white: bool = False
-    defocus: float = 50e3
-    voxel_size: float = 10.0
-    neighbours: int = 4
-    cytosol: float = 0.0
-    wedge_angle: float = 30.0
+    defocus: float = 50e3  #: Angstrom.
+    voxel_size: float = 10.0  #: Angstrom.
+    neighbours: int = 4  #: Molecules packed around each target.
+    cytosol: float = 0.0  #: Standard deviation of the solution between them, in Da/nm³.
+    wedge_angle: float = 30.0  #: Degrees lost on each side of the beam.
 
 
 RUNGS: tuple[Rung, ...] = (
@@ -79,18 +61,10 @@ RUNGS: tuple[Rung, ...] = (
     Rung("crowding", "twelve neighbours and cytosol", neighbours=12, cytosol=60.0),
     Rung("wedge", "tilts of ±45° only", wedge_angle=45.0),
     Rung(
-        "all",
-        "all of these",
-        names=molecules.TARGET_MOLECULES,
-        snr_factor=0.1,
-        white=True,
-        defocus=25e3,
-        voxel_size=13.5,
-        neighbours=12,
-        cytosol=60.0,
-        wedge_angle=45.0,
+        "all", "all of these", names=molecules.TARGET_MOLECULES, snr_factor=0.1, white=True, defocus=25e3, voxel_size=13.5,
+        neighbours=12, cytosol=60.0, wedge_angle=45.0,
     ),
-)
+)  # fmt: skip
 """One difference at a time, then all at once."""
 
 TARGETS = {"convolution": "the quick target", "tilt-series": "the target by tilt series"}
@@ -98,29 +72,17 @@ TARGETS = {"convolution": "the quick target", "tilt-series": "the target by tilt
 
 
 def simulate_rung(rung: Rung, n_per_molecule: int, snr: tuple[float, ...], seed: int) -> Subtomograms:
-    """Samples of one rung.
-
-    Parameters
-    ----------
-    rung : Rung
-        What differs from the source.
-    n_per_molecule : int
-        Samples of each molecule; half of them at the source's lower SNR, half at its higher one.
-    snr : tuple of float
-        The source's.
-    seed : int
-        The same for all rungs, so that rungs of the same molecules show the same ones.
-    """
+    """Samples of one rung, in equal parts at each of the source's ``snr``; with the same seed, rungs of the same molecules show
+    the same ones."""
     library = [molecules.load(name) for name in rung.names]
-    parts = []
-    for which, chunk in enumerate(torch.arange(len(library) * n_per_molecule).split(16)):
+    volumes, densities = [], []
+    samples = torch.arange(len(library) * n_per_molecule)
+    for which, chunk in enumerate(samples.split(16)):
         generator = torch.Generator().manual_seed(stream(seed, which))
         others = torch.randint(len(library), (len(chunk), rung.neighbours), generator=generator)
         choice = torch.cat([(chunk % len(library))[:, None], others], 1)
         clean = render(library, choice, size=32, voxel_size=rung.voxel_size, generator=generator)
-        crowded = clean
-        if rung.cytosol:
-            crowded = clean + rung.cytosol * smooth_background(len(clean), (32, 32, 32), generator)
+        crowded = clean + rung.cytosol * smooth_background(len(clean), (32, 32, 32), generator) if rung.cytosol else clean
         ratio = torch.tensor(snr)[chunk // len(library) % len(snr)] * rung.snr_factor
         optics = dict(defocus=rung.defocus, voxel_size=rung.voxel_size, wedge_angle=rung.wedge_angle)
         imaged = image_source(crowded, ratio, generator, **optics)
@@ -129,11 +91,11 @@ def simulate_rung(rung: Rung, n_per_molecule: int, snr: tuple[float, ...], seed:
             deviation = (imaged - noiseless).std(dim=(1, 2, 3, 4), keepdim=True)
             grain = apply_filter(torch.randn(imaged.shape, generator=generator), missing_wedge(32, rung.wedge_angle))
             imaged = noiseless + deviation * grain / grain.std(dim=(1, 2, 3, 4), keepdim=True)
-        parts.append((imaged, clean, [{"molecule": rung.names[i]} for i in choice[:, 0].tolist()]))
-    densities = torch.cat([clean for _, clean, _ in parts])
-    volumes = torch.cat([imaged for imaged, _, _ in parts])
-    table = [row for _, _, rows in parts for row in rows]
-    return Subtomograms(volumes, densities, densities > molecules.MASK_THRESHOLD, table, rung.voxel_size)
+        volumes.append(imaged)
+        densities.append(clean)
+    density = torch.cat(densities)
+    table = [{"molecule": rung.names[i]} for i in (samples % len(library)).tolist()]
+    return Subtomograms(torch.cat(volumes), density, density > molecules.MASK_THRESHOLD, table, rung.voxel_size)
 
 
 @torch.no_grad()
@@ -145,32 +107,20 @@ def score(run: Path, domain: Domain) -> dict:
     found = {"running": scores(predict(network, test.volumes) > 0.5, test)}
     network.load_state_dict(target_batch_norm(network, unlabelled), strict=False)
     found["target"] = scores(predict(network, test.volumes) > 0.5, test)
-    return {kind: {key: s["overall"][key] for key in ("iou", "dice")} for kind, s in found.items()}
+    return {kind: {"iou": s.overall.iou, "dice": s.overall.dice} for kind, s in found.items()}
 
 
 def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int = 1) -> dict:
     """Train source-only networks and one at home on every rung, score both there, and write ``OUT/ladder-SCALE.json``.
 
     A rung may be hard for any network, so each has a reference: one trained on as many labelled samples of the rung itself.
-    What the difference between the domains costs is how far the source-only network falls short of it.
+    What the difference between the domains costs is how far the source-only network falls short of it. Each seed has samples of
+    its own. Finished runs in ``out`` are kept, those of :func:`voxuda.experiments.sweep.reproduce` too; others are trained,
+    ``jobs`` side by side.
 
-    Parameters
-    ----------
-    out : path
-        Folder of the runs; those of :func:`voxuda.experiments.sweep.reproduce` are taken as they are, finished ones kept.
-    scale : str
-        Sizes, see ``SCALES``.
-    seeds : int
-        Networks of each kind, each with samples of its own.
-    jobs : int
-        Runs side by side while training.
-
-    Returns
-    -------
-    dict
-        ``rungs``, one a rung with ``name``, ``label`` and ``runs``, one a seed with IoU and Dice of the ``source_only`` network
-        and of the one at ``home``, for both kinds of batch norm statistics; ``scale``, ``sizes``, ``differences``,
-        ``trained_by`` and ``collected_by``.
+    The result has ``rungs``, one a rung with ``name``, ``label`` and ``runs``, one a seed with IoU and Dice of the
+    ``source_only`` network and of the one at ``home``, for both kinds of batch norm statistics; ``scale``, ``sizes``,
+    ``differences``, ``trained_by`` and ``collected_by``.
     """
     out = Path(out)
     sweep.reproduce(tables.Sweep("modules", scale, ("source-only",), seeds), out, jobs=jobs)

@@ -15,12 +15,12 @@ import torch
 from voxuda.data.files import append_line
 from voxuda.errors import InputError
 from voxuda.experiments.pool import Work, run_all
-from voxuda.experiments.tables import WITH_FEATURES, Row, Sweep, select
+from voxuda.experiments.tables import Row, Sweep, select
 from voxuda.methods.base import Method
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.training.config import BatchNorm, Config
 from voxuda.training.domains import load_target
-from voxuda.training.evaluation import evaluate_run, iou_and_dice, predict
+from voxuda.training.evaluation import Evaluation, evaluate_run, iou_and_dice, predict
 from voxuda.training.features import domain_features, embed, separability
 from voxuda.training.loop import train, trim_log
 from voxuda.training.provenance import provenance
@@ -28,21 +28,9 @@ from voxuda.training.run_folder import as_stored, read_record, save_json
 
 
 def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
-    """Run a table and write ``OUT/TABLE-SCALE.json``; finished runs are kept, interrupted ones go on.
+    """Run a table, ``jobs`` runs side by side, each on its share of the processor's cores, into folders ``OUT/ROW/seed-K``.
 
-    Parameters
-    ----------
-    sweep : Sweep
-        Which runs.
-    out : path
-        Folder of the runs, ``OUT/ROW/seed-K``; what :func:`collect` needs of each is its ``summary.json``.
-    jobs : int
-        Runs side by side, each on its share of the processor's cores.
-
-    Returns
-    -------
-    dict
-        See :func:`collect`.
+    Finished runs are kept, interrupted ones go on. What :func:`collect` then finds is written to ``OUT/TABLE-SCALE.json``.
     """
     sweep.check()
     out = Path(out)
@@ -59,7 +47,7 @@ def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
     title = f"{sweep.table}, {sweep.scale}"
     run_all(todo, jobs=jobs, epochs=sweep.sizes()["epochs"], finished=len(finished), title=title)
     result = collect(sweep, out)
-    if sweep.table in WITH_FEATURES:
+    if sweep.table == "figure6":
         result |= _features({row.name: [row.folder(out, seed) for seed in seeds] for row in rows})
     # Jobs of a sweep over many machines may end at one time.
     mine = out / f"{sweep.table}-{sweep.scale}.{os.getpid()}.json"
@@ -105,29 +93,29 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
     train(config, folder, resume=True, progress=False, after_epoch=score_epoch)
     report = evaluate_run(folder)
     save_json(_summarise(config, folder, report), folder / "summary.json")
-    return report["iou"]
+    return report.scores.overall.iou
 
 
-def _summarise(config: Config, folder: Path, report: dict) -> dict:
+def _summarise(config: Config, folder: Path, report: Evaluation) -> dict:
     """What a table keeps of a run."""
     log, oracle = _lines(folder / "log.jsonl"), folder / "oracle.jsonl"
     watched = _lines(oracle) if oracle.exists() else []  # missing where the run was trained otherwise
     kept = {
         kind: {
-            "iou": s["overall"]["iou"],
-            "dice": s["overall"]["dice"],
-            "samples": s["samples"],
-            "pooled_iou": s["pooled"]["iou"],
-            "classes": {name: values["iou"] for name, values in s["classes"].items()},
-            "foreground_share": s["foreground_share"],
+            "iou": s.overall.iou,
+            "dice": s.overall.dice,
+            "samples": s.samples,
+            "pooled_iou": s.pooled["iou"],
+            "classes": {name: score.iou for name, score in s.classes.items()},
+            "foreground_share": s.foreground_share,
         }
-        for kind, s in report["by_batch_norm"].items()
+        for kind, s in report.by_batch_norm.items()
     }
     return {
         "config": dataclasses.asdict(config),
         "sizes": config.sizes(),
         "seed": config.seed,
-        "n": report["overall"]["n"],
+        "n": report.scores.overall.n,
         "seconds": round(sum(line["seconds"] for line in log), 1),
         "provenance": read_record(folder)["provenance"],
         "oracle": max(watched, key=lambda line: line["iou"], default=None),
@@ -140,13 +128,10 @@ def _lines(path: Path) -> list[dict]:
 
 
 def curve(folder: Path) -> list[dict]:
-    """How a run went, epoch by epoch, from its ``log.jsonl`` and ``oracle.jsonl``.
+    """How a run went, from its ``log.jsonl`` and ``oracle.jsonl``; empty where no log was kept.
 
-    Returns
-    -------
-    list of dict
-        For each epoch its number, from 1, the ``learning_rate``, the mean of each loss, and the ``iou`` of the test samples
-        with batch norm statistics of the target; empty where no log was kept.
+    Each epoch has its number, from 1, the ``learning_rate``, the mean of each loss, and the ``iou`` of the test samples with
+    batch norm statistics of the target.
     """
     log, oracle = folder / "log.jsonl", folder / "oracle.jsonl"
     if not (log.exists() and oracle.exists()):
@@ -187,24 +172,16 @@ def summary(folder: Path, config: Config) -> dict | None:
 
 
 def collect(sweep: Sweep, out: str | Path) -> dict:
-    """Gather the scores of all finished runs of a table: of all its rows and seeds, on whatever device they were made.
+    """Gather the scores of all finished runs of a table, of all its rows and seeds, on whatever device they were made.
 
-    Parameters
-    ----------
-    sweep : Sweep
-        Its table, scale, target and epochs; other runs of these rows are refused.
-    out : path
-        Folder of the runs.
+    Runs of another scale or target, or of other epochs, are refused.
 
-    Returns
-    -------
-    dict
-        ``table``, ``scale``, ``target`` (name of its folder), ``sizes``, ``seeds`` (the most that a row has), ``collected_by``
-        (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options``,
-        ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
-        ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
-        statistics), and for both kinds of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
-        and foreground share.
+    The result has ``table``, ``scale``, ``target`` (name of its folder), ``sizes``, ``seeds`` (the most that a row has),
+    ``collected_by`` (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options``,
+    ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
+    ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
+    statistics), and for both kinds of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class and
+    foreground share.
     """
     collected = []
     for row in select(sweep.table):
@@ -226,11 +203,9 @@ def collect(sweep: Sweep, out: str | Path) -> dict:
 def _runs(sweep: Sweep, row: Row, out: Path) -> list[dict]:
     """What a table shows of the finished runs of a row, in the order of their seeds."""
     suffixes = (path.name.removeprefix("seed-") for path in row.folder(out, 0).parent.glob("seed-*"))
-    seeds = sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
-    found = (summary(row.folder(out, seed), sweep.config(row, seed)) for seed in seeds)
-    shown = ("device", "precision")
-    return [
-        {**{k: v for k, v in run.items() if k not in ("config", "sizes")}, **{k: run["config"][k] for k in shown}}
-        for run in found
-        if run
-    ]
+    runs = []
+    for seed in sorted(int(suffix) for suffix in suffixes if suffix.isdecimal()):
+        if run := summary(row.folder(out, seed), sweep.config(row, seed)):
+            config, _ = run.pop("config"), run.pop("sizes")
+            runs.append({**run, "device": config["device"], "precision": config["precision"]})
+    return runs

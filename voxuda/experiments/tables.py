@@ -15,36 +15,17 @@ from voxuda.training.config import SCALES, BatchNorm, Config, Recipe, Scale, Sou
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table."""
 
-    Parameters
-    ----------
-    name : str
-        Key, and folder of its runs unless ``runs`` says otherwise.
-    label : str
-        What the page shows.
-    method : str
-        Name of the method.
-    options : dict
-        Fields of :class:`~voxuda.methods.options.VoxUDAOptions` that differ from the paper's.
-    recipe : str
-        How the target is simulated where no folder is given.
-    source_set : str
-        Molecules of the source, as in Table I or Table II.
-    statistics : str
-        Batch norm statistics of the score that is shown.
-    runs : str, optional
-        Folder of the runs, for a row that shows another row's runs in another way.
-    """
-
-    name: str
-    label: str
-    method: str = "vox-uda"
+    name: str  #: Key, and folder of its runs unless ``runs`` says otherwise.
+    label: str  #: What the page shows.
+    method: str = "vox-uda"  #: Name of the method.
+    #: Fields of :class:`~voxuda.methods.options.VoxUDAOptions` that differ from the paper's.
     options: dict = field(default_factory=dict)
-    recipe: Recipe = "convolution"
-    source_set: SourceSet = "table1"
-    statistics: BatchNorm = "target"
-    runs: str | None = None
+    recipe: Recipe = "convolution"  #: How the target is simulated where no folder is given.
+    source_set: SourceSet = "table1"  #: Molecules of the source, as in Table I or Table II.
+    statistics: BatchNorm = "target"  #: Batch norm statistics of the score that is shown.
+    runs: str | None = None  #: Folder of the runs, for a row that shows another row's runs in another way.
 
     def config(self, scale: Scale, seed: int, **changes: Any) -> Config:
         """The configuration of this row's run of one seed; ``changes`` are fields of :class:`voxuda.training.config.Config`
@@ -63,37 +44,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs of a table, which have all but the row and the seed in common.
+    """Runs of a table, which have all but the row and the seed in common."""
 
-    Parameters
-    ----------
-    table : str
-        Name of the table.
-    scale : str
-        Sizes, see ``SCALES``.
-    only : tuple of str
-        Names of rows; all of the table by default.
-    seeds : int
-        Runs of each row, with seeds ``first_seed``, ``first_seed + 1``, …
-    first_seed : int
-        For a sweep whose seeds run on different machines.
-    target : str, optional
-        Folder with the target samples of all runs; each seed tests on other ones of them. Simulated when absent.
-    epochs : int, optional
-        Fewer or more than the scale has.
-    device, precision : str
-        Where and how the runs are trained, see :class:`voxuda.training.config.Config`.
-    """
-
-    table: str
-    scale: Scale = "smoke"
-    only: tuple[str, ...] = ()
-    seeds: int = 1
-    first_seed: int = 0
+    table: str  #: Name of the table.
+    scale: Scale = "smoke"  #: Sizes; smoke takes seconds a run, laptop minutes, paper has the paper's sizes.
+    only: tuple[str, ...] = ()  #: Just these rows; a wrong name lists the right ones.
+    seeds: int = 1  #: Runs of each row.
+    first_seed: int = 0  #: Seed of the first, for sweeps over several machines.
+    #: Folder with the target samples, of which each seed tests on other ones; the table real needs one.
     target: str | None = None
-    epochs: int | None = None
-    device: Literal["cpu", "cuda", "auto"] = "cpu"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    epochs: int | None = None  #: Fewer or more than the scale has.
+    device: Literal["cpu", "cuda", "auto"] = "cpu"  #: Where the runs are trained.
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"  #: How they are trained.
 
     def sizes(self) -> dict:
         """The scale's sizes with this sweep's epochs."""
@@ -115,12 +77,11 @@ class Sweep:
         select(self.table, self.only)
         if self.seeds < 1:
             raise InputError(f"seeds is {self.seeds}; it must be at least 1.")
-        wanted = TARGET.get(self.table)
-        if wanted == "simulated" and self.target is not None:
-            raise InputError(f"the table {self.table} simulates its target; leave --target away, or choose the table real.")
-        if wanted == "folder" and self.target is None:
+        if self.table == "tilt-series" and self.target is not None:
+            raise InputError("the table tilt-series simulates its target; leave --target away, or choose the table real.")
+        if self.table == "real" and self.target is None:
             made = "a folder of real subtomograms such as `voxuda data ribosomes` makes"
-            raise InputError(f"the table {self.table} needs --target, {made}.")
+            raise InputError(f"the table real needs --target, {made}.")
 
 
 _ALONE = dict(noise="none", adversary=0.0)
@@ -153,18 +114,15 @@ def _of_table2(row: Row) -> Row:
     return row if row.method == "supervised" else dataclasses.replace(row, name=f"table2-{row.name}", source_set="table2")
 
 
-def _sweep(option: str, values: tuple) -> tuple[Row, ...]:
-    """One row a value of an option; the paper's choice is the row vox-uda."""
+def _sweep(option: str, *values: Any) -> list[Row]:
+    """One row for each value of an option; for the paper's choice the runs of the row vox-uda."""
     rows = []
     for value in values:
-        default = getattr(VoxUDAOptions(), option) == value
         shown = "-".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value:g}"
-        label = f"{option} {shown}"
-        if default:
-            rows.append(dataclasses.replace(_VOX_UDA, name=f"{option}-{shown}", label=label, runs=_VOX_UDA.name))
-        else:
-            rows.append(Row(f"{option}-{shown}", label, options={option: value}))
-    return tuple(rows)
+        chosen = getattr(VoxUDAOptions(), option) == value
+        changed = dict(runs="vox-uda") if chosen else dict(options={option: value})
+        rows.append(Row(f"{option}-{shown}", f"{option} {shown}", **changed))  # type: ignore[arg-type]
+    return rows
 
 
 _SOURCE_ONLY = Row("source-only", "source-only", "source-only")
@@ -185,15 +143,15 @@ TABLES: dict[str, tuple[Row, ...]] = {
         _VOX_UDA,
     ),
     "table4": (
-        *_sweep("n_sampled", (5, 10, 15, 20)),
-        *_sweep("rho", (0.084, 0.178, 0.244, 0.422)),
-        *_sweep("lambdas", ((0.1, 0.1, 0.4, 0.4), (0.2, 0.2, 0.3, 0.3), (0.3, 0.3, 0.2, 0.2), (0.4, 0.4, 0.1, 0.1))),
-        *_sweep("sigma_d", (100.0, 120.0, 140.0, 160.0)),
-        *_sweep("sigma_r", (0.8, 1.0, 1.2, 1.4)),
+        *_sweep("n_sampled", 5, 10, 15, 20),
+        *_sweep("rho", 0.084, 0.178, 0.244, 0.422),
+        *_sweep("lambdas", (0.1, 0.1, 0.4, 0.4), (0.2, 0.2, 0.3, 0.3), (0.3, 0.3, 0.2, 0.2), (0.4, 0.4, 0.1, 0.1)),
+        *_sweep("sigma_d", 100.0, 120.0, 140.0, 160.0),
+        *_sweep("sigma_r", 0.8, 1.0, 1.2, 1.4),
     ),
     "figure6": (_WITHOUT, _VOX_UDA),
     "figure7": (
-        dataclasses.replace(_VOX_UDA, name="noise-gaussian", label="Gaussian noise", runs=_VOX_UDA.name),
+        Row("noise-gaussian", "Gaussian noise", runs="vox-uda"),
         Row("noise-poisson", "Poisson noise", options=dict(noise="poisson")),
         Row("noise-speckle", "speckle noise", options=dict(noise="speckle")),
     ),
@@ -242,12 +200,6 @@ TABLES: dict[str, tuple[Row, ...]] = {
 ``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth.
 ``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
 """
-
-TARGET: dict[str, Literal["simulated", "folder"]] = {"tilt-series": "simulated", "real": "folder"}
-"""Where the target of a table comes from; the tables that are not here take a folder, or simulate one."""
-
-WITH_FEATURES = ("figure6",)
-"""Tables that show a map of each run's features, too."""
 
 
 def select(table: str, only: Sequence[str] = ()) -> list[Row]:

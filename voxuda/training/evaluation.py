@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +14,12 @@ from torch import nn
 from voxuda.data.domain import Domain
 from voxuda.data.subtomograms import load_domain
 from voxuda.errors import InputError
+from voxuda.training.config import BatchNorm
 from voxuda.training.run_folder import load_network, read_config, save_json
 
 
 def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Foreground IoU and Dice of each sample; both 1 where prediction and truth are both empty.
-
-    Parameters
-    ----------
-    predicted, truth : Tensor
-        ``(N, ...)`` bool.
-
-    Returns
-    -------
-    tuple of Tensor
-        IoU ``(N,)`` and Dice ``(N,)``, 0 to 1.
-    """
+    """Foreground IoU ``(N,)`` and Dice ``(N,)`` of masks ``(N, ...)`` bool; both are 1 where both masks are empty."""
     a, b = predicted.flatten(1).bool(), truth.flatten(1).bool()
     both = (a & b).sum(1).double()
     total = (a.sum(1) + b.sum(1)).double()
@@ -37,26 +29,17 @@ def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Te
 
 
 def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed: int = 0) -> np.ndarray:
-    """Means of bootstrap worlds, ``(draws,)``: seeds drawn with replacement, then samples within each.
-
-    Parameters
-    ----------
-    runs : sequence of sequence of float
-        The scores of each seed's test samples.
-    draws : int
-        Number of worlds.
-    seed : int
-        Seed of the drawing.
-    """
+    """Means of bootstrap worlds, ``(draws,)``, of the scores of each seed's samples: seeds drawn with replacement, then
+    samples within each."""
     rng = np.random.default_rng(seed)
     within = np.stack([rng.choice(np.asarray(run, float), (draws, len(runs), len(run))).mean(2) for run in runs])
     chosen = rng.integers(len(runs), size=(draws, len(runs)))  # a seed drawn twice brings two draws of its samples
     return within[chosen, np.arange(draws)[:, None], np.arange(len(runs))].mean(1)
 
 
-def bootstrap(*runs: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of ``(N,)`` values, or of several runs' of a seed each."""
-    low, high = np.quantile(resampled_means(runs, draws=draws, seed=seed), [(1 - level) / 2, (1 + level) / 2])
+def bootstrap(*runs: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of ``(N,)`` values, or of several runs' of a seed each."""
+    low, high = np.quantile(resampled_means(runs, draws=draws, seed=seed), [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)
 
 
@@ -69,62 +52,69 @@ def predict(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> 
     return torch.cat(parts)
 
 
-def scores(predicted: torch.Tensor, domain: Domain) -> dict:
-    """Scores of masks against a labelled domain.
+@dataclass(frozen=True)
+class Score:
+    """Means over samples, 0 to 1, with 95 % bootstrap intervals."""
 
-    Parameters
-    ----------
-    predicted : Tensor
-        ``(N, D, H, W)`` bool.
-    domain : Domain
-        With masks.
+    n: int  #: Number of samples.
+    iou: float
+    iou_interval: tuple[float, float]
+    dice: float
+    dice_interval: tuple[float, float]
 
-    Returns
-    -------
-    dict
-        ``overall`` and one entry a class under ``classes``: mean ``iou`` and ``dice`` over samples, each with a 95 %
-        bootstrap interval over samples; ``pooled`` over all voxels; ``foreground_share`` of prediction and truth;
-        ``samples``, the IoU of each.
-    """
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of masks against a labelled domain."""
+
+    overall: Score
+    classes: dict[str, Score]
+    pooled: dict[str, float]  #: ``iou`` and ``dice`` over all voxels of all samples.
+    foreground_share: dict[str, float]  #: Of ``predicted`` and ``truth``.
+    samples: list[float]  #: IoU of each sample.
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a run's network with both kinds of batch norm statistics."""
+
+    method: str
+    batch_norm: BatchNorm  #: The run's own choice.
+    target: str | None  #: The folder, ``None`` for the run's own test samples.
+    by_batch_norm: dict[BatchNorm, Scores]
+
+    @property
+    def scores(self) -> Scores:
+        """Scores with the run's own choice of statistics."""
+        return self.by_batch_norm[self.batch_norm]
+
+
+def scores(predicted: torch.Tensor, domain: Domain) -> Scores:
+    """Scores of masks ``(N, D, H, W)`` bool against a domain with masks."""
     assert domain.masks is not None
     truth = domain.masks[:, 0]
     iou, dice = (metric.numpy() for metric in iou_and_dice(predicted, truth))
 
-    def summary(index: np.ndarray) -> dict:
-        return {
-            "n": len(index),
-            "iou": float(iou[index].mean()),
-            "iou_interval": bootstrap(iou[index]),
-            "dice": float(dice[index].mean()),
-            "dice_interval": bootstrap(dice[index]),
-        }
+    def mean(index: np.ndarray) -> Score:
+        i, d = iou[index], dice[index]
+        return Score(len(index), float(i.mean()), bootstrap(i), float(d.mean()), bootstrap(d))
 
     names = np.array(domain.classes)
     pooled_iou, pooled_dice = iou_and_dice(predicted.flatten()[None], truth.flatten()[None])
-    return {
-        "overall": summary(np.arange(len(names))),
-        "classes": {name: summary(np.flatnonzero(names == name)) for name in sorted(set(names.tolist()))},
-        "pooled": {"iou": float(pooled_iou), "dice": float(pooled_dice)},
-        "foreground_share": {"predicted": float(predicted.float().mean()), "truth": float(truth.float().mean())},
-        "samples": [round(float(v), 4) for v in iou],
-    }
+    return Scores(
+        mean(np.arange(len(names))),
+        {name: mean(np.flatnonzero(names == name)) for name in sorted(set(names.tolist()))},
+        {"iou": float(pooled_iou), "dice": float(pooled_dice)},
+        {"predicted": float(predicted.float().mean()), "truth": float(truth.float().mean())},
+        [round(float(v), 4) for v in iou],
+    )
 
 
-def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
-    """Score a run with both kinds of batch norm statistics and write ``RUN/scores.json``, or ``RUN/scores-TARGET.json``.
+def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluation:
+    """Score a run and write ``RUN/scores.json``, or ``RUN/scores-TARGET.json`` for a labelled folder ``target``.
 
-    Parameters
-    ----------
-    run : path
-        Folder made by ``voxuda train``.
-    target : path, optional
-        A labelled folder, whose name the file of scores gets; by default the target samples that the run did not train on.
-
-    Returns
-    -------
-    dict
-        Of :func:`scores` with the run's own choice of statistics, ``iou`` and ``dice`` overall once more on top, and the
-        same for both choices under ``by_batch_norm``; ``target`` is the folder, or None for the run's own samples.
+    Without a folder these are the target samples that the run did not train on. On top of the file stand the scores with the
+    run's own choice of batch norm statistics, both under ``by_batch_norm``.
 
     Raises
     ------
@@ -134,15 +124,14 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> dict:
     from voxuda.training.domains import load_target  # the simulators, slow to import
 
     config = read_config(run)
-    networks = {kind: load_network(run, kind) for kind in ("target", "running")}
+    networks: dict[BatchNorm, nn.Module] = {"target": load_network(run, "target"), "running": load_network(run, "running")}
     domain = load_domain(target) if target else load_target(config)[1]
     if domain.masks is None:
         raise InputError(f"{target or config.target}: has no masks; scores need labels.")
     results = {kind: scores(predict(network, domain.volumes) > 0.5, domain) for kind, network in networks.items()}
-    chosen = results[config.batch_norm]
-    report = {
-        "method": config.method, "batch_norm": config.batch_norm, "target": str(target) if target else None,
-        "iou": chosen["overall"]["iou"], "dice": chosen["overall"]["dice"], **chosen, "by_batch_norm": results,
-    }  # fmt: skip
+    found = Evaluation(config.method, config.batch_norm, str(target) if target else None, results)
+    about, overall = dataclasses.asdict(found), found.scores.overall
+    both = about.pop("by_batch_norm")
+    report = {**about, "iou": overall.iou, "dice": overall.dice, **both[config.batch_norm], "by_batch_norm": both}
     save_json(report, Path(run) / (f"scores-{Path(target).resolve().name}.json" if target else "scores.json"))
-    return report
+    return found
