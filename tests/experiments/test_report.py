@@ -50,7 +50,7 @@ def test_the_scatter_of_differences_says_how_many_seeds():
 
 
 def test_plain_text_is_aligned():
-    lines = report.plain(report.beside_the_paper(RESULT)).splitlines()
+    lines = report.plain(report.beside_the_paper(RESULT, "dann")).splitlines()
     end = lines[0].index("seeds") + len("seeds")
     assert [line[:end].split()[-1] for line in lines[2:]] == ["3", "2", "1"]
     assert set(lines[1]) == {"-", " "} and "|" not in "".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,20 +28,12 @@ def _cube(volume: torch.Tensor | np.ndarray) -> np.ndarray:
 def slices(
     volumes: Sequence[torch.Tensor], titles: Sequence[str], masks: Sequence[torch.Tensor | None] | None = None
 ) -> Figure:
-    """Central z slices side by side, each with the outline of a mask.
+    """Central z slices side by side of volumes ``(..., D, H, W)`` with leading sides 1, masks like them outlined in orange."""
 
-    Parameters
-    ----------
-    volumes : sequence of Tensor
-        Each ``(..., D, H, W)`` with leading sides 1.
-    titles : sequence of str
-        One a panel.
-    masks : sequence of Tensor or None
-        Outlined in orange.
-    """
-    middles = [_cube(volume)[_cube(volume).shape[0] // 2] for volume in volumes]
-    outlines = [None if mask is None else _cube(mask)[_cube(mask).shape[0] // 2] for mask in masks or [None] * len(volumes)]
-    return panels(middles, titles, outlines)
+    def middle(volume: torch.Tensor) -> np.ndarray:
+        return _cube(volume)[volume.shape[-3] // 2]
+
+    return panels([*map(middle, volumes)], titles, masks and [None if mask is None else middle(mask) for mask in masks])
 
 
 def panels(
@@ -51,18 +43,9 @@ def panels(
     *,
     columns: int | None = None,
 ) -> Figure:
-    """Grey images in rows, each on its own scale from the 1st to the 99th percentile.
+    """Grey images ``(H, W)``, first row at the bottom, each on its own scale from the 1st to the 99th percentile.
 
-    Parameters
-    ----------
-    images : sequence of array
-        Each ``(H, W)``; the first row is at the bottom.
-    titles : sequence of str
-        One a panel.
-    outlines : sequence of array or None
-        Masks ``(H, W)``, outlined in orange.
-    columns : int, optional
-        Panels in a row; all of them by default.
+    Masks ``(H, W)`` in ``outlines`` are outlined in orange; ``columns`` panels stand in a row, by default all of them.
     """
     columns = columns or len(images)
     rows = -(-len(images) // columns)
@@ -87,15 +70,8 @@ def panels(
 
 
 def isosurface(surfaces: dict[str, torch.Tensor], alt: str) -> Turnable:
-    """Isosurfaces of several volumes, to be turned by hand.
-
-    Parameters
-    ----------
-    surfaces : dict of Tensor
-        Name to ``(..., D, H, W)`` with leading sides 1; drawn where it crosses 0.5.
-    alt : str
-        What the figure shows, for readers who do not see it.
-    """
+    """Isosurfaces to be turned by hand, where volumes ``(..., D, H, W)`` with leading sides 1 cross 0.5; ``alt`` says in words
+    what the figure shows."""
     figure = go.Figure()
     for (name, volume), colour in zip(surfaces.items(), COLOURS, strict=False):
         cube = np.pad(_cube(volume), 1)
@@ -115,17 +91,10 @@ def isosurface(surfaces: dict[str, torch.Tensor], alt: str) -> Turnable:
 
 
 class Turnable:
-    """A plotly figure that every reader can show.
+    """A plotly figure that every reader can show; ``alt`` says in words what it shows.
 
     The built book takes its HTML form, which needs no more than the book's own copy of plotly.js; JupyterLab, VS Code and
     Colab take the plotly form and draw it themselves.
-
-    Parameters
-    ----------
-    figure : plotly Figure
-        What to show.
-    alt : str
-        What it shows, in words.
     """
 
     def __init__(self, figure: go.Figure, alt: str) -> None:
@@ -156,50 +125,27 @@ def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str, *, x: S
 
 
 def interval_dots(
-    rows: Mapping[str, tuple[float, float, float]],
-    xlabel: str,
-    *,
-    beside: Mapping[str, float] | None = None,
-    beside_label: str = "",
+    rows: dict[str, tuple[float, float, float]], xlabel: str, *, beside: dict[str, float] | None = None, beside_label: str = ""
 ) -> Figure:
     """One line a row: a dot at the mean, a line from the low to the high end of its interval, a cross at another's value.
 
-    Parameters
-    ----------
-    rows : mapping
-        Row label to mean, low and high end.
-    xlabel : str
-        What the values are.
-    beside : mapping, optional
-        Row label to another's value, for the rows that have one.
-    beside_label : str
-        Whose value that is.
+    ``rows`` has mean, low and high end by label; ``beside`` has the other's value, whose it is says ``beside_label``.
     """
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
-    for place, (label, (mean, low, high)) in enumerate(rows.items()):
-        axis.plot([low, high], [place, place], color=TRUTH_COLOUR, linewidth=2, solid_capstyle="butt")
-        axis.plot(mean, place, "o", color=TRUTH_COLOUR, markersize=5, label=None if place else "ours, 95 %")
-        if beside and label in beside:
-            axis.plot(beside[label], place, "x", color=MASK_COLOUR, markersize=6, markeredgewidth=2)
+    means, lows, highs = np.transpose(list(rows.values()))
+    axis.hlines(range(len(rows)), lows, highs, color=TRUTH_COLOUR, linewidth=2)
+    axis.plot(means, range(len(rows)), "o", color=TRUTH_COLOUR, markersize=5, label="ours, 95 %")
     if beside:
-        axis.plot([], [], "x", color=MASK_COLOUR, markeredgewidth=2, label=beside_label)
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    axis.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
-    axis.invert_yaxis()
-    axis.grid(axis="x", alpha=0.3)
-    figure.tight_layout()
+        others = [beside.get(label, np.nan) for label in rows]
+        axis.plot(others, range(len(rows)), "x", color=MASK_COLOUR, markersize=6, markeredgewidth=2, label=beside_label)
+    _label_rows(figure, list(rows), xlabel, legend=bool(beside))
     return figure
 
 
-def seed_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> Figure:
-    """One line a row, one dot a seed, a bar at the mean; series differ in colour and in the shape of the dot.
+def seed_dots(rows: dict[str, dict[str, Sequence[float]]], xlabel: str) -> Figure:
+    """One line a row, one dot a seed, a bar at the mean; ``rows`` has the values of the seeds by label and by name of a series.
 
-    Parameters
-    ----------
-    rows : mapping
-        Row label to series name to the values of the seeds.
-    xlabel : str
-        What the values are.
+    Series differ in colour and in the shape of the dot.
     """
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))
@@ -210,9 +156,15 @@ def seed_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) ->
             label = name if row == 0 else None
             axis.plot(values, [height] * len(values), marker, color=colour, alpha=0.75, markersize=4, label=label)
             axis.plot([np.mean(values)] * 2, [height - 0.2, height + 0.2], color=colour, linewidth=2)
-    axis.set(xlabel=xlabel, yticks=range(len(rows)), yticklabels=list(rows))
+    _label_rows(figure, list(rows), xlabel, legend=True)
+    return figure
+
+
+def _label_rows(figure: Figure, labels: list[str], xlabel: str, *, legend: bool) -> None:
+    axis = figure.axes[0]
+    axis.set(xlabel=xlabel, yticks=range(len(labels)), yticklabels=labels)
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names), frameon=False)
+    if legend:
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     figure.tight_layout()
-    return figure

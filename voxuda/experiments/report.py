@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from voxuda.experiments.intervals import difference, interval, seeds_needed, student
 from voxuda.experiments.paper import PUBLISHED
@@ -35,84 +36,75 @@ def mean_and_range(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def _samples(row: dict) -> list[list[float]]:
-    return [[100 * value for value in run[row["statistics"]]["samples"]] for run in row["runs"]]
+def _samples(row: dict) -> dict[int, list[float]]:
+    """IoU of the samples by seed, in percent."""
+    return {run["seed"]: [100 * value for value in run[row["statistics"]]["samples"]] for run in row["runs"]}
 
 
 def score(row: dict) -> tuple[float, float, float]:
     """Mean IoU of a row of a collected table over seeds and samples, and its 95 % interval, in percent."""
-    samples = _samples(row)
-    return statistics.mean(statistics.mean(run) for run in samples), *interval(samples)
+    runs = list(_samples(row).values())
+    return statistics.mean(map(statistics.mean, runs)), *interval(runs)
 
 
 def gain(row: dict, reference: dict) -> tuple[float, float, float] | None:
     """Mean IoU of a row minus a reference row's and its 95 % interval, in points, paired by seed and sample; ``None`` where
     they have no seed in common."""
-    theirs, mine = _paired(row, reference)
+    theirs, mine = _paired(_samples(reference), _samples(row))
     if not mine:
         return None
     mean, ends = difference(theirs, mine)
     return mean, *ends
 
 
-def _paired(row: dict, reference: dict) -> tuple[list, list]:
-    """The samples' scores of both rows for the seeds that both have."""
-    seeds = sorted({run["seed"] for run in row["runs"]} & {run["seed"] for run in reference["runs"]})
-    both = []
-    for each in (reference, row):
-        scores = dict(zip((run["seed"] for run in each["runs"]), _samples(each), strict=True))
-        both.append([scores[seed] for seed in seeds])
-    return both[0], both[1]
+def _paired(a: dict[int, Any], b: dict[int, Any]) -> tuple[list, list]:
+    """What two rows have for the seeds that both have."""
+    seeds = sorted(a.keys() & b.keys())
+    return [a[seed] for seed in seeds], [b[seed] for seed in seeds]
 
 
 def gain_by_seed(row: dict, reference: dict, kind: str = "target") -> tuple[float, float, float]:
     """Mean IoU of a row minus a reference row's, both with one kind of batch norm statistics, in points, and Student's 95 %
     interval over the seeds that both have; for claims, where :func:`gain` is too sure with few seeds."""
-    mine, theirs = ({run["seed"]: 100 * run[kind]["iou"] for run in each["runs"]} for each in (row, reference))
-    return student([mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())])
+    theirs, mine = _paired(*({run["seed"]: 100 * run[kind]["iou"] for run in each["runs"]} for each in (reference, row)))
+    return student([m - t for t, m in zip(theirs, mine, strict=True)])
 
 
-def beside_the_paper(result: dict, reference: str | None = None) -> str:
-    """The table as Markdown: IoU with its 95 % interval, the paper's if it is one of the paper's tables, the difference from a
-    reference row, Dice, classes.
+def beside_the_paper(result: dict, reference: str) -> str:
+    """A table of :func:`~voxuda.experiments.sweep.collect` as Markdown: IoU with its 95 % interval, the paper's if it is one of
+    the paper's tables, the difference from the row named ``reference``, Dice, classes."""
+    base = next(row for row in result["rows"] if row["name"] == reference)
+    published = PUBLISHED.get(result["table"])
+    classes = sorted({name for row in result["rows"] for run in row["runs"] for name in run[row["statistics"]]["classes"]})
 
-    Parameters
-    ----------
-    result : dict
-        Of :func:`~voxuda.experiments.sweep.collect`.
-    reference : str, optional
-        Name of the row that differences are taken from; the first by default.
-    """
-    rows = {row["name"]: row for row in result["rows"]}
-    base = rows.get(reference or next(iter(rows), ""))
-    published = PUBLISHED.get(result["table"], {})
-    classes = sorted({name for row in rows.values() for run in row["runs"] for name in run[row["statistics"]]["classes"]})
-    beside = ["paper"] if published else []
-    header = ["", "seeds", "IoU (95 %, bootstrap)", *beside]
-    if base:
-        header.append(f"minus {base['label']} (95 %, bootstrap)")
-    header += ["Dice", *beside, *(f"IoU {name}" for name in classes), "best epoch by test labels"]
-    lines = []
-    for name, row in rows.items():
-        paper = {metric: [f"{published.get(name, {}).get(metric, '')}"] if published else [] for metric in ("iou", "dice")}
+    def cells(row: dict) -> list[tuple[str, str]]:
+        """Each column's heading, and what stands in this row."""
         scores = [run[row["statistics"]] for run in row["runs"]]
-        mean, low, high = score(row)
-        cells = [row["label"], str(len(scores)), f"{mean:.1f} ({low:.1f} to {high:.1f})", *paper["iou"]]
-        if base:
-            cells.append(_difference(row, base))
-        cells += [f"{statistics.mean(100 * s['dice'] for s in scores):.1f}", *paper["dice"]]
-        for c in classes:
-            found = [100 * s["classes"][c] for s in scores if c in s["classes"]]  # a small test part may lack a class
-            cells.append(f"{statistics.mean(found):.1f}" if found else "")
-        oracle = [100 * run["oracle"]["iou"] for run in row["runs"] if run.get("oracle")]
+        paper = [] if published is None else [published.get(row["name"], {})]
+        found = None if row is base else gain(row, base)
+        oracle = [run["oracle"]["iou"] for run in row["runs"] if run.get("oracle")]
         known = len(oracle) == len(scores) and row["statistics"] == "target"  # that is what the oracle looks at
-        lines.append([*cells, f"{statistics.mean(oracle):.1f}" if known else ""])
-    return in_markdown(f"| {' | '.join(header)} |", lines)
+        return [
+            ("", row["label"]),
+            ("seeds", str(len(scores))),
+            ("IoU (95 %, bootstrap)", "{:.1f} ({:.1f} to {:.1f})".format(*score(row))),
+            *(("paper", str(numbers.get("iou", ""))) for numbers in paper),
+            (f"minus {base['label']} (95 %, bootstrap)", "{:+.1f} ({:+.1f} to {:+.1f})".format(*found) if found else ""),
+            ("Dice", _mean(s["dice"] for s in scores)),
+            *(("paper", str(numbers.get("dice", ""))) for numbers in paper),
+            *((f"IoU {name}", _mean(s["classes"][name] for s in scores if name in s["classes"])) for name in classes),
+            ("best epoch by test labels", _mean(oracle) if known else ""),
+        ]
+
+    table = [cells(row) for row in result["rows"]]
+    header = " | ".join(heading for heading, _ in table[0])
+    return in_markdown(f"| {header} |", [[cell for _, cell in line] for line in table])
 
 
-def _difference(row: dict, base: dict) -> str:
-    found = None if row is base else gain(row, base)
-    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*found) if found else ""
+def _mean(shares: Iterable[float]) -> str:
+    """The mean in percent; nothing of nothing, for a small test part may lack a class."""
+    values = [100 * share for share in shares]
+    return f"{statistics.mean(values):.1f}" if values else ""
 
 
 def power_note(result: dict, reference: str) -> str:
@@ -124,9 +116,9 @@ def power_note(result: dict, reference: str) -> str:
     if reference not in rows:
         return f"no run of {reference} yet, so nothing to compare with."
     variances = []
-    for name, row in rows.items():
-        theirs, mine = _paired(row, rows[reference])
-        if name != reference and len(mine) > 1 and theirs != mine:
+    for row in rows.values():
+        theirs, mine = _paired(_samples(rows[reference]), _samples(row))
+        if len(mine) > 1 and theirs != mine:
             gaps = [statistics.mean(m) - statistics.mean(t) for t, m in zip(theirs, mine, strict=True)]
             variances.append(statistics.variance(gaps))
     if not variances:
