@@ -34,26 +34,16 @@ _TABLE3 = {
 }
 # Table IV: overall IoU and Dice.
 _TABLE4 = {
-    "n_sampled-5": (41.2, 57.1),
-    "n_sampled-10": (50.3, 65.9),
-    "n_sampled-15": (43.6, 59.4),
-    "n_sampled-20": (42.6, 58.3),
-    "rho-0.084": (41.7, 57.3),
-    "rho-0.178": (43.5, 59.6),
-    "rho-0.244": (50.3, 65.9),
-    "rho-0.422": (41.0, 56.8),
-    "lambdas-0.1-0.1-0.4-0.4": (44.4, 60.2),
-    "lambdas-0.2-0.2-0.3-0.3": (50.3, 65.9),
-    "lambdas-0.3-0.3-0.2-0.2": (45.3, 61.0),
-    "lambdas-0.4-0.4-0.1-0.1": (42.2, 57.8),
-    "sigma_d-100": (49.3, 64.9),
-    "sigma_d-120": (50.3, 65.9),
-    "sigma_d-140": (49.1, 64.5),
-    "sigma_d-160": (47.0, 62.5),
-    "sigma_r-0.8": (47.5, 63.2),
-    "sigma_r-1": (48.0, 63.8),
-    "sigma_r-1.2": (50.3, 65.9),
-    "sigma_r-1.4": (49.5, 65.2),
+    "n_sampled": {"5": (41.2, 57.1), "10": (50.3, 65.9), "15": (43.6, 59.4), "20": (42.6, 58.3)},
+    "rho": {"0.084": (41.7, 57.3), "0.178": (43.5, 59.6), "0.244": (50.3, 65.9), "0.422": (41.0, 56.8)},
+    "lambdas": {
+        "0.1-0.1-0.4-0.4": (44.4, 60.2),
+        "0.2-0.2-0.3-0.3": (50.3, 65.9),
+        "0.3-0.3-0.2-0.2": (45.3, 61.0),
+        "0.4-0.4-0.1-0.1": (42.2, 57.8),
+    },
+    "sigma_d": {"100": (49.3, 64.9), "120": (50.3, 65.9), "140": (49.1, 64.5), "160": (47.0, 62.5)},
+    "sigma_r": {"0.8": (47.5, 63.2), "1": (48.0, 63.8), "1.2": (50.3, 65.9), "1.4": (49.5, 65.2)},
 }
 
 _CLASSES = ("4v4r", "4cr2", "4v94")  # ours that stand for ribosome, 26S proteasome and TRiC
@@ -72,6 +62,10 @@ PUBLISHED: dict[str, dict[str, dict]] = {
     "table1": {name: _full(values) for name, values in _TABLE1.items()},
     "table2": {name if name == "supervised" else f"table2-{name}": _full(values) for name, values in _TABLE2.items()},
     "table3": {name: _full(values) for name, values in _TABLE3.items()},
-    "table4": {name: {"iou": iou, "dice": dice} for name, (iou, dice) in _TABLE4.items()},
+    "table4": {
+        f"{option}-{value}": {"iou": iou, "dice": dice}
+        for option, values in _TABLE4.items()
+        for value, (iou, dice) in values.items()
+    },
 }
 """Table to row to ``iou`` and ``dice`` in percent, and for Tables I to III ``classes`` and ``class_dice``."""
