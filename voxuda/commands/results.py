@@ -22,20 +22,15 @@ class Show:
     Your own runs: voxuda results show table1 --runs runs/laptop
     """
 
+    #: table1 to table4, figure7, today, modules or share.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
-    """table1 to table4, figure7, today, modules or share."""
-    runs: Path | None = None
-    """Folder of runs, ROW/seed-K; by default results/SCALE of the project."""
-    scale: Scale = "laptop"
-    """Sizes of the runs."""
-    target: Path | None = None
-    """Folder of target samples that the runs were made with, for the table real."""
-    epochs: int | None = None
-    """Epochs of the runs, where they are not the scale's."""
+    runs: Path | None = None  #: Folder of runs, ROW/seed-K; by default results/SCALE of the project.
+    scale: Scale = "laptop"  #: Sizes of the runs.
+    target: Path | None = None  #: Folder of target samples that the runs were made with, for the table real.
+    epochs: int | None = None  #: Epochs of the runs, where they are not the scale's.
+    #: Row that differences are taken from; Vox-UDA with the paper's settings where the table has it, else the first.
     reference: str | None = None
-    """Row that differences are taken from; Vox-UDA with the paper's settings where the table has it, else the first."""
-    markdown: bool = False
-    """Print Markdown, not aligned text."""
+    markdown: bool = False  #: Print Markdown, not aligned text.
 
     def run(self) -> None:
         """Collect and print."""
@@ -50,11 +45,10 @@ class Show:
                 f"{folder}: holds no finished run of {self.table};"
                 f" make some with `voxuda reproduce {self.table} --scale {self.scale} --out {folder}`."
             )
-        if self.reference is not None and self.reference not in names:
-            raise InputError(f"{self.reference}: no such row here; choose from {', '.join(names)}.")
-        declared = tables.select(self.table)
-        usual = [row.name for row in declared if row.method == "vox-uda" and not row.options and row.name in names]
+        usual = [row["name"] for row in result["rows"] if row["method"] == "vox-uda" and not row["options"]]
         reference = self.reference or (usual or names)[0]
+        if reference not in names:
+            raise InputError(f"{reference}: no such row here; choose from {', '.join(names)}.")
         table = report.beside_the_paper(result, reference)
         sizes = result["sizes"]
         print(
@@ -75,12 +69,10 @@ class Keep:
     --into results/laptop --weights dann vox-uda
     """
 
+    #: Folder of `voxuda reproduce`.
     runs: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUNS")]
-    """Folder of `voxuda reproduce`."""
-    into: Path
-    """Folder that gets ROW/seed-K/summary.json, log.jsonl and oracle.jsonl."""
-    weights: tuple[str, ...] = ()
-    """Rows whose first seed keeps its weights too, as bfloat16."""
+    into: Path  #: Folder that gets ROW/seed-K/summary.json, log.jsonl and oracle.jsonl.
+    weights: tuple[str, ...] = ()  #: Rows whose first seed keeps its weights too, as bfloat16.
 
     def run(self) -> None:
         """Copy what is new."""
@@ -117,8 +109,8 @@ class Rows:
     Example: voxuda results rows table1
     """
 
+    #: Any table that `voxuda reproduce` knows.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
-    """Any table that `voxuda reproduce` knows."""
 
     def run(self) -> None:
         """Print one line a row."""

@@ -17,7 +17,6 @@ UPPER = (1 + LEVEL) / 2
 POWER = 0.8
 """Probability of seeing a difference that is there."""
 
-
 __all__ = ["difference", "interval", "resampled_means", "seeds_needed", "student"]
 
 
@@ -27,13 +26,7 @@ def interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> tuple[float, tuple[float, float]]:
-    """Mean of b - a and its interval, paired: run i of both was tested on the same samples.
-
-    Raises
-    ------
-    ValueError
-        The two do not have as many runs, or runs of other lengths.
-    """
+    """Mean of b - a and its interval, paired: run i of both was tested on the same samples; else :exc:`ValueError`."""
     pairs = [np.asarray(y, float) - np.asarray(x, float) for x, y in zip(a, b, strict=True)]
     return float(np.mean([pair.mean() for pair in pairs])), interval(pairs)
 
@@ -49,14 +42,8 @@ def seeds_needed(deviation: float, step: float) -> int:
     r"""Seeds for which Student's 95 % interval of a paired difference of ``step`` excludes 0 with probability 0.8.
 
     The smallest :math:`n \ge 2` with :math:`P(T > t_{0.975,\,n-1}) \ge 0.8`, where :math:`T` is noncentral Student of
-    :math:`n - 1` degrees of freedom and noncentrality :math:`\sqrt n\,step / s`.
-
-    Parameters
-    ----------
-    deviation : float
-        Standard deviation of the difference from seed to seed.
-    step : float
-        The difference that should be seen, in the same unit.
+    :math:`n - 1` degrees of freedom and noncentrality :math:`\sqrt n\,step / s`, where s is the ``deviation`` of the difference
+    from seed to seed, in the unit of ``step``.
     """
     z = NormalDist().inv_cdf
     n = max(2, math.ceil(((z(UPPER) + z(POWER)) * deviation / step) ** 2))  # a known deviation would need as many

@@ -18,25 +18,10 @@ Work = Callable[[int], float | None]
 
 
 def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finished: int, title: str) -> None:
-    """Make runs, ``jobs`` at a time, and show how many epochs of them have been trained.
+    """Make runs of ``epochs`` each, ``jobs`` at a time, which share the cores, and show how many epochs have been trained.
 
-    Parameters
-    ----------
-    todo : dict
-        For each folder of a run what to call it, and how to make it: a function that a new process can import.
-    jobs : int
-        Runs side by side, each on its share of the processor's cores.
-    epochs : int
-        Epochs of each run.
-    finished : int
-        Number of runs that are there already.
-    title : str
-        What the progress bar shows.
-
-    Raises
-    ------
-    InputError
-        A run's process was killed.
+    ``todo`` has for each folder of a run what to call it, and how to make it, a function that a new process can import;
+    ``finished`` runs are there already. :exc:`InputError` where a run's process is killed.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be at least 1.")

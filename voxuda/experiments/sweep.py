@@ -98,8 +98,6 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
 
 def _summarise(config: Config, folder: Path, report: Evaluation) -> dict:
     """What a table keeps of a run."""
-    log, oracle = _lines(folder / "log.jsonl"), folder / "oracle.jsonl"
-    watched = _lines(oracle) if oracle.exists() else []  # missing where the run was trained otherwise
     kept = {
         kind: {
             "iou": s.overall.iou,
@@ -116,15 +114,16 @@ def _summarise(config: Config, folder: Path, report: Evaluation) -> dict:
         "sizes": config.sizes(),
         "seed": config.seed,
         "n": report.scores.overall.n,
-        "seconds": round(sum(line["seconds"] for line in log), 1),
+        "seconds": round(sum(line["seconds"] for line in _lines(folder / "log.jsonl")), 1),
         "provenance": read_record(folder)["provenance"],
-        "oracle": max(watched, key=lambda line: line["iou"], default=None),
+        "oracle": max(_lines(folder / "oracle.jsonl"), key=lambda line: line["iou"], default=None),
         **kept,
     }
 
 
 def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The lines of a log; none where the run was trained without it."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def curve(folder: Path) -> list[dict]:
@@ -133,11 +132,8 @@ def curve(folder: Path) -> list[dict]:
     Each epoch has its number, from 1, the ``learning_rate``, the mean of each loss, and the ``iou`` of the test samples with
     batch norm statistics of the target.
     """
-    log, oracle = folder / "log.jsonl", folder / "oracle.jsonl"
-    if not (log.exists() and oracle.exists()):
-        return []
-    after = {line["epoch"]: line["iou"] for line in _lines(oracle)}
-    epochs = [{**line, "epoch": line["epoch"] + 1} for line in _lines(log)]
+    after = {line["epoch"]: line["iou"] for line in _lines(folder / "oracle.jsonl")}
+    epochs = [{**line, "epoch": line["epoch"] + 1} for line in _lines(folder / "log.jsonl")]
     return [{**line, "iou": after[line["epoch"]]} for line in epochs if line["epoch"] in after]
 
 
@@ -146,13 +142,7 @@ _ANYWHERE = dict(device=None, precision=None)
 
 
 def summary(folder: Path, config: Config) -> dict | None:
-    """The summary of a finished run, ``None`` of one that is not finished.
-
-    Raises
-    ------
-    InputError
-        The run was made with another configuration, or its summary cannot be read.
-    """
+    """The summary of a finished run, ``None`` of one that is not finished; refuses a run of another configuration."""
     path = folder / "summary.json"
     if not path.exists():
         return None

@@ -67,13 +67,7 @@ class Sweep:
         return row.config(self.scale, seed, **shared)
 
     def check(self) -> None:
-        """Refuse what cannot be run.
-
-        Raises
-        ------
-        InputError
-            No such table or row, no seed, or a target that the table does not have.
-        """
+        """Refuse what cannot be run: no such table or row, no seed, or a target that the table does not have."""
         select(self.table, self.only)
         if self.seeds < 1:
             raise InputError(f"seeds is {self.seeds}; it must be at least 1.")
@@ -203,13 +197,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
 
 
 def select(table: str, only: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table, or those named.
-
-    Raises
-    ------
-    InputError
-        Unknown table or row.
-    """
+    """The rows of a table, or those named; :exc:`InputError` where there is no such table or row."""
     if table not in TABLES:
         raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
     rows = TABLES[table]

@@ -45,15 +45,10 @@ def separability(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def domain_features(run: str | Path, statistics: BatchNorm = "target") -> tuple[list[np.ndarray], list[Domain]]:
-    """Features ``(N, C)`` of the source and of the held-out target by a run's network, and both domains.
+    """Features ``(N, C)`` of the source and of the held-out target by a finished run's network, and both domains.
 
-    Parameters
-    ----------
-    run : path
-        Folder of a finished run.
-    statistics : str
-        Batch norm statistics: "running" takes those of training for both domains, "target" for each domain its own, measured
-        on its training samples.
+    Batch norm statistics are those of training ("running"), or for each domain its own, measured on its training samples
+    ("target").
     """
     source, seen, target = load_domains(read_config(run))
     network = load_network(run, statistics)
@@ -65,14 +60,9 @@ def domain_features(run: str | Path, statistics: BatchNorm = "target") -> tuple[
     return features, [source, target]
 
 
-def embed(run: str | Path, statistics: BatchNorm = "target", *, seed: int = 0) -> dict:
-    """Map of both domains' features by t-SNE, see :func:`domain_features`; ``seed`` is that of t-SNE.
-
-    Returns
-    -------
-    dict
-        ``points``, one ``[x, y]`` a sample; ``domain``, "source" or "target"; ``classes``.
-    """
+def embed(run: str | Path, statistics: BatchNorm = "target") -> dict:
+    """Map both domains' features, see :func:`domain_features`, by t-SNE: ``points``, one ``[x, y]`` a sample, with ``domain``,
+    "source" or "target", and ``classes``."""
     from sklearn.manifold import TSNE  # slow to import
     from sklearn.preprocessing import StandardScaler
 
@@ -80,7 +70,7 @@ def embed(run: str | Path, statistics: BatchNorm = "target", *, seed: int = 0) -
     both = StandardScaler().fit_transform(np.concatenate(features))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        points = TSNE(perplexity=min(30, (len(both) - 1) / 3), random_state=seed).fit_transform(both)
+        points = TSNE(perplexity=min(30, (len(both) - 1) / 3), random_state=0).fit_transform(both)
     return {
         "points": points.round(2).tolist(),
         "domain": ["source"] * len(source) + ["target"] * len(target),

@@ -97,13 +97,7 @@ def started() -> tuple[int, int]:
 
 
 def make_fabric(config: Config) -> Fabric:
-    """The device of this process, one GPU each, and the precision of a run.
-
-    Raises
-    ------
-    InputError
-        The machine has no such device.
-    """
+    """The device of this process, one GPU each, and the precision of a run; refuses a device that the machine does not have."""
     machines, processes = started()
     # Terms and parts of the networks join and leave during training, so some parameters have no gradient in some steps.
     strategy = "ddp_find_unused_parameters_true" if machines * processes > 1 else "auto"
@@ -125,23 +119,9 @@ def train(
 ) -> Method:
     """Train one run and leave ``config.json``, ``log.jsonl``, ``weights.safetensors`` and ``checkpoint/`` in ``out``.
 
-    Parameters
-    ----------
-    config : Config
-        What to do.
-    out : path
-        A new folder, or with ``resume`` the folder of an interrupted run of the same configuration.
-    resume : bool
-        Go on from the last checkpoint; without one, start.
-    progress : bool
-        Show progress bars.
-    after_epoch : callable, optional
-        Called with the number of finished epochs and the method, for whoever watches; what it does must change neither.
-
-    Returns
-    -------
-    Method
-        The trained method, in evaluation mode with the configured batch norm statistics.
+    That is a new folder or, with ``resume``, the one of an interrupted run of the same configuration, which goes on from its
+    last checkpoint. ``after_epoch`` is called with the number of finished epochs and the method, for whoever watches; what it
+    does must change neither. The method returned is in evaluation mode with the configured batch norm statistics.
 
     Raises
     ------
@@ -181,14 +161,14 @@ def train(
 
 @dataclass(frozen=True)
 class Session:
-    """What a step needs, on the device of this process; ``model`` is the method as the processes share it."""
+    """What a step needs, on the device of this process."""
 
     config: Config
     fabric: Fabric
     source: Domain
     target: Domain
     method: Method
-    model: torch.nn.Module
+    model: torch.nn.Module  #: The method as the processes share it.
     optimizer: torch.optim.Optimizer
 
 
@@ -266,13 +246,7 @@ def train_epochs(session: Session, out: Path, first: int, progress: bool) -> Ite
 
 
 def mean_losses(history: list[dict[str, torch.Tensor]], out: Path, epoch: int) -> dict[str, float]:
-    """Means over the steps of an epoch of its named losses, scalars on the device.
-
-    Raises
-    ------
-    InputError
-        The loss of a step is not finite; says which step was the first.
-    """
+    """Means over the steps of an epoch of its named losses, scalars on the device; refuses a step whose loss is not finite."""
     totals = torch.stack([torch.stack(list(losses.values())).sum() for losses in history]).tolist()
     for step, total in enumerate(totals):
         if not math.isfinite(total):

@@ -30,23 +30,17 @@ RESULTS = _repository() / "results"
 
 
 def read_record(run: str | Path) -> dict:
-    """The whole of ``RUN/config.json``: configuration, sizes, provenance.
-
-    Raises
-    ------
-    InputError
-        The folder is not a run.
-    """
+    """The whole of ``RUN/config.json``: configuration, sizes, provenance; :exc:`InputError` where the folder is not a run."""
     path = Path(run) / "config.json"
     try:
         record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            raise ValueError(f"it holds a {type(record).__name__}")
+        return record
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; make a run with `voxuda train --out {run}`.") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{path}: not a run's configuration; train again into a new folder.")
-    return record
 
 
 def is_run_of(run: str | Path, config: Config) -> bool:
@@ -60,13 +54,7 @@ def as_stored(values: dict) -> dict:
 
 
 def read_config(run: str | Path) -> Config:
-    """Read ``RUN/config.json``.
-
-    Raises
-    ------
-    InputError
-        The folder is not a run.
-    """
+    """The configuration of a run; :exc:`InputError` where the folder is not one."""
     values = read_record(run)
     try:
         options = dict(values["vox_uda"])
@@ -88,8 +76,7 @@ def save_json(values: dict, path: Path) -> None:
 
 def save_weights(path: Path, network: VoxResNet, target_bn: dict[str, torch.Tensor]) -> None:
     """A network's weights, and under ``target_bn.`` its batch norm statistics on the target."""
-    tensors = dict(network.state_dict())
-    tensors |= {f"target_bn.{k}": v for k, v in target_bn.items()}
+    tensors = {**network.state_dict(), **{f"target_bn.{k}": v for k, v in target_bn.items()}}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
     write_atomically(lambda temporary: temporary.write_bytes(save(tensors, {CHECKSUM: checksum(tensors)})), path)
 
@@ -118,13 +105,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def halve_weights(run: str | Path, out: str | Path) -> None:
-    """Copy a run's configuration and weights into ``out``, the weights as bfloat16: half the size, for a repository.
-
-    Raises
-    ------
-    InputError
-        The run has no weights, they cannot be read, or ``out`` has others.
-    """
+    """Copy a run's configuration and weights into ``out``, the weights as bfloat16: half the size, for a repository; refuses to
+    replace others."""
     run, out = Path(run), Path(out)
     load_network(run)  # says what is wrong with them
     tensors = {k: v.bfloat16() if v.is_floating_point() else v for k, v in load_file(run / "weights.safetensors").items()}
@@ -140,10 +122,7 @@ def halve_weights(run: str | Path, out: str | Path) -> None:
 def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:
     """Load ``RUN/weights.safetensors`` into ``network`` with "target" or "running" batch norm statistics.
 
-    Raises
-    ------
-    InputError
-        The file is missing, damaged or of another architecture.
+    :exc:`InputError` where the file is missing, damaged or of another architecture.
     """
     path = Path(run) / "weights.safetensors"
     if not path.is_file():
