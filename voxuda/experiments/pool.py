@@ -21,7 +21,7 @@ def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finis
     """Make runs of ``epochs`` each, ``jobs`` at a time, which share the cores, and show how many epochs have been trained.
 
     ``todo`` has for each folder of a run what to call it, and how to make it, a function that a new process can import;
-    ``finished`` runs are there already. :exc:`InputError` where a run's process is killed.
+    ``finished`` runs are there already. ``InputError`` where a run's process is killed.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be at least 1.")

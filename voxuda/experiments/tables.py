@@ -197,7 +197,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
 
 
 def select(table: str, only: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table, or those named; :exc:`InputError` where there is no such table or row."""
+    """The rows of a table, or those named; ``InputError`` where there is no such table or row."""
     if table not in TABLES:
         raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
     rows = TABLES[table]

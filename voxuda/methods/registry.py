@@ -44,7 +44,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method; :exc:`InputError` where there is none of that name."""
+    """The class of a method; ``InputError`` where there is none of that name."""
     if name not in METHODS:
         raise InputError(f"{name}: no such method; choose from {', '.join(METHODS)}.")
     return METHODS[name]

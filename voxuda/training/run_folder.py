@@ -30,7 +30,7 @@ RESULTS = _repository() / "results"
 
 
 def read_record(run: str | Path) -> dict:
-    """The whole of ``RUN/config.json``: configuration, sizes, provenance; :exc:`InputError` where the folder is not a run."""
+    """The whole of ``RUN/config.json``: configuration, sizes, provenance; ``InputError`` where the folder is not a run."""
     path = Path(run) / "config.json"
     try:
         record = json.loads(path.read_text())
@@ -54,7 +54,7 @@ def as_stored(values: dict) -> dict:
 
 
 def read_config(run: str | Path) -> Config:
-    """The configuration of a run; :exc:`InputError` where the folder is not one."""
+    """The configuration of a run; ``InputError`` where the folder is not one."""
     values = read_record(run)
     try:
         options = dict(values["vox_uda"])
@@ -122,7 +122,7 @@ def halve_weights(run: str | Path, out: str | Path) -> None:
 def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:
     """Load ``RUN/weights.safetensors`` into ``network`` with "target" or "running" batch norm statistics.
 
-    :exc:`InputError` where the file is missing, damaged or of another architecture.
+    ``InputError`` where the file is missing, damaged or of another architecture.
     """
     path = Path(run) / "weights.safetensors"
     if not path.is_file():
