@@ -145,9 +145,24 @@ def improved_bilateral_filter(
 ) -> torch.Tensor:
     r"""Improved bilateral filter, Eqs 10-14: :math:`w_{pq} = G_{\sigma_d}(\|p-q\|)\,G_{\sigma_r}(\|g_p - g_q\|)`.
 
-    As :func:`bilateral_filter`, but with gradients :math:`g`, see :func:`gradients`, in place of values. σ_r is in the unit of
-    the unnormalised Sobel response, 32 times a slope, so the paper's 1.2 matters for values in [0, 1] and switches the filter
-    off for values of variance 1.
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(B, 1, D, H, W)``; σ_r is in the unit of the unnormalised Sobel response, 32 times a slope, so the paper's 1.2
+        matters for values in [0, 1] and switches the filter off for values of variance 1. Borders are reflected.
+    sigma_d : float
+        Width of the domain kernel in voxels.
+    sigma_r : float
+        Width of the range kernel on gradients.
+    window : int
+        Odd side of the window in voxels.
+    gradient : str
+        Reading of "Sobel operator as the Laplacian operator", see :func:`gradients`.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
     """
     return _filter(volumes, gradient, sigma_d, sigma_r, window)
 

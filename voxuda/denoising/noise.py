@@ -56,18 +56,44 @@ def highpass_mask(
 
 
 def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed") -> torch.Tensor:
-    """Eqs 2-4: the noise of each of the cubes ``(..., D, D, D)``, by DFT, :func:`highpass_mask` and inverse DFT."""
+    """Eqs 2-4: DFT, high-pass, inverse DFT.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(..., D, D, D)``, cubes.
+    rho, reading
+        See :func:`highpass_mask`.
+
+    Returns
+    -------
+    Tensor
+        ``(..., D, D, D)``, the noise of each volume.
+    """
     return apply_filter(volumes, highpass_mask(volumes.shape[-1], rho, reading, volumes.device))
 
 
 def noise_level(
     volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed", average: Average = "variances"
 ) -> torch.Tensor:
-    """Standard deviation σ_t of the noise in a few target samples ``(N, 1, D, D, D)``, a scalar in their unit.
+    """Standard deviation σ_t of the noise in a few target samples.
 
     The paper takes the variance of "the average noise level of the subset": ``"variances"`` averages the variances of the
     N high-passed volumes; ``"volumes"`` averages the volumes first, which makes independent noise √N times smaller.
-    For ``rho`` and ``reading`` see :func:`highpass_mask`.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(N, 1, D, D, D)`` target samples.
+    rho, reading
+        See :func:`highpass_mask`.
+    average : str
+        What is averaged.
+
+    Returns
+    -------
+    Tensor
+        Scalar, in the unit of the volumes.
     """
     if average == "volumes":
         return highpass(volumes, rho, reading).mean(0).std(correction=0)
@@ -81,10 +107,26 @@ def noise_level(
 def generate_noise(
     source: torch.Tensor, sigma: torch.Tensor | float, generator: torch.Generator | None = None, kind: Kind = "gaussian"
 ) -> torch.Tensor:
-    """Draw noise of deviation σ_t to be added to the source (Eq 6), ``(B, 1, D, H, W)``: Eq 5, and the others of Fig. 7.
+    """Eq 5, and the two other noises of Fig. 7.
 
     Gaussian :math:`N(0, σ_t^2)`; Poisson :math:`π(σ_t)`, whose mean is σ_t and not 0, as the paper prints it; speckle
     :math:`x_s N(0, σ_t^2)`, Eq 15.
+
+    Parameters
+    ----------
+    source : Tensor
+        ``(B, 1, D, H, W)``.
+    sigma : float or Tensor
+        Standard deviation σ_t.
+    generator : torch.Generator
+        Source of randomness.
+    kind : str
+        Which noise.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``, to be added to ``source`` (Eq 6).
     """
     sigma = torch.as_tensor(sigma, dtype=source.dtype, device=source.device)
     if kind == "poisson":

@@ -42,8 +42,14 @@ def seeds_needed(deviation: float, step: float) -> int:
     r"""Seeds for which Student's 95 % interval of a paired difference of ``step`` excludes 0 with probability 0.8.
 
     The smallest :math:`n \ge 2` with :math:`P(T > t_{0.975,\,n-1}) \ge 0.8`, where :math:`T` is noncentral Student of
-    :math:`n - 1` degrees of freedom and noncentrality :math:`\sqrt n\,step / s`, where s is the ``deviation`` of the difference
-    from seed to seed, in the unit of ``step``.
+    :math:`n - 1` degrees of freedom and noncentrality :math:`\sqrt n\,step / s`.
+
+    Parameters
+    ----------
+    deviation : float
+        Standard deviation of the difference from seed to seed.
+    step : float
+        The difference that should be seen, in the same unit.
     """
     z = NormalDist().inv_cdf
     n = max(2, math.ceil(((z(UPPER) + z(POWER)) * deviation / step) ** 2))  # a known deviation would need as many

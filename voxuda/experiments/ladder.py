@@ -114,13 +114,25 @@ def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int 
     """Train source-only networks and one at home on every rung, score both there, and write ``OUT/ladder-SCALE.json``.
 
     A rung may be hard for any network, so each has a reference: one trained on as many labelled samples of the rung itself.
-    What the difference between the domains costs is how far the source-only network falls short of it. Each seed has samples of
-    its own. Finished runs in ``out`` are kept, those of :func:`voxuda.experiments.sweep.reproduce` too; others are trained,
-    ``jobs`` side by side.
+    What the difference between the domains costs is how far the source-only network falls short of it.
 
-    The result has ``rungs``, one a rung with ``name``, ``label`` and ``runs``, one a seed with IoU and Dice of the
-    ``source_only`` network and of the one at ``home``, for both kinds of batch norm statistics; ``scale``, ``sizes``,
-    ``differences``, ``trained_by`` and ``collected_by``.
+    Parameters
+    ----------
+    out : path
+        Folder of the runs; those of :func:`voxuda.experiments.sweep.reproduce` are taken as they are, finished ones kept.
+    scale : str
+        Sizes, see ``SCALES``.
+    seeds : int
+        Networks of each kind, each with samples of its own.
+    jobs : int
+        Runs side by side while training.
+
+    Returns
+    -------
+    dict
+        ``rungs``, one a rung with ``name``, ``label`` and ``runs``, one a seed with IoU and Dice of the ``source_only`` network
+        and of the one at ``home``, for both kinds of batch norm statistics; ``scale``, ``sizes``, ``differences``,
+        ``trained_by`` and ``collected_by``.
     """
     out = Path(out)
     sweep.reproduce(tables.Sweep("modules", scale, ("source-only",), seeds), out, jobs=jobs)

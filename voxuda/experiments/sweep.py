@@ -28,9 +28,21 @@ from voxuda.training.run_folder import as_stored, read_record, save_json
 
 
 def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
-    """Run a table, ``jobs`` runs side by side, each on its share of the processor's cores, into folders ``OUT/ROW/seed-K``.
+    """Run a table and write ``OUT/TABLE-SCALE.json``; finished runs are kept, interrupted ones go on.
 
-    Finished runs are kept, interrupted ones go on. What :func:`collect` then finds is written to ``OUT/TABLE-SCALE.json``.
+    Parameters
+    ----------
+    sweep : Sweep
+        Which runs.
+    out : path
+        Folder of the runs, ``OUT/ROW/seed-K``; what :func:`collect` needs of each is its ``summary.json``.
+    jobs : int
+        Runs side by side, each on its share of the processor's cores.
+
+    Returns
+    -------
+    dict
+        See :func:`collect`.
     """
     sweep.check()
     out = Path(out)
@@ -162,16 +174,24 @@ def summary(folder: Path, config: Config) -> dict | None:
 
 
 def collect(sweep: Sweep, out: str | Path) -> dict:
-    """Gather the scores of all finished runs of a table, of all its rows and seeds, on whatever device they were made.
+    """Gather the scores of all finished runs of a table: of all its rows and seeds, on whatever device they were made.
 
-    Runs of another scale or target, or of other epochs, are refused.
+    Parameters
+    ----------
+    sweep : Sweep
+        Its table, scale, target and epochs; other runs of these rows are refused.
+    out : path
+        Folder of the runs.
 
-    The result has ``table``, ``scale``, ``target`` (name of its folder), ``sizes``, ``seeds`` (the most that a row has),
-    ``collected_by`` (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options``,
-    ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
-    ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
-    statistics), and for both kinds of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class and
-    foreground share.
+    Returns
+    -------
+    dict
+        ``table``, ``scale``, ``target`` (name of its folder), ``sizes``, ``seeds`` (the most that a row has), ``collected_by``
+        (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options``,
+        ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
+        ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
+        statistics), and for both kinds of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
+        and foreground share.
     """
     collected = []
     for row in select(sweep.table):

@@ -19,7 +19,17 @@ _SMALLEST = 1e-16
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross entropy plus soft Dice loss of the foreground, over the voxels that are not ``IGNORE``.
 
-    Logits are ``(B, 2, D, H, W)``, labels ``(B, D, H, W)`` int64; 0, with a gradient of 0, when every voxel is ignored.
+    Parameters
+    ----------
+    logits : Tensor
+        ``(B, 2, D, H, W)``.
+    labels : Tensor
+        ``(B, D, H, W)`` int64.
+
+    Returns
+    -------
+    Tensor
+        Scalar; 0, with a gradient of 0, when every voxel is ignored.
     """
     counted, truth = (labels != IGNORE).float(), (labels == 1).float()
     # The softmax of two logits is the sigmoid of their difference, in half the time.
@@ -35,7 +45,12 @@ def consistency_loss(
 ) -> torch.Tensor:
     """Eq 7: weighted sum over the four taps of 1 - cosine similarity between channel vectors, averaged over voxels.
 
-    ``clean`` and ``noised`` have features ``(B, C, D, H, W)`` by tap; ``lambdas`` are the weights of c, v2, v4, v6.
+    Parameters
+    ----------
+    clean, noised : mapping of Tensor
+        Tap name to features ``(B, C, D, H, W)``.
+    lambdas : sequence of float
+        Weights of the taps c, v2, v4, v6.
     """
     terms = []
     for weight, tap in zip(lambdas, TAPS, strict=True):

@@ -12,7 +12,13 @@ AXES = (-3, -2, -1)
 
 
 def zscore(volumes: torch.Tensor) -> torch.Tensor:
-    """Give each volume of ``(B, 1, D, H, W)`` mean 0 and variance 1."""
+    """Give each volume mean 0 and variance 1.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros, one with a NaN becomes NaN.
+    """
     centred = volumes.double() - volumes.mean(AXES, keepdim=True, dtype=torch.float64)
     deviation = centred.square().mean(AXES, keepdim=True).sqrt()
     # The mean of equal values is rounded, and the rest must not become a variance of 1.
@@ -21,6 +27,12 @@ def zscore(volumes: torch.Tensor) -> torch.Tensor:
 
 
 def unit_range(volumes: torch.Tensor) -> torch.Tensor:
-    """Map each volume of ``(B, 1, D, H, W)`` linearly to [0, 1]."""
+    """Map each volume linearly to [0, 1].
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros, one with a NaN becomes NaN.
+    """
     low, high = (extreme(AXES, keepdim=True).double() for extreme in (volumes.amin, volumes.amax))
     return torch.where(low == high, 0, (volumes - low) / (high - low)).to(volumes.dtype)

@@ -27,11 +27,21 @@ def contrast_transfer(f: torch.Tensor, defocus: torch.Tensor) -> torch.Tensor:
 
 
 def ctf(size: int, voxel_size: torch.Tensor | float, defocus: torch.Tensor | float, *, envelope: float = 0.4) -> torch.Tensor:
-    r"""Compute phase contrast transfer as a real filter ``(B, 1, D, H, W // 2 + 1)`` for cubes of ``size`` voxels.
+    r"""Phase contrast transfer as a 3D real filter: :func:`contrast_transfer` times the envelope :math:`e^{-(f/(0.4 f_N))^2}`.
 
-    :func:`contrast_transfer` times the envelope :math:`e^{-(f/(0.4 f_N))^2}`; ``envelope`` is its width as a fraction of the
-    Nyquist frequency. ``voxel_size`` and ``defocus`` are in angstrom, one value (then ``B`` is 1) or ``(B,)``; positive defocus
-    is underfocus.
+    Parameters
+    ----------
+    size : int
+        Side in voxels.
+    voxel_size, defocus : float or Tensor
+        Angstrom, one value or ``(B,)``; positive defocus is underfocus.
+    envelope : float
+        Width of the Gaussian envelope as a fraction of the Nyquist frequency.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W // 2 + 1)`` with ``B = 1`` for plain numbers.
     """
     edge = torch.as_tensor(voxel_size, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
     underfocus = torch.as_tensor(defocus, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)

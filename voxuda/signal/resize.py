@@ -11,10 +11,22 @@ from voxuda.errors import InputError
 def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
     """Resample volumes to another grid over the same box, by cropping or zero-padding the centred spectrum.
 
-    Real ``(..., D, H, W)`` becomes ``(..., *shape)``. Every frequency below the Nyquist limit of both grids is kept unchanged,
-    nothing is interpolated. Going to fewer voxels removes all frequencies at and beyond the new limit, and the old limit of an
-    even grid is dropped too; going to more voxels leaves the new high frequencies exactly empty, so a noise level measured
-    there is zero. The mean is kept. The box is taken as periodic.
+    What this does to the spectrum: every frequency below the Nyquist limit of both grids is kept unchanged, nothing is
+    interpolated. Going to fewer voxels removes all frequencies at and beyond the new limit, and the old limit of an even grid
+    is dropped too; going to more voxels leaves the new high frequencies exactly empty, so a noise level measured there is zero.
+    The mean is kept. The box is taken as periodic.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(..., D, H, W)``, real.
+    shape : tuple of int
+        The new ``(D, H, W)``.
+
+    Returns
+    -------
+    Tensor
+        ``(..., *shape)``.
     """
     if min(shape) < 1:
         raise InputError(f"cannot resize to {shape}; every side must be at least 1 voxel.")

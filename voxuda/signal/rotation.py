@@ -24,9 +24,17 @@ def sample(channels: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
 
 
 def fourier_shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    r"""Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` of two maps ``(N, N, N)``.
+    r"""Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` over each shell.
 
-    One value for each shell from 1 to ``N // 2 - 1`` cycles per box, ``(N // 2 - 1,)``.
+    Parameters
+    ----------
+    first, second : Tensor
+        ``(N, N, N)``.
+
+    Returns
+    -------
+    Tensor
+        ``(N // 2 - 1,)``, for the shells 1 to ``N // 2 - 1`` in cycles per box.
     """
     # torch-fourier-shell-correlation shares each frequency between two shells, so that neighbouring shells are correlated.
     size = len(first)

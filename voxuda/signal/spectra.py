@@ -15,8 +15,19 @@ MOST_GAIN = 3.0
 def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *, planar: bool = False) -> torch.Tensor:
     """Give content the low-frequency amplitudes of style, with its own phases (FDA, Yang and Soatto 2020).
 
-    Both are ``(B, 1, D, H, W)``, paired. Frequencies below ``band`` cycles per box along every axis are swapped; 1 swaps only
-    the mean. ``planar`` works slice by slice along z, on spectra of two dimensions.
+    Parameters
+    ----------
+    content, style : Tensor
+        ``(B, 1, D, H, W)``, paired.
+    band : int
+        Frequencies below this many cycles a box along every axis are swapped; 1 swaps only the mean.
+    planar : bool
+        Slice by slice along z, spectra of two dimensions.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
     """
     axes = AXES[1:] if planar else AXES
     shape = content.shape[-len(axes) :]
@@ -47,8 +58,21 @@ def match_power(
 
     A light stand-in for a learned translation such as CycleGAN's: it hands over contrast transfer and the level and colour of
     the noise, not shapes. Amplitudes change and phases stay, except where there is too little to amplify: no shell is
-    amplified more than threefold, and ``white``, noise of unit variance, makes up the rest, if it is given. Volumes and noise
-    are ``(B, 1, D, D, D)``; ``power`` and ``wanted`` are ``(K,)`` of :func:`radial_power`.
+    amplified more than threefold, and noise makes up the rest.
+
+    Parameters
+    ----------
+    volumes : Tensor
+        ``(B, 1, D, D, D)``.
+    power, wanted : Tensor
+        ``(K,)`` of :func:`radial_power`, of the volumes' domain and of the other.
+    white : Tensor, optional
+        Noise of unit variance, ``(B, 1, D, D, D)``; without it what is missing stays missing.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, D, D)``.
     """
     gain = (wanted / power.clamp_min(1e-12)).clamp_max(MOST_GAIN**2).sqrt()
     gain[0] = 1  # volumes of mean 0 have nothing there

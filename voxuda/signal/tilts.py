@@ -17,10 +17,24 @@ Weighting = Literal["ramp", "sirt"]
 
 
 def tilt_angles(low: float, high: float, step: float = 3.0, scheme: Scheme = "dose-symmetric") -> torch.Tensor:
-    """Tilt angles ``(T,)`` in degrees, every ``step`` from ``low`` to ``high`` about the middle, in the order of recording.
+    """Tilt angles in the order of recording.
 
     ``"dose-symmetric"`` (Hagen et al. 2017) starts in the middle and takes the two sides in turn, so that the low tilts get
     the undamaged molecule; ``"bidirectional"`` goes from the middle to the high end, then from the middle to the low end.
+
+    Parameters
+    ----------
+    low, high : float
+        Degrees; no tilt lies outside, and the series is symmetric about the middle.
+    step : float
+        Increment in degrees.
+    scheme : str
+        Order of recording.
+
+    Returns
+    -------
+    Tensor
+        ``(T,)`` in degrees.
 
     Raises
     ------
@@ -87,8 +101,17 @@ def _matrix(
 def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Line integrals of slabs that repeat along x, tilted about y, in units of one voxel.
 
-    Slabs ``(B, D, H, W)``, with nothing above or below, become images ``(B, T, H, U)`` at angles ``(T,)`` in degrees, with
-    ``U`` of :func:`detector_width`. Voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
+    Parameters
+    ----------
+    slabs : Tensor
+        ``(B, D, H, W)``, axes z, y, x; nothing lies above or below.
+    angles : Tensor
+        ``(T,)`` in degrees.
+
+    Returns
+    -------
+    Tensor
+        ``(B, T, H, U)`` with ``U`` of :func:`detector_width`; voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
     """
     batch, depth, height, width = slabs.shape
     matrix = _matrix(tuple(angles.tolist()), depth, width, "project", slabs.device)
@@ -99,8 +122,19 @@ def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: int) -> torch.Tensor:
     """Sum over tilts of each image smeared back along its rays: the transpose of projection.
 
-    Images ``(B, T, H, U)`` as :func:`project` gives them become slabs ``(B, D, H, W)`` of ``depth`` and ``width`` voxels;
-    images of another width are refused.
+    Parameters
+    ----------
+    images : Tensor
+        ``(B, T, H, U)`` as :func:`project` gives them.
+    angles : Tensor
+        ``(T,)`` in degrees.
+    depth, width : int
+        Sides of the slab along z and x.
+
+    Returns
+    -------
+    Tensor
+        ``(B, D, H, W)``.
     """
     batch, tilts, height, pixels = images.shape
     needed = detector_width(depth, width, angles)
@@ -112,12 +146,25 @@ def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: i
 
 
 def weighting(pixels: int, kind: Weighting = "ramp", iterations: int = 20) -> torch.Tensor:
-    r"""Weight of each frequency along u before back-projection, ``(pixels // 2 + 1,)``, 1 at the ramp's Nyquist frequency.
+    r"""Weight of each frequency along u before back-projection.
 
     Back-projection alone multiplies the spectrum by about :math:`1/|k|`. ``"ramp"`` undoes it, :math:`w = |k|`. ``"sirt"`` is
     where :math:`N` iterations of gradient descent would have come, :math:`w = |k|\,(1 - (1 - k_1/|k|)^N)` with :math:`k_1` the
-    lowest frequency, which converges first: low frequencies come out as with the ramp, high ones stay damped, fewer the larger
-    :math:`N`.
+    lowest frequency, which converges first: low frequencies come out as with the ramp, high ones stay damped.
+
+    Parameters
+    ----------
+    pixels : int
+        Width of the detector.
+    kind : str
+        Which weighting.
+    iterations : int
+        :math:`N` of ``"sirt"``; the ramp is its limit.
+
+    Returns
+    -------
+    Tensor
+        ``(pixels // 2 + 1,)``, 1 at the Nyquist frequency of the ramp.
     """
     k = torch.fft.rfftfreq(pixels)
     ramp = 2 * k

@@ -29,10 +29,27 @@ def image_source(
 ) -> torch.Tensor:
     """Image density crops as the paper's source data were imaged (aitom's simple convolution).
 
-    Low-pass; white noise of half the budget; CTF; detector-shaped noise of the other half; low-pass; missing wedge of
-    ``wedge_angle`` degrees on each side of the beam. The budget is the variance of the imaged clean crop over the SNR, infinity
-    for no noise, scaled up by what imaging takes away from white noise. All of it is linear, so it is done on spectra, and only
-    the sum is transformed back. Defaults are those of the published data.
+    Low-pass; white noise of half the budget; CTF; detector-shaped noise of the other half; low-pass; missing wedge. The
+    budget is the variance of the imaged clean crop over the SNR (a plain variance ratio), scaled up by what imaging takes
+    away from white noise. All of it is linear, so it is done on spectra, and only the sum is transformed back.
+
+    Parameters
+    ----------
+    densities : Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³.
+    snr : Tensor
+        ``(B,)`` variance ratio, for example 0.03; infinity for no noise.
+    generator : torch.Generator
+        Source of randomness.
+    defocus, voxel_size : float
+        Angstrom; the published data's by default.
+    wedge_angle : float
+        Degrees lost on each side of the beam.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
     """
     size = densities.shape[-1]
     probe, before, after = (  # four volumes show what imaging takes from white noise
@@ -59,9 +76,22 @@ def image_target(
 ) -> torch.Tensor:
     """Image density crops with white detector noise that reaches to the Nyquist limit, then the missing wedge.
 
-    Densities include the background; defocus and voxel size are ``(B,)``. The ratio is that of the clean image to the noise as
-    drawn; the wedge takes about two thirds of the noise afterwards, so the ratio within the result is about three times as
-    large.
+    The ratio is that of the clean image to the noise as drawn; the wedge takes about two thirds of the noise afterwards, so the
+    ratio within the result is about three times as large.
+
+    Parameters
+    ----------
+    densities : Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³, background included.
+    snr, defocus, voxel_size : Tensor
+        ``(B,)``; variance ratio, angstrom, angstrom.
+    generator : torch.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
     """
     size = densities.shape[-1]
     white = spectrum(torch.randn(densities.shape, generator=generator))
@@ -76,9 +106,23 @@ def image_tilts(
 ) -> torch.Tensor:
     """Image each crop alone by a tilt series of its own: project, CTF, noise, flip phases, back-project; a batch at once.
 
-    What :func:`image_target` does to spectra, done as a microscope does it, with 41 tilts from -60 to 60 degrees; the ratio is
-    that in the images, all tilts together. Simpler than :mod:`voxuda.simulation.microscope`: a crop repeats along x and nothing
-    lies above or below, noise is white and the same at each tilt.
+    What :func:`image_target` does to spectra, done as a microscope does it, with 41 tilts from -60 to 60 degrees. Simpler than
+    :mod:`voxuda.simulation.microscope`: a crop repeats along x and nothing lies above or below, noise is white and the same at
+    each tilt.
+
+    Parameters
+    ----------
+    densities : Tensor
+        ``(B, 1, D, D, D)`` in Da/nm³, background included.
+    snr, defocus, voxel_size : Tensor
+        ``(B,)``; variance ratio in the images, all tilts together; angstrom; angstrom.
+    generator : torch.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, D, D)``.
     """
     size = densities.shape[-1]
     images = project(densities[:, 0], TILTS)

@@ -116,16 +116,30 @@ def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False
 def density(
     positions: torch.Tensor, masses: torch.Tensor, spreads: torch.Tensor, size: int, voxel_size: float | torch.Tensor = 10.0
 ) -> torch.Tensor:
-    r"""Density of Gaussian beads in cubes ``(B, 1, D, H, W)`` of ``size`` voxels, in dalton per cubic nanometre.
+    r"""Density of Gaussian beads on a grid, in dalton per cubic nanometre.
 
     Each bead is a separable Gaussian, so a volume is one matrix product of its axis profiles:
     :math:`\rho_{zyx} = \sum_n m_n\,g_{nz}\,g_{ny}\,g_{nx} / V`. A profile is the Gaussian of variance
     :math:`s_n^2 + h^2/6`, where :math:`h^2/6` is the variance of the trilinear kernel with which Situs ``pdb2vol`` spreads
     an atom over the voxels of edge :math:`h`.
 
-    Beads have positions ``(B, N, 3)`` in angstrom, order z, y, x, relative to the centre voxel ``size // 2``, and masses and
-    spreads ``(B, N)`` in dalton and angstrom; a mass of 0 pads molecules with fewer beads. ``voxel_size`` is in angstrom, one
-    value or ``(B,)``.
+    Parameters
+    ----------
+    positions : Tensor
+        ``(B, N, 3)`` in angstrom, order z, y, x, relative to the centre voxel ``size // 2``.
+    masses : Tensor
+        ``(B, N)`` in dalton; 0 pads molecules with fewer beads.
+    spreads : Tensor
+        ``(B, N)`` in angstrom.
+    size : int
+        Side of the cube in voxels.
+    voxel_size : float or Tensor
+        Angstrom, one value or ``(B,)``.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)``.
     """
     edge = torch.as_tensor(voxel_size, dtype=positions.dtype, device=positions.device).expand(len(positions))
     h = edge[:, None, None]

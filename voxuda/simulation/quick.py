@@ -85,10 +85,27 @@ def render(
     generator: torch.Generator,
     max_offset: int = 8,
 ) -> torch.Tensor:
-    """Density ``(B, 1, D, H, W)`` in Da/nm³ of a target molecule among its packed neighbours, in the crop around the target.
+    """Density of a target molecule among its packed neighbours, in the crop around the target.
 
-    ``choice`` is ``(B, M)``, indices into ``molecules``: column 0 is the target, the others are its neighbours. ``voxel_size``
-    is in angstrom, one value or ``(B,)``. The target is off the centre by up to ``max_offset`` voxels along each axis.
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The library.
+    choice : Tensor
+        ``(B, M)`` indices into ``molecules``; column 0 is the target, the others its neighbours.
+    size : int
+        Side of the crop in voxels.
+    voxel_size : float or Tensor
+        Angstrom, one value or ``(B,)``.
+    generator : torch.Generator
+        Source of randomness.
+    max_offset : int
+        The target is off the centre by up to this many voxels along each axis.
+
+    Returns
+    -------
+    Tensor
+        ``(B, 1, D, H, W)`` in Da/nm³.
     """
     radii = torch.tensor([m.radius for m in molecules])[choice]
     poses = draw_poses(radii, generator, max_offset=max_offset)
@@ -159,8 +176,22 @@ def simulate_source(
 ) -> Subtomograms:
     """Labelled source samples: ``n_per_molecule`` of every molecule at every SNR, voxels of 10 angstrom.
 
-    The molecules are the targets, and the library from which the ``neighbours`` packed around each are drawn; ``snr`` are
-    variance ratios, ``size`` is the side of the crop in voxels. The same seed gives the same samples.
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The targets, and the library from which the neighbours are drawn.
+    n_per_molecule : int
+        Samples per molecule and SNR.
+    snr : sequence of float
+        Variance ratios.
+    seed : int
+        Seed of everything.
+    size : int
+        Side of the crop.
+    neighbours : int
+        Molecules packed around each target.
+    progress : bool
+        Show a progress bar.
 
     Raises
     ------
@@ -195,10 +226,29 @@ def simulate_target(
 ) -> Subtomograms:
     """Target samples whose noise level, defocus and voxel size differ from sample to sample.
 
-    As :func:`simulate_source`, but the variance ratio of each sample is log-uniform between the lowest and highest of ``snr``,
-    and ``voxel_size`` and ``defocus`` are ranges in angstrom, uniform. ``background`` is the standard deviation of the cytosol
-    in Da/nm³. ``imaging`` is by filters of the spectrum, :func:`~voxuda.simulation.imaging.image_target`, or by a tilt series
-    of each crop, :func:`~voxuda.simulation.imaging.image_tilts`.
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The targets, and the library of neighbours.
+    n_per_molecule : int
+        Samples per molecule.
+    snr : sequence of float
+        The lowest and highest variance ratio; each sample's is log-uniform between them.
+    seed : int
+        Seed of everything.
+    size : int
+        Side of the crop.
+    neighbours : int
+        Molecules packed around each target.
+    voxel_size, defocus : tuple of float
+        Ranges in angstrom; uniform.
+    background : float
+        Standard deviation of the cytosol in Da/nm³.
+    imaging : str
+        Filters of the spectrum, :func:`~voxuda.simulation.imaging.image_target`, or a tilt series of each crop,
+        :func:`~voxuda.simulation.imaging.image_tilts`.
+    progress : bool
+        Show a progress bar.
     """
     _check(n_per_molecule, snr, molecules, size)
     if not max(snr) < float("inf"):

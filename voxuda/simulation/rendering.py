@@ -53,10 +53,26 @@ def add_beads(
 
 
 def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray, size: int, voxel_size: float) -> np.ndarray:
-    """Compute the density of beads, as of :func:`add_beads`, in a crop ``(D, H, W)`` about voxel ``size // 2``, in Da/nm³.
+    """Compute the density of beads in a crop, in dalton per cubic nanometre.
 
     The same sum as :func:`voxuda.simulation.molecules.density`, without gradients, and faster where beads are small in a large
     crop.
+
+    Parameters
+    ----------
+    positions : ndarray
+        ``(N, 3)`` float32 in angstrom, order z, y, x, relative to voxel ``size // 2``.
+    masses, spreads : ndarray
+        ``(N,)`` float32 in dalton, and standard deviations in angstrom.
+    size : int
+        Side of the crop in voxels.
+    voxel_size : float
+        In angstrom.
+
+    Returns
+    -------
+    ndarray
+        ``(D, H, W)`` float32.
     """
     volume = np.zeros((size, size, _line(size)), np.float32)
     add_beads(volume, positions, masses, spreads, voxel_size)

@@ -67,9 +67,25 @@ def build_specimen(
 ) -> Specimen:
     """Build a specimen: a vesicle, the first of the wanted molecules, crowders in the gaps, cytosol in between.
 
-    Molecules of interest are wanted in order of preference; the first is always placed, and the specimen's ``names`` tell which
-    found room. Each crowder is one of those given, at random. The ice is ``thickness`` angstrom thick, the slab ``depth``
-    voxels; densities are computed on ``device``.
+    Parameters
+    ----------
+    wanted : sequence of Molecule
+        The molecules of interest, in order of preference; the first is always placed.
+    crowders : sequence of Molecule
+        Other molecules, one of them at random in each gap.
+    thickness : float
+        Of the ice, in angstrom.
+    depth : int
+        Voxels along z.
+    generator : torch.Generator
+        Source of randomness.
+    device : device
+        Where densities are computed.
+
+    Returns
+    -------
+    Specimen
+        ``names`` tells which of the wanted found room.
     """
     layers = thickness / PIXEL_SIZE
 

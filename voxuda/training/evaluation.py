@@ -19,7 +19,18 @@ from voxuda.training.run_folder import load_network, read_config, save_json
 
 
 def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Foreground IoU ``(N,)`` and Dice ``(N,)`` of masks ``(N, ...)`` bool; both are 1 where both masks are empty."""
+    """Foreground IoU and Dice of each sample; both 1 where prediction and truth are both empty.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor
+        ``(N, ...)`` bool.
+
+    Returns
+    -------
+    tuple of Tensor
+        IoU ``(N,)`` and Dice ``(N,)``, 0 to 1.
+    """
     a, b = predicted.flatten(1).bool(), truth.flatten(1).bool()
     both = (a & b).sum(1).double()
     total = (a.sum(1) + b.sum(1)).double()
@@ -90,7 +101,20 @@ class Evaluation:
 
 
 def scores(predicted: torch.Tensor, domain: Domain) -> Scores:
-    """Scores of masks ``(N, D, H, W)`` bool against a domain with masks."""
+    """Scores of masks against a labelled domain.
+
+    Parameters
+    ----------
+    predicted : Tensor
+        ``(N, D, H, W)`` bool.
+    domain : Domain
+        With masks.
+
+    Returns
+    -------
+    Scores
+        Overall and by class, with 95 % bootstrap intervals over samples.
+    """
     assert domain.masks is not None
     truth = domain.masks[:, 0]
     iou, dice = (metric.numpy() for metric in iou_and_dice(predicted, truth))
@@ -111,10 +135,19 @@ def scores(predicted: torch.Tensor, domain: Domain) -> Scores:
 
 
 def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluation:
-    """Score a run and write ``RUN/scores.json``, or ``RUN/scores-TARGET.json`` for a labelled folder ``target``.
+    """Score a run with both kinds of batch norm statistics and write ``RUN/scores.json``, or ``RUN/scores-TARGET.json``.
 
-    Without a folder these are the target samples that the run did not train on. On top of the file stand the scores with the
-    run's own choice of batch norm statistics, both under ``by_batch_norm``.
+    Parameters
+    ----------
+    run : path
+        Folder made by ``voxuda train``.
+    target : path, optional
+        A labelled folder, whose name the file of scores gets; by default the target samples that the run did not train on.
+
+    Returns
+    -------
+    Evaluation
+        With the run's own choice of batch norm statistics, and with both.
 
     Raises
     ------

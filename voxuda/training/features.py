@@ -45,10 +45,15 @@ def separability(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def domain_features(run: str | Path, statistics: BatchNorm = "target") -> tuple[list[np.ndarray], list[Domain]]:
-    """Features ``(N, C)`` of the source and of the held-out target by a finished run's network, and both domains.
+    """Features ``(N, C)`` of the source and of the held-out target by a run's network, and both domains.
 
-    Batch norm statistics are those of training ("running"), or for each domain its own, measured on its training samples
-    ("target").
+    Parameters
+    ----------
+    run : path
+        Folder of a finished run.
+    statistics : str
+        Batch norm statistics: "running" takes those of training for both domains, "target" for each domain its own, measured
+        on its training samples.
     """
     source, seen, target = load_domains(read_config(run))
     network = load_network(run, statistics)

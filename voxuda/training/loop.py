@@ -119,9 +119,23 @@ def train(
 ) -> Method:
     """Train one run and leave ``config.json``, ``log.jsonl``, ``weights.safetensors`` and ``checkpoint/`` in ``out``.
 
-    That is a new folder or, with ``resume``, the one of an interrupted run of the same configuration, which goes on from its
-    last checkpoint. ``after_epoch`` is called with the number of finished epochs and the method, for whoever watches; what it
-    does must change neither. The method returned is in evaluation mode with the configured batch norm statistics.
+    Parameters
+    ----------
+    config : Config
+        What to do.
+    out : path
+        A new folder, or with ``resume`` the folder of an interrupted run of the same configuration.
+    resume : bool
+        Go on from the last checkpoint; without one, start.
+    progress : bool
+        Show progress bars.
+    after_epoch : callable, optional
+        Called with the number of finished epochs and the method, for whoever watches; what it does must change neither.
+
+    Returns
+    -------
+    Method
+        The trained method, in evaluation mode with the configured batch norm statistics.
 
     Raises
     ------
