@@ -44,3 +44,16 @@ def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.
     scale = float(np.prod(shape) / np.prod(old))
     spectrum = torch.fft.ifftshift(spectrum, dim=(-3, -2, -1)) * scale
     return torch.fft.ifftn(spectrum, dim=(-3, -2, -1)).real.to(volumes.dtype)
+
+
+def linear_weights(old: int, new: int) -> torch.Tensor:
+    """Weights ``(new, old)`` that resample an axis of ``old`` voxels to ``new`` over the same length; each row sums to 1.
+
+    Linear interpolation between voxel centres. Towards fewer voxels the triangle is as wide as a new voxel on either side, so
+    that every old voxel counts. Unlike :func:`fourier_resize` it needs no whole volume in memory and takes no periodic box.
+    """
+    step = old / new
+    centres = (torch.arange(new, dtype=torch.float64) + 0.5) * step - 0.5
+    apart = (centres.clamp(0, old - 1)[:, None] - torch.arange(old)).abs() / max(step, 1.0)
+    weights = (1 - apart).clamp_min(0)
+    return (weights / weights.sum(1, keepdim=True)).float()
