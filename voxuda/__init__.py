@@ -18,7 +18,17 @@ _NAMES: dict[str, list[str]] = {
     "denoising": ["bilateral_filter", "generate_noise", "improved_bilateral_filter", "noise_level"],
     "networks": ["VoxResNet"],
     "methods": ["METHODS", "Method", "VoxUDAOptions", "build"],
-    "training": ["RESULTS", "SCALES", "Config", "evaluate_run", "load_network", "predict", "segment_files", "train"],
+    "training": [
+        "RESULTS",
+        "SCALES",
+        "Config",
+        "SegmentOptions",
+        "evaluate_run",
+        "load_network",
+        "predict",
+        "segment_files",
+        "train",
+    ],
     "experiments": ["PUBLISHED", "plots", "reproduce"],
 }
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a room is imported when a name of it is used

@@ -50,8 +50,8 @@ STORED = ROOT / "results" / "weights" / "ours"
 @pytest.mark.parametrize(
     "lines",
     [
-        (f"segment {STORED} sub.mrc --out masks",),
-        pytest.param((TRAIN, "segment run sub.mrc --out masks"), marks=pytest.mark.slow),
+        ("segment sub.mrc --out masks",),
+        pytest.param((TRAIN, "segment sub.mrc --model run --out masks"), marks=pytest.mark.slow),
     ],
 )
 def test_the_wheel_works_outside_the_checkout(wheel, tmp_path, lines):

@@ -1,4 +1,3 @@
-import gzip
 import json
 import shutil
 
@@ -52,7 +51,7 @@ def test_the_step_after_training_is_one_that_can_be_taken(folders, tmp_path, mon
     for target, following in [
         ([], "evaluate r"),
         (["--target", str(folders / "target")], "evaluate r"),
-        (["--target", str(bare)], "segment r FILES --out masks"),
+        (["--target", str(bare)], "segment FILES --model r --out masks"),
         (["--target", str(tmp_path / "gone")], "evaluate r"),
     ]:
         assert main(["train", *target, "--out", "r"]) == 0
@@ -82,7 +81,7 @@ def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
     assert main([*train.split(), "--resume"]) == 0
     stack = read_mrc("deep/t/volumes.mrcs").data
     write_mrc("one.mrc", stack[0], 13.5, origin=(1.0, 2.0, 3.0), start=(4, -5, 6))
-    assert main("segment r one.mrc deep/t/volumes.mrcs --out m".split()) == 0
+    assert main("segment one.mrc deep/t/volumes.mrcs --model r --out m".split()) == 0
     one, many = read_mrc("m/one_mask.mrc"), read_mrc("m/volumes_mask.mrcs")
     assert one.data.shape == (16, 16, 16) and one.voxel_size == pytest.approx(13.5) and one.origin == (1.0, 2.0, 3.0)
     assert one.start == (4, -5, 6)
@@ -209,7 +208,7 @@ def test_help_teaches_by_example(command, capsys):
         ("train --scale smoke --out full", "full: the folder is not empty"),
         ("evaluate none", "no such file; make a run"),
         ("evaluate full", "no such file; make a run"),
-        ("segment none x.mrc --out m", "make a run"),
+        ("segment x.mrc --model none --out m", "none: no such model; give the folder of a run, or one of ours,"),
         ("reproduce table9 --out r", "table9: no such table"),
         ("reproduce modules --only nope --out r", "nope: no such row"),
         ("molecules derive full --out d", "full: no such file; give a PDB or mmCIF file"),
@@ -240,8 +239,6 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
     write_mrc("flat.mrc", np.ones((16, 16, 16), np.float32))
     write_mrc("odd.mrcs", np.stack([noise[1:], noise[1:]]))
     write_mrc("tomogram.mrc", np.pad(noise, [(0, 1), (0, 0), (0, 0)]))
-    with gzip.open("tomogram.mrc.gz", "wb") as file:
-        file.write((tmp_path / "tomogram.mrc").read_bytes())
     holes = noise.copy()
     holes[3, 3, 3] = np.nan
     with mrcfile.new("nan.mrc") as mrc, np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="NaN"):
@@ -256,20 +253,19 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
             mrc.set_image_stack()
     (tmp_path / "p.star").write_text("data_\n")
     (tmp_path / "p.hdf").touch()
-    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "deep").mkdir(parents=True)
     shutil.copy("good.mrc", "again/good.mrc")
     for files, message in [
         ("flat.mrc", "flat.mrc: every voxel has the same value"),
         ("long.mrc", "long.mrc: voxels of [10.0, 10.0, 20.0] angstrom are not cubes"),
         ("odd.mrcs", "odd.mrcs: sides (15, 16, 16) must be multiples of 8"),
-        ("good.mrc tomogram.mrc", "tomogram.mrc: a tomogram among subtomograms"),
-        ("tomogram.mrc.gz", "tomogram.mrc.gz: a compressed tomogram cannot be read piece by piece; unpack it first"),
         ("tomogram.mrc --tile 20", "tile is 20"),
         ("tomogram.mrc --overlap 32", "overlap is 32"),
         ("nan.mrc", "nan.mrc: 1 voxels are NaN"),
         ("cut.mrc", "cut.mrc: not a readable MRC file"),
         ("none.mrc", "none.mrc: no such file"),
-        (".", ".: is a folder; give the path of an MRC file in it"),
+        ("again/deep", "deep: holds no MRC volume"),
+        ("r", "r: is a run, no volume; give it as --model r"),
         ("p.star", "p.star: is a star file; convert it with `voxuda data convert`"),
         ("p.hdf", "p.hdf: EMAN2's format; export it as MRC"),
         ("tilts.mrcs", "tilts.mrcs: shape (41, 96, 96) is a stack of 2D images"),
@@ -280,7 +276,7 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
         ("good.mrc flat.mrc", "flat.mrc: every voxel"),
         ("good.mrc again/good.mrc", "good_mask.mrc would be written twice"),
     ]:
-        assert main(["segment", "r", "--out", "m", *files.split()]) == 2
+        assert main(["segment", "--model", "r", "--out", "m", *files.split()]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
         assert not (tmp_path / "m").exists(), "a mask was written before all files were checked"
@@ -290,11 +286,11 @@ def test_segment_tomograms_one_by_one(tmp_path, monkeypatch, capsys, tiny):
     monkeypatch.chdir(tmp_path)
     loop.train(tiny(method="source-only", epochs=1), tmp_path / "r", progress=False)
     noise = np.random.default_rng(0).normal(size=(40, 36, 33)).astype(np.float32)
-    write_mrc("a.mrc", noise, 5.0, origin=(1.0, 2.0, 3.0))
+    write_mrc("a.mrc", noise, 10.0, origin=(1.0, 2.0, 3.0))
     write_mrc("b.rec", noise[::-1], 13.5)
     write_mrc("flat.mrc", np.ones((41, 40, 40), np.float32))
-    command = "segment r a.mrc b.rec --out m".split()
-    assert main("segment r a.mrc flat.mrc --out m".split()) == 2
+    command = "segment a.mrc b.rec --model r --out m".split()
+    assert main("segment a.mrc flat.mrc --model r --out m".split()) == 2
     assert "flat.mrc: every voxel has the same value" in capsys.readouterr().err
     assert not (tmp_path / "m").exists(), "a mask was begun before all files were checked"
 
@@ -304,20 +300,21 @@ def test_segment_tomograms_one_by_one(tmp_path, monkeypatch, capsys, tiny):
             tomograms, "segment_layer", lambda *a: layer(*a) if not next(calls) else (_ for _ in ()).throw(KeyboardInterrupt)
         )
         assert main(command) == 130
-    assert {p.name for p in (tmp_path / "m").iterdir()} == {"a_mask.mrc", "b_mask.rec.part", "b_mask.rec.progress"}
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"a_mask.mrc", "a_mask.png", ".b_mask.rec.work"}
     first = (tmp_path / "m" / "a_mask.mrc").stat().st_mtime_ns
     capsys.readouterr()
     assert main(command) == 0
-    printed = capsys.readouterr()
-    assert (
-        "2 masks in m" in printed.out and "a.mrc: voxels of 5.00 angstrom" in printed.err and "b.rec: voxels" not in printed.err
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("m/a_mask.mrc: ") and said[0].endswith(
+        " % protein, 10.00 Å, was there already".replace(" %", "%")
     )
-    assert {p.name for p in (tmp_path / "m").iterdir()} == {"a_mask.mrc", "b_mask.rec"}
+    assert said[1].startswith("m/b_mask.rec: ") and " component" in said[1] and said[1].endswith(" GB") and "13.50 Å" in said[1]
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"a_mask.mrc", "a_mask.png", "b_mask.rec", "b_mask.png"}
     assert (tmp_path / "m" / "a_mask.mrc").stat().st_mtime_ns == first
     mask = read_mrc("m/a_mask.mrc")
-    assert mask.data.shape == (40, 36, 33) and mask.voxel_size == pytest.approx(5.0) and mask.origin == (1.0, 2.0, 3.0)
+    assert mask.data.shape == (40, 36, 33) and mask.voxel_size == pytest.approx(10.0) and mask.origin == (1.0, 2.0, 3.0)
     assert main([*command, "--overlap", "8"]) == 2
-    assert "a_mask.mrc: the file exists, made from another tomogram, run or tiling" in capsys.readouterr().err
+    assert "a_mask.mrc: exists, made from another volume or with other options" in capsys.readouterr().err
 
 
 def test_segment_refuses_weights_of_another_architecture(tmp_path, monkeypatch, capsys, tiny):
@@ -326,7 +323,7 @@ def test_segment_refuses_weights_of_another_architecture(tmp_path, monkeypatch, 
         loop.train(tiny(method="source-only", epochs=1, width=width), tmp_path / f"r{width}", progress=False)
     shutil.copy("r4/weights.safetensors", "r2/weights.safetensors")
     write_mrc("good.mrc", np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32))
-    assert main("segment r2 good.mrc --out m".split()) == 2
+    assert main("segment good.mrc --model r2 --out m".split()) == 2
     assert "weights.safetensors: damaged, or weights of another architecture" in capsys.readouterr().err
 
 

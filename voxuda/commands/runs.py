@@ -68,7 +68,7 @@ def following(config: Config, out: Path) -> str:
 
     with suppress(InputError):  # the target may have been taken away since
         if config.target and list_entries(config.target)[0].mask is None:
-            return f"voxuda segment {out} FILES --out masks"
+            return f"voxuda segment FILES --model {out} --out masks"
     return f"voxuda evaluate {out}"
 
 

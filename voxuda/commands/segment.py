@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+
+from voxuda.training.config import SegmentOptions
 
 
 @dataclasses.dataclass
 class Segment:
-    """Segment subtomograms or whole tomograms with a trained run; writes one mask MRC per file, protein 1, the rest 0.
+    """Find protein in tomograms or subtomograms; writes a mask, 1 for protein, and a picture of it for each file.
 
-    Subtomograms, up to 64 voxels a side: voxuda segment runs/first sub1.mrc sub2.mrc --out masks
+    One tomogram, with a model that comes along: voxuda segment tomogram.mrc
 
-    Tomograms, anything larger or of sides that are no multiples of 8: voxuda segment runs/first tomogram.mrc --out masks
+    Also where each molecule is, for RELION: voxuda segment tomograms/ --coordinates --min-voxels 50
 
-    Masks of subtomograms appear together, in a new folder, or not at all. Masks of tomograms appear one by one, each when it is
-    whole; after an interruption the same command goes on where it stopped.
+    With a run of your own: voxuda segment "*.rec" --model runs/first --out masks
 
-    Best at the voxel size of training, 10 to 15 angstrom; bin or rescale first.
+    Protein must be bright; --invert turns a volume in which it is dark. Voxels of 10 to 15 angstrom are taken as they are;
+    others are rescaled for the network, and the mask comes back on the voxels of the file. A volume of up to 64 voxels a
+    side, each a multiple of 8, goes through the network whole; a larger one in overlapping tiles, in little memory.
 
-    A tomogram is cut into overlapping tiles, and the network sees one tile of 32 voxels at a time. A particle larger than that
-    is labelled piece by piece, by its texture and not by its shape, and its inside may be missed. Then bin the tomogram until
-    the particle fits into a tile, or train on samples simulated with --size 64 and pass --tile 64.
+    After an interruption the same command goes on where it stopped. Masks that are there already are kept.
+
+    The network sees 32 voxels a side at a time. A particle larger than that is labelled piece by piece, by its texture and not
+    by its shape, and its inside may be missed. Then say a larger --voxel-size than the true one, or train on samples simulated
+    with --size 64 and pass --tile 64.
     """
 
-    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder made by `voxuda train`."""
     files: Annotated[tyro.conf.Positional[list[Path]], tyro.conf.arg(metavar="FILE...")]
-    """MRC volumes, protein bright: subtomograms whose sides are multiples of 8, stacks of them, or tomograms of any sides."""
+    """MRC volumes (.mrc .map .rec, also .gz and .bz2), stacks of subtomograms (.mrcs), folders, or quoted patterns."""
+    options: Annotated[SegmentOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SegmentOptions)
     out: Path = Path("masks")
     """Folder for the masks."""
-    tile: int = 32
-    """Tomograms: side of a tile in voxels, a multiple of 8; best the side of the samples trained on."""
-    overlap: int = 16
-    """Tomograms: voxels that neighbouring tiles share; less is faster and leaves more seams."""
-    device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Where the network runs."""
 
     def run(self) -> None:
         """Segment."""
         from voxuda.training.segmentation import segment_files
 
-        masks = segment_files(self.run_folder, self.files, self.out, tile=self.tile, overlap=self.overlap, device=self.device)
-        print(f"{len(masks)} mask{'s' * (len(masks) > 1)} in {self.out}")
+        for result in segment_files(self.files, self.out, self.options):
+            print(result)

@@ -3,15 +3,15 @@
 from lazy_loader import attach
 
 _NAMES: dict[str, list[str]] = {
-    "config": ["BatchNorm", "Config", "SCALES", "Scale"],
+    "config": ["BatchNorm", "Config", "SCALES", "Scale", "SegmentOptions"],
     "devices": ["choose_device"],
     "domains": ["load_domains", "load_target"],
     "evaluation": ["evaluate_run", "iou_and_dice", "predict", "scores"],
     "features": ["deep_features", "domain_features", "separability"],
     "loop": ["train"],
     "provenance": [],
-    "run_folder": ["RESULTS", "load_network", "read_config"],
-    "segmentation": ["segment_files"],
-    "tomograms": ["segment_tomogram"],
+    "run_folder": ["RESULTS", "find_model", "load_network", "read_config"],
+    "segmentation": ["Segmented", "segment_files"],
+    "tomograms": [],
 }
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when a name of it is used

@@ -81,3 +81,41 @@ class Config:
     def sizes(self) -> dict:
         """All sizes in force, which with the configuration itself decide what a run is."""
         return {**SCALES[self.scale], **{name: self.size(name) for name in ("epochs", "width", "batch_size")}}
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How files are segmented, and what is written."""
+
+    model: str = "ours"  #: Name of a model that comes with the package, or the folder of a finished run.
+    voxel_size: float | None = None  #: Edge of the files' voxels in angstrom, instead of what their headers say.
+    invert: bool = False  #: Protein is dark in the files.
+    threshold: float = 0.5  #: A voxel belongs to the mask where its probability of being protein is above this.
+    min_voxels: int = 0  #: Leave out components of fewer voxels.
+    flips: bool = False  #: Average over the eight mirror images; eight times as long, and a little better.
+    probabilities: bool = False  #: Write NAME_probabilities.mrc.
+    uncertainty: bool = False  #: Write NAME_uncertainty.mrc, the standard deviation of probabilities over the mirror images.
+    instances: bool = False  #: Write NAME_instances.mrc, in which each component has a number.
+    coordinates: bool = False  #: Write NAME_particles.star for RELION 5; centre, size and mean probability of each component.
+    picture: bool = True  #: Write NAME_mask.png, three slices with the outline of the mask.
+    #: Mean and deviation of each tile, limited by typical ones ("tile"), or those of the whole volume ("volume").
+    normalise: Literal["tile", "volume"] = "tile"
+    #: Batch norm statistics of the model ("model"), or measured anew on each file ("volume").
+    batch_norm: Literal["model", "volume"] = "model"
+    tile: int = 32  #: Side of a tile in voxels, a multiple of 8; best that of the samples that the model was trained on.
+    overlap: int = 16  #: Voxels that neighbouring tiles share; fewer are faster and leave more seams.
+    device: Literal["cpu", "cuda", "auto"] = "auto"  #: "cpu", "cuda" or "auto".
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.voxel_size is not None and not 0.5 <= self.voxel_size <= 40:
+            raise InputError(f"voxel_size is {self.voxel_size}; give angstrom, from 0.5 to 40.")
+        if not 0 < self.threshold < 1:
+            raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
+        if self.tile % 8 or self.tile < 16:
+            raise InputError(f"tile is {self.tile}; it must be a multiple of 8 and at least 16, best the side trained on.")
+        if not 0 <= self.overlap < self.tile:
+            limits = f"at least 0 and less than the tile of {self.tile}, best half of it"
+            raise InputError(f"overlap is {self.overlap}; it must be {limits}.")
+        if self.min_voxels < 0:
+            raise InputError(f"min_voxels is {self.min_voxels}; it must be at least 0.")

@@ -29,6 +29,25 @@ RESULTS = _repository() / "results"
 """Finished runs, weights and benchmarks of the repository, from any working directory."""
 
 
+MODELS = Path(__file__).parent / "models"
+"""Runs that come with the package, weights in bfloat16."""
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model: that of a run, or of one that comes with the package.
+
+    Raises
+    ------
+    InputError
+        There is neither.
+    """
+    for folder in (Path(name), MODELS / name):
+        if (folder / "config.json").is_file():
+            return folder
+    names = ", ".join(sorted(path.name for path in MODELS.iterdir()))
+    raise InputError(f"{name}: no such model; give the folder of a run, or one of {names}.")
+
+
 def read_record(run: str | Path) -> dict:
     """The whole of ``RUN/config.json``: configuration, sizes, provenance; ``InputError`` where the folder is not a run."""
     path = Path(run) / "config.json"

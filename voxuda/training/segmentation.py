@@ -1,107 +1,178 @@
-"""Masks of files: which are subtomograms, which tomograms, and what becomes of each."""
+"""Files in, masks out: which files, at which voxel size, and what is written beside each."""
 
 from __future__ import annotations
 
+import bz2
+import copy
+import glob
+import gzip
+import hashlib
+import json
+import os
+import resource
+import shutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from voxuda.data.files import check_folder, new_folder
+from voxuda.data.files import check_folder
 from voxuda.data.listing import EXPORT
-from voxuda.data.mrc import Volume, check_volume, read_mrc, write_mrc
+from voxuda.data.mrc import Volume, check_volume, read_mrc
+from voxuda.data.sections import HEADER, SectionWriter, read_sections
 from voxuda.data.subtomograms import check_side
 from voxuda.errors import InputError
-from voxuda.signal.normalise import zscore
 from voxuda.training import tomograms
+from voxuda.training.components import Components, Table
+from voxuda.training.config import SegmentOptions
 from voxuda.training.devices import choose_device
-from voxuda.training.evaluation import predict
-from voxuda.training.run_folder import load_network
+from voxuda.training.picture import draw
+from voxuda.training.run_folder import find_model, load_network
+from voxuda.training.tomograms import Probabilities, Survey, Tomogram
+
+VOXEL_SIZES = (10.0, 15.0)
+"""Of the models' training samples, in angstrom; volumes of others are rescaled to the nearer end."""
+
+PACKED: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
+
+READ = (".mrc", ".map", ".rec", ".mrcs")
+"""Endings of the files that are taken from a folder, packed or not."""
+
+SECTIONS = 16
+"""Sections in memory at a time; and how many are looked at to know a tomogram again."""
 
 
-def segment_files(
-    run: str | Path,
-    files: Sequence[str | Path],
-    out: str | Path,
-    *,
-    tile: int = 32,
-    overlap: int = 16,
-    device: Literal["cpu", "cuda", "auto"] = "cpu",
-) -> list[Path]:
-    """Segment subtomograms or tomograms with a trained run; see ``voxuda segment --help`` for how they differ.
+@dataclass(frozen=True)
+class Segmented:
+    """What became of one file.
 
     Parameters
     ----------
-    run : path
-        Folder of a finished run.
+    mask : Path
+        Its mask.
+    share : float
+        Of foreground.
+    components : int or None
+        How many the mask has; None if it was there already.
+    voxel_size : float
+        In angstrom; 0 is unknown.
+    seconds : float
+        How long it took.
+    memory : float
+        Largest memory of the process so far, in GB.
+    """
+
+    mask: Path
+    share: float
+    components: int | None
+    voxel_size: float
+    seconds: float
+    memory: float
+
+    def __str__(self) -> str:
+        size = f"{self.voxel_size:.2f} Å" if self.voxel_size else "voxel size unknown"
+        if self.components is None:
+            return f"{self.mask}: {self.share:.1%} protein, {size}, was there already"
+        components = f"{self.components} component{'s' * (self.components != 1)}"
+        return f"{self.mask}: {self.share:.1%} protein in {components}, {size}, {self.seconds:.0f} s, {self.memory:.1f} GB"
+
+
+def segment_files(
+    files: Sequence[str | Path], out: str | Path, options: SegmentOptions | None = None, *, progress: bool = True
+) -> list[Segmented]:
+    """Segment subtomograms or tomograms; see ``voxuda segment --help``.
+
+    Parameters
+    ----------
     files : sequence of path
-        MRC volumes ``(D, H, W)`` or stacks ``(N, D, H, W)``, protein bright.
+        MRC volumes ``(D, H, W)`` or stacks ``(N, D, H, W)``, folders of them, or patterns such as ``"*.mrc"``.
     out : path
         Folder for the masks, ``NAME_mask.mrc`` for ``NAME.mrc``: 1 for protein, 0 for the rest.
-    tile, overlap : int
-        Of tomograms, in voxels; see :func:`voxuda.training.tomograms.segment_tomogram`.
-    device : str
-        Where the network runs.
+    options : SegmentOptions, optional
+        How, and what else is written.
+    progress : bool
+        Show progress bars.
 
     Returns
     -------
-    list of Path
-        The masks, in the order of the files.
+    list of Segmented
+        In the order of the files.
 
     Raises
     ------
     InputError
-        A file, the run, the tiling or the folder cannot be used; all files are checked before a mask is written.
+        A file, the model, an option or the folder cannot be used; all files are checked before a mask is written.
     """
-    if not files:
-        raise InputError("no file was given; name at least one MRC volume.")
+    options = options or SegmentOptions()
     out = Path(out)
-    network = load_network(run).to(choose_device(device))
+    network = load_network(find_model(options.model)).to(choose_device(options.device))
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a third faster on a CPU
-    tomograms.check_tiling(tile, overlap)
     check_folder(out)
+    volumes = name_masks(find_files(files))
+    jobs = [Job(volume, out / name, options, network) for name, volume in volumes.items()]
+    for job in jobs:  # all of them before hours go into the first
+        job.check()
+    return [job.run(progress) for job in jobs]
+
+
+def find_files(names: Sequence[str | Path]) -> list[Path]:
+    """The files that names, folders and patterns stand for; says on the error stream what in a folder is not taken."""
+    if not names:
+        raise InputError("no file was given; name at least one MRC volume, or a folder of them.")
+    found: list[Path] = []
+    for name in map(Path, names):
+        if (name / "config.json").is_file():
+            raise InputError(f"{name}: is a run, no volume; give it as --model {name}.")
+        if name.is_dir():
+            inside = sorted(path for path in name.iterdir() if path.is_file() and not path.name.startswith("."))
+            taken = [path for path in inside if plain(path).suffix.lower() in READ and not is_output(path)]
+            others = [path.name for path in inside if path not in taken]
+            if not taken:
+                raise InputError(f"{name}: holds no MRC volume ({', '.join(READ)}); give the folder that does.")
+            if others:
+                print(f"{name}: {len(taken)} volumes are read; left out: {', '.join(others)}", file=sys.stderr)
+            found += taken
+        elif not name.exists() and (matches := sorted(glob.glob(str(name)))):
+            found += map(Path, matches)
+        else:
+            found.append(name)
+    return found
+
+
+def plain(path: Path) -> Path:
+    """A path without the ending that says how it is packed."""
+    return path.with_suffix("") if path.suffix.lower() in PACKED else path
+
+
+def is_output(path: Path) -> bool:
+    """Whether a file has a name that this module gives."""
+    return plain(path).stem.endswith(("_mask", "_probabilities", "_uncertainty", "_instances"))
+
+
+def name_masks(paths: list[Path]) -> dict[str, Volume]:
+    """The volumes, opened, by the names of their masks."""
     volumes: dict[str, Volume] = {}
-    for path in map(Path, files):
-        plain = path.with_suffix("") if path.suffix.lower() in tomograms.COMPRESSED else path
-        name = f"{plain.stem}_mask{plain.suffix}"
+    for path in paths:
+        name = f"{plain(path).stem}_mask{plain(path).suffix}"
         if name in volumes:
             raise InputError(f"{path}: {name} would be written twice; segment files of the same name one by one.")
         volumes[name] = read(path)
-    large = [is_tomogram(volume) for volume in volumes.values()]
-    if any(large) and not all(large):
-        path = Path(files[large.index(True)])
-        raise InputError(f"{path}: a tomogram among subtomograms; segment the two kinds by separate commands.")
-    warn_of_voxel_sizes(volumes)
-    if any(large):
-        _segment_tomograms(network, volumes, out, tile, overlap)
-    else:
-        _segment_subtomograms(network, volumes, out)
-    return [out / name for name in volumes]
-
-
-def _segment_subtomograms(network: nn.Module, volumes: dict[str, Volume], out: Path) -> None:
-    with new_folder(out) as work:
-        for name, volume in tqdm(volumes.items(), unit="file", desc="segmenting"):
-            stack = torch.from_numpy(volume.data).reshape(-1, 1, *volume.data.shape[-3:])
-            mask = (predict(network, zscore(stack)) > 0.5).numpy().reshape(volume.data.shape)
-            write_mrc(work / name, mask, volume.voxel_size, origin=volume.origin, start=volume.start)
-
-
-def _segment_tomograms(network: nn.Module, volumes: dict[str, Volume], out: Path, tile: int, overlap: int) -> None:
-    for name, volume in volumes.items():  # all of them before hours go into the first
-        tomograms.survey(volume.path, tile)
-        tomograms.is_made(out / name, tomograms.made_by(network, volume.path, tile, overlap))
-    for name, volume in volumes.items():
-        tomograms.segment_tomogram(network, volume.path, out / name, tile=tile, overlap=overlap, progress=True)
+    return volumes
 
 
 def is_tomogram(volume: Volume) -> bool:
     """Whether a volume must be tiled: no stack, and a side above 64 voxels or one that the network does not take whole."""
-    return volume.data.ndim == 3 and any(side % 8 or not 16 <= side <= 64 for side in volume.data.shape)
+    return volume.data.ndim == 3 and not is_whole(volume.data.shape)
+
+
+def is_whole(shape: tuple[int, ...]) -> bool:
+    """Whether the network takes a shape ``(D, H, W)`` in one piece."""
+    return all(side % 8 == 0 and 16 <= side <= 64 for side in shape)
 
 
 def read(path: Path) -> Volume:
@@ -111,23 +182,269 @@ def read(path: Path) -> Volume:
         raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs made.")
     if suffix in (".hdf", ".em") and path.is_file():
         raise InputError(f"{path}: {EXPORT[suffix]}.")
-    volume = read_mrc(path, memory_map=suffix not in tomograms.COMPRESSED)
+    volume = read_mrc(path, memory_map=suffix not in PACKED)
     volume.check_is_volume()
     if is_tomogram(volume):
         return volume
     check_side(volume.data.shape, path)
-    volume = read_mrc(path)
-    for part in volume.data.reshape(-1, *volume.data.shape[-3:]):
+    for part in read_mrc(path).data.reshape(-1, *volume.data.shape[-3:]):
         check_volume(part, str(path))
     return volume
 
 
-def warn_of_voxel_sizes(volumes: dict[str, Volume]) -> None:
-    """Say which volumes have voxels far from the 10 to 15 angstrom of the simulated training samples; 0 is unknown."""
-    for volume in volumes.values():
-        if volume.voxel_size and not 8 <= volume.voxel_size <= 20:
-            print(
-                f"{volume.path}: voxels of {volume.voxel_size:.2f} angstrom, but networks are trained at 10 to 15; "
-                "expect a poor mask, or resample the volume.",
-                file=sys.stderr,
-            )
+class Job:
+    """One file, from its header to the last file beside its mask.
+
+    What is unfinished lies in a hidden folder ``.NAME_mask.mrc.work`` beside the mask, which appears last.
+
+    Parameters
+    ----------
+    volume : Volume
+        The file, opened.
+    mask : Path
+        Where its mask shall stand.
+    options : SegmentOptions
+        How.
+    network : Module
+        Logits ``(B, 2, D, H, W)`` of ``(B, 1, D, H, W)``.
+    """
+
+    def __init__(self, volume: Volume, mask: Path, options: SegmentOptions, network: nn.Module) -> None:
+        self.volume, self.mask, self.options, self.network = volume, mask, options, network
+        self.work = mask.with_name(f".{mask.name}.work")
+        self.voxel_size = options.voxel_size or volume.voxel_size
+        self.packed = volume.path.suffix.lower() in PACKED
+        self.is_stack = volume.data.ndim == 4
+        self.tomogram = self._tiled()
+        self.made = self._made()
+        self.looked: Survey | None = None
+
+    def _tiled(self) -> Tomogram:
+        volume, options = self.volume, self.options
+        *sections, height, width = volume.data.shape
+        sides = int(np.prod(sections)), height, width
+        path = self.work / plain(volume.path).name if self.packed else volume.path
+        if self.is_stack:
+            return Tomogram(volume, path, sides, volume.data.shape[1:], (0, 0, 0), options.invert)
+        factor = self._factor()
+        depth, height, width = (max(1, round(side * factor)) for side in sides)
+        shape = (depth, height, width)
+        if is_whole(shape):
+            return Tomogram(volume, path, shape, shape, (0, 0, 0), options.invert)
+        return Tomogram(volume, path, shape, (options.tile,) * 3, (options.overlap,) * 3, options.invert)
+
+    def _factor(self) -> float:
+        """Voxels of the network for one of the file, along an axis."""
+        low, high = VOXEL_SIZES
+        if not self._knows_voxel_size():
+            return 1.0
+        if not 0.5 <= self.voxel_size <= 40:
+            raise InputError(f"{self.volume.path}: voxels of {self.voxel_size:g} Å; give their true size as --voxel-size.")
+        return self.voxel_size / min(max(self.voxel_size, low), high)
+
+    def _knows_voxel_size(self) -> bool:
+        """Programs that do not know the voxel size write 0 or exactly 1."""
+        return self.voxel_size not in (0.0, 1.0) or self.options.voxel_size is not None
+
+    def _made(self) -> dict:
+        """What decides the probabilities: SHA-256 of the volume and of the weights, and options.
+
+        Of a volume the size, the header and 16 sections from first to last are taken, so that a copy, or one moved elsewhere,
+        is the same volume. One changed in other sections alone, under the same header, is not told apart.
+        """
+        weights = hashlib.sha256()
+        for name, tensor in self.network.state_dict().items():
+            weights.update(name.encode() + tensor.cpu().numpy().tobytes())
+        with open(self.volume.path, "rb") as file:
+            digest = hashlib.sha256(f"{os.fstat(file.fileno()).st_size} ".encode() + file.read(HEADER))
+            if self.packed:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+            else:
+                for z in sorted({round(z) for z in np.linspace(0, self.tomogram.sides[0] - 1, SECTIONS)}):
+                    digest.update(read_sections(self.volume.path, z, z + 1).tobytes())
+        options = {name: getattr(self.options, name) for name in ("normalise", "batch_norm", "invert")}
+        tiling = {"shape": list(self.tomogram.shape), "tile": self.options.tile, "overlap": self.options.overlap}
+        flips = {"flips": self.options.flips or self.options.uncertainty}
+        return {"volume": digest.hexdigest(), "weights": weights.hexdigest(), **options, **tiling, **flips}
+
+    @property
+    def label(self) -> str:
+        """The line in the mask's header by which the same command knows it again."""
+        wanted = ("threshold", "min_voxels", "probabilities", "uncertainty", "instances", "coordinates", "picture")
+        made = {**self.made, "voxel_size": self.voxel_size, **{name: getattr(self.options, name) for name in wanted}}
+        return "voxuda segment " + hashlib.sha256(json.dumps(made).encode()).hexdigest()[:32]
+
+    def beside(self, what: str, suffix: str = "") -> Path:
+        """Name of another file that belongs to the mask."""
+        return self.mask.with_name(f"{self.mask.stem.removesuffix('_mask')}_{what}{suffix or self.mask.suffix}")
+
+    def is_made(self) -> bool:
+        """Whether the mask is there; refuses what else stands under its name."""
+        if not self.mask.exists():
+            return False
+        with open(self.mask, "rb") as file:
+            if self.label.encode() not in file.read(HEADER):
+                raise InputError(f"{self.mask}: exists, made from another volume or with other options; choose another --out.")
+        return True
+
+    def check(self) -> None:
+        """Look through the whole file, and say what is doubtful."""
+        if self.is_made() or self.packed:
+            return
+        self._look()
+
+    def _look(self) -> Survey:
+        if self.looked is None:
+            self.looked = tomograms.survey(self.tomogram)
+            for doubt in self.doubts(self.looked):
+                print(f"{self.volume.path}: {doubt}", file=sys.stderr)
+        return self.looked
+
+    def doubts(self, looked: Survey) -> Iterator[str]:
+        """What the person should know before trusting the mask."""
+        low, high = VOXEL_SIZES
+        models = f"models know {low:g} to {high:g} Å"
+        if not self._knows_voxel_size():
+            says = "exactly 1 Å, as programs write that do not know" if self.voxel_size else "no voxel size"
+            yield f"the header says {says}; {models}, so give the true size as --voxel-size if it is another."
+        elif self.is_stack and not low <= self.voxel_size <= high:
+            yield f"voxels of {self.voxel_size:.2f} Å, but {models}; rescale with `voxuda data convert --voxel-size`."
+        leaning = looked.skewness
+        if len(leaning) >= 4:
+            mean, error = leaning.mean(), leaning.std() / len(leaning) ** 0.5
+            if mean < min(-3 * error, -0.1):  # less is as likely the contrast transfer of bright bodies
+                dark = f"{(leaning < 0).sum()} of {len(leaning)} tiles lean dark (skewness {mean:+.2f} ± {error:.2f})"
+                remedy = "without --invert" if self.options.invert else "--invert"
+                yield f"protein looks dark and must be bright: {dark}; look at the picture, or try {remedy}."
+
+    def run(self, progress: bool) -> Segmented:
+        """Segment, unless it is done.
+
+        Raises
+        ------
+        InputError
+            The volume cannot be used, something else stands where the mask or its folder would be, or the disk is full.
+        """
+        begun = time.perf_counter()
+        if self.is_made():
+            share = np.mean([read_sections(self.mask, z, z + 1).mean() for z in range(self.tomogram.sides[0])])
+            return Segmented(self.mask, float(share), None, self.voxel_size, 0.0, memory())
+        try:
+            table, share = self._segment(progress)
+        except OSError as error:
+            how = f"cannot be written ({error.strerror}); make room there, the same command then goes on"
+            raise InputError(f"{error.filename or self.work}: {how}.") from error
+        return Segmented(self.mask, share, len(table.voxels), self.voxel_size, time.perf_counter() - begun, memory())
+
+    def _segment(self, progress: bool) -> tuple[Table, float]:
+        if self.packed:
+            self._unpack()
+        looked, flips = self._look(), self.made["flips"]
+        self.work.mkdir(parents=True, exist_ok=True)
+        network = self.network
+        if self.options.batch_norm == "volume":
+            network = copy.deepcopy(network)
+            tomograms.measure_batch_norm(network, self.tomogram, looked, self.options.normalise)
+        typical = None if self.is_stack else looked  # the samples of a stack hold a particle each
+        probabilities = Probabilities(self.work, self.tomogram, 1 + flips, self.made)
+        probabilities.compute(network, typical, self.options.normalise, flips=flips, progress=progress)
+        return self._write(probabilities)
+
+    def _unpack(self) -> None:
+        """Unpack the file into the work folder: it cannot be read piece by piece."""
+        if self.tomogram.path.exists():
+            return
+        self.work.mkdir(parents=True, exist_ok=True)
+        part = self.work / "unpacked"
+        with PACKED[self.volume.path.suffix.lower()](self.volume.path) as packed, open(part, "wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+        os.replace(part, self.tomogram.path)
+
+    def _chunks(self, probabilities: Probabilities) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
+        """Some sections after another: the first one's number, probabilities ``(n, C, H, W)``, and the mask ``(n, H, W)``."""
+        for start, values in probabilities.on_file_grid(self.tomogram.tile[0] if self.is_stack else SECTIONS):
+            if self.tomogram.shape != self.tomogram.sides:
+                _, blank = self.tomogram.read(start, start + len(values))
+                values = values.masked_fill(blank[:, None], 0)
+            yield start, values, (values[:, 0] > self.options.threshold).numpy()
+
+    def _label(self, probabilities: Probabilities, components: Components) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
+        """The chunks, with the pieces of components in each ``(n, H, W)`` numbered, always alike."""
+        for start, values, mask in self._chunks(probabilities):
+            if self.is_stack:
+                components.separate()
+            yield start, values, components.add(mask, values[:, 0].numpy())
+
+    def _write(self, probabilities: Probabilities) -> tuple[Table, float]:
+        """Write all that was asked for into the work folder, then move it to its place, the mask last."""
+        components = Components()
+        for _ in self._label(probabilities, components):
+            pass
+        table = components.table(self.options.min_voxels)
+        kinds = {"mask": "int8"}
+        kinds |= {"probabilities": "float32"} if self.options.probabilities else {}
+        kinds |= {"uncertainty": "float32"} if self.options.uncertainty else {}
+        kinds |= {"instances": "int16" if len(table.voxels) < 2**15 else "float32"} if self.options.instances else {}
+        files = {kind: self.work / (self.beside(kind) if kind != "mask" else self.mask).name for kind in kinds}
+        writers = {
+            kind: SectionWriter(files[kind], self.volume, self.voxel_size, dtype, self.label) for kind, dtype in kinds.items()
+        }
+        counts = [np.zeros(side, int) for side in self.tomogram.sides]
+        for start, values, pieces in self._label(probabilities, Components()):
+            labels = table.labels[pieces]
+            mask = labels > 0
+            written = {
+                "mask": mask,
+                "instances": labels,
+                "probabilities": values[:, 0].numpy(),
+                "uncertainty": values[:, -1].numpy(),
+            }
+            for kind, writer in writers.items():
+                writer.write(start, written[kind])
+            counts[0][start : start + len(mask)] += mask.sum((1, 2))
+            counts[1] += mask.sum((0, 2))
+            counts[2] += mask.sum((0, 1))
+        for writer in writers.values():
+            writer.finish()
+        if self.options.coordinates:
+            files["particles"] = self.work / self.beside("particles", ".star").name
+            write_star(table, self.volume, self.voxel_size, files["particles"])
+        if self.options.picture:
+            depth = self.tomogram.tile[0] if self.is_stack else len(counts[0])
+            fullest = depth * int(counts[0].reshape(-1, depth).sum(1).argmax())
+            sections = range(fullest, fullest + depth)
+            files["picture"] = self.work / self.mask.with_suffix(".png").name
+            draw(self.tomogram, files["mask"], sections, self.voxel_size, [counts[0][sections], *counts[1:]], files["picture"])
+        for path in [*list(files.values())[1:], files["mask"]]:
+            os.replace(path, self.mask.with_name(path.name))
+        shutil.rmtree(self.work)
+        return table, float(counts[0].sum() / np.prod(self.volume.data.shape, dtype=float))
+
+
+def write_star(table: Table, volume: Volume, voxel_size: float, path: Path) -> None:
+    """Write centres of components as RELION 5 reads them: angstrom from the middle of the tomogram, which is voxel n / 2.
+
+    The sizes and mean probabilities stand in columns of our own, which RELION carries along. Row k is label k of the instances.
+    """
+    import pandas as pd
+    import starfile  # slow to import, like pandas
+
+    middle = np.array(volume.data.shape) / 2
+    z, y, x = ((table.centres - middle) * voxel_size).T
+    rows = pd.DataFrame(
+        {
+            "rlnTomoName": plain(volume.path).stem,
+            "rlnCenteredCoordinateXAngst": x,
+            "rlnCenteredCoordinateYAngst": y,
+            "rlnCenteredCoordinateZAngst": z,
+            "voxudaVoxels": table.voxels,
+            "voxudaMeanProbability": table.probabilities,
+        }
+    )
+    starfile.write({"particles": rows}, path)
+
+
+def memory() -> float:
+    """Largest memory of this process so far, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,252 @@
+"""Files in, masks and what stands beside them out."""
+
+import bz2
+import gzip
+
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+import torch
+from PIL import Image
+from scipy import ndimage
+from test_tomograms import noise
+from torch import nn
+
+from voxuda.data.mrc import read_mrc, write_mrc
+from voxuda.errors import InputError
+from voxuda.networks.voxresnet import VoxResNet
+from voxuda.training import segmentation
+from voxuda.training.config import SegmentOptions
+from voxuda.training.run_folder import MODELS, RESULTS, find_model, load_network
+from voxuda.training.segmentation import find_files, segment_files
+
+BALLS = {(20, 25, 30): 8, (20, 60, 66): 6, (21, 90, 20): 3}
+"""Radii in voxels of three bright balls, by their centres."""
+
+
+def balls(shape=(44, 110, 96)):
+    grid = np.indices(shape)
+    return sum((np.square(grid - np.reshape(c, (3, 1, 1, 1))).sum(0) <= r**2).astype(int) for c, r in BALLS.items()) > 0
+
+
+@pytest.fixture
+def tomogram(tmp_path):
+    """Three balls in faint noise, with voxels of 10 Å."""
+    volume = 3 * balls() + 0.1 * noise((44, 110, 96))
+    return write_mrc(tmp_path / "t.mrc", volume, 10.0, origin=(5.0, 6.0, 7.0), start=(1, 2, 3))
+
+
+class Bright(nn.Module):
+    """Foreground where the value is over 1, which has nothing to be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value = 20 * (x - self.one)
+        return torch.cat([-value, value], 1)
+
+
+@pytest.fixture
+def bright(monkeypatch):
+    """The model is :class:`Bright`."""
+    monkeypatch.setattr(segmentation, "load_network", lambda run: Bright())
+
+
+def overlap(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_everything_that_can_be_written(tmp_path, tomogram, bright):
+    options = SegmentOptions(probabilities=True, uncertainty=True, instances=True, coordinates=True, min_voxels=200)
+    (result,) = segment_files([tomogram], tmp_path / "m", options, progress=False)
+    names = ["mask.mrc", "mask.png", "probabilities.mrc", "uncertainty.mrc", "instances.mrc", "particles.star"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == sorted(f"t_{name}" for name in names), "debris, or not all"
+    mask, instances = (read_mrc(tmp_path / "m" / f"t_{name}.mrc") for name in ("mask", "instances"))
+    truth = balls() & ~balls_of_radius(3)
+    assert overlap(mask.data > 0, truth) > 0.95 and result.components == 2 and result.share == pytest.approx(mask.data.mean())
+    assert (mask.voxel_size, mask.origin, mask.start) == (pytest.approx(10.0), (5.0, 6.0, 7.0), (1, 2, 3))
+    for name in ("mask", "probabilities", "uncertainty", "instances"):
+        assert mrcfile.validate(tmp_path / "m" / f"t_{name}.mrc")
+    probability = read_mrc(tmp_path / "m" / "t_probabilities.mrc").data
+    assert ((probability > 0.5) >= (mask.data > 0)).all() and probability.min() >= 0 and probability.max() <= 1
+    # Blended over flips a pointwise network gives the same each time.
+    assert read_mrc(tmp_path / "m" / "t_uncertainty.mrc").data.max() < 0.01
+    table = starfile.read(tmp_path / "m" / "t_particles.star")
+    for k, (centre, radius) in enumerate(list(BALLS.items())[:2], start=1):
+        row = table.iloc[k - 1]
+        from_middle = (np.array(centre) - np.array([44, 110, 96]) / 2) * 10.0
+        np.testing.assert_allclose([row[f"rlnCenteredCoordinate{axis}Angst"] for axis in "ZYX"], from_middle, atol=3)
+        assert row.voxudaVoxels == (instances.data == k).sum() == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.1)
+        assert instances.data[centre] == k and row.voxudaMeanProbability > 0.8 and row.rlnTomoName == "t"
+
+
+def balls_of_radius(radius):
+    grid = np.indices((44, 110, 96))
+    return (
+        sum((np.square(grid - np.reshape(c, (3, 1, 1, 1))).sum(0) <= r**2).astype(int) for c, r in BALLS.items() if r == radius)
+        > 0
+    )
+
+
+def test_the_picture_shows_slices_and_outline(tmp_path, tomogram, bright):
+    segment_files([tomogram], tmp_path / "m", progress=False)
+    pixels = np.asarray(Image.open(tmp_path / "m" / "t_mask.png"))
+    scale = 1000 // (110 + 44)
+    z_slice = pixels[: 110 * scale, : 96 * scale].astype(int)
+    orange = (z_slice == (255, 150, 0)).all(-1)
+    rows, columns = np.nonzero(orange[::1, ::1])
+    ball = (rows // scale > 10) & (rows // scale < 40)
+    assert rows[ball].min() // scale == 25 - 8 and rows[ball].max() // scale == 25 + 8, "the outline of the first ball"
+    assert columns[ball].min() // scale == 30 - 8 and columns[ball].max() // scale == 30 + 8
+    middle = z_slice[25 * scale, 30 * scale]
+    assert (middle > 200).all(), "a bright ball is shown dark"
+
+
+@pytest.mark.parametrize("voxel_size", [5.0, 20.0])
+def test_another_voxel_size_is_rescaled_and_the_mask_comes_back(tmp_path, bright, monkeypatch, voxel_size):
+    shape, seen = (48, 110, 96), []
+    volume = 3 * balls(shape) + 0.1 * noise(shape)
+    path = write_mrc(tmp_path / "t.mrc", volume)
+    original = segmentation.Probabilities.compute
+    monkeypatch.setattr(
+        segmentation.Probabilities, "compute", lambda self, *a, **k: (seen.append(self.tomogram.shape), original(self, *a, **k))
+    )
+    (result,) = segment_files([path], tmp_path / "m", SegmentOptions(voxel_size=voxel_size), progress=False)
+    factor = voxel_size / {5.0: 10.0, 20.0: 15.0}[voxel_size]
+    assert seen == [tuple(round(side * factor) for side in shape)]
+    mask = read_mrc(result.mask)
+    assert mask.data.shape == shape and mask.voxel_size == pytest.approx(voxel_size)
+    assert overlap(mask.data > 0, balls(shape)) > 0.6
+    for centre in list(BALLS)[:2]:
+        box = tuple(slice(c - 10, c + 11) for c in centre)
+        np.testing.assert_allclose(ndimage.center_of_mass(mask.data[box]), (10, 10, 10), atol=0.15)
+
+
+def test_a_size_of_one_angstrom_is_not_believed(tmp_path, capsys, bright):
+    volume = noise((40, 40, 40))
+    for name, size in (("one", 1.0), ("none", 0.0), ("nm", 1348.0)):
+        write_mrc(tmp_path / f"{name}.mrc", volume, size)
+    segment_files([tmp_path / "one.mrc", tmp_path / "none.mrc"], tmp_path / "m", progress=False)
+    said = capsys.readouterr().err.splitlines()
+    assert "one.mrc: the header says exactly 1 Å" in said[0] and "--voxel-size" in said[0]
+    assert "none.mrc: the header says no voxel size" in said[1]
+    with pytest.raises(InputError, match=r"nm\.mrc: voxels of 1348 Å; give their true size as --voxel-size"):
+        segment_files([tmp_path / "nm.mrc"], tmp_path / "n", progress=False)
+    assert not (tmp_path / "n").exists()
+
+
+def test_polarity(tmp_path, capsys, bright):
+    shape = (64, 96, 96)
+    centres = np.random.default_rng(1).integers(8, 56, (60, 3)) * (1, 1.5, 1.5)
+    grid = np.indices(shape)
+    bodies = sum((np.square(grid - np.reshape(c, (3, 1, 1, 1))).sum(0) < 36).astype(np.float32) for c in centres)
+    volume = noise(shape) + 1.5 * (bodies > 0)
+    write_mrc(tmp_path / "bright.mrc", volume, 10.0)
+    write_mrc(tmp_path / "dark.mrc", -volume, 10.0)
+    write_mrc(tmp_path / "noise.mrc", noise(shape), 10.0)
+    segment_files([tmp_path / "bright.mrc", tmp_path / "noise.mrc"], tmp_path / "m", progress=False)
+    assert "looks dark" not in capsys.readouterr().err
+    segment_files([tmp_path / "dark.mrc"], tmp_path / "d", progress=False)
+    assert "dark.mrc: protein looks dark and must be bright: 1" in capsys.readouterr().err
+    segment_files([tmp_path / "dark.mrc"], tmp_path / "i", SegmentOptions(invert=True), progress=False)
+    assert "looks dark" not in capsys.readouterr().err
+    np.testing.assert_array_equal(read_mrc(tmp_path / "i/dark_mask.mrc").data, read_mrc(tmp_path / "m/bright_mask.mrc").data)
+
+
+def test_files_folders_patterns_and_packed_ones(tmp_path, monkeypatch, capsys, bright):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = write_mrc(folder / "a.mrc", noise((40, 40, 40)), 10.0)
+    content = path.read_bytes()
+    (folder / "b.mrc.gz").write_bytes(gzip.compress(content))
+    (folder / "c.map.bz2").write_bytes(bz2.compress(content))
+    for name in ("d.rec", "a_mask.mrc"):
+        (folder / name).write_bytes(content)
+    for name in ("e.tif", "notes.txt", ".hidden.mrc"):
+        (folder / name).write_text("x")
+    monkeypatch.chdir(tmp_path)
+    masks = [result.mask.name for result in segment_files(["in"], "m", progress=False)]
+    assert masks == ["a_mask.mrc", "b_mask.mrc", "c_mask.map", "d_mask.rec"]
+    assert "in: 4 volumes are read; left out: a_mask.mrc, e.tif, notes.txt" in capsys.readouterr().err
+    (first, *others) = [read_mrc(tmp_path / "m" / name).data for name in masks]
+    assert all(np.array_equal(first, other) for other in others)
+    assert not [p for p in (tmp_path / "m").iterdir() if p.suffix == ".work"]
+    assert [p.name for p in find_files(["in/*.re?", "in/a.mrc"])] == ["d.rec", "a.mrc"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: holds no MRC volume \(\.mrc, \.map, \.rec, \.mrcs\)"):
+        segment_files(["empty"], "x")
+    with pytest.raises(InputError, match=r"none\*\.mrc: no such file"):
+        segment_files(["none*.mrc"], "x")
+
+
+def test_a_run_among_the_files_is_named(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"run: is a run, no volume; give it as --model .*run"):
+        find_files([run, "x.mrc"])
+
+
+def test_stacks_are_segmented_volume_by_volume(tmp_path, bright):
+    volumes = np.stack([10.0**k * noise((16, 24, 16), seed=k) for k in range(5)])
+    (result,) = segment_files([write_mrc(tmp_path / "s.mrcs", volumes, 10.0)], tmp_path / "m", progress=False)
+    mask = read_mrc(result.mask).data
+    assert mask.shape == volumes.shape
+    for one, volume in zip(mask, volumes, strict=True):
+        np.testing.assert_array_equal(one, (volume - volume.mean()) / volume.std() > 1)
+
+
+def test_batch_norm_of_the_volume(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    network = VoxResNet(2).eval()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    monkeypatch.setattr(segmentation, "load_network", lambda run: network)
+    path = write_mrc(tmp_path / "t.mrc", noise((40, 40, 40)), 10.0)
+    shares = []
+    for kind in ("model", "volume"):
+        options = SegmentOptions(batch_norm=kind, probabilities=True)
+        segment_files([path], tmp_path / kind, options, progress=False)
+        shares.append(read_mrc(tmp_path / kind / "t_probabilities.mrc").data)
+    assert not np.allclose(*shares, atol=0.01), "the statistics made no difference"
+    assert all(torch.equal(value, network.state_dict()[k]) for k, value in before.items()), "the next file got other statistics"
+
+
+def test_models_that_come_along():
+    names = sorted(path.name for path in MODELS.iterdir())
+    assert names == ["ours", "source-only", "vox-uda", "zero-shot"]
+    size = 0
+    for name in names:
+        load_network(find_model(name))
+        weights = MODELS / name / "weights.safetensors"
+        size += weights.stat().st_size
+        assert weights.read_bytes() == (RESULTS / "laptop" / name / "seed-0" / weights.name).read_bytes()
+    assert size < 2e6
+    with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of ours, source-only"):
+        find_model("best")
+
+
+def test_other_options_are_another_mask(tmp_path, tomogram, bright):
+    first = segment_files([tomogram], tmp_path / "m", progress=False)[0]
+    again = segment_files([tomogram], tmp_path / "m", progress=False)[0]
+    assert again.components is None and again.share == pytest.approx(first.share) and "was there already" in str(again)
+    for changed in ({"threshold": 0.6}, {"invert": True}, {"min_voxels": 3}, {"normalise": "volume"}, {"voxel_size": 12.0}):
+        with pytest.raises(InputError, match=r"t_mask\.mrc: exists, made from another volume or with other options"):
+            segment_files([tomogram], tmp_path / "m", SegmentOptions(**changed), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"threshold": 1.0}, "threshold is 1.0"),
+        ({"min_voxels": -1}, "min_voxels is -1"),
+        ({"voxel_size": 0.0}, "voxel_size is 0.0"),
+        ({"tile": 20}, "tile is 20"),
+        ({"overlap": 32}, "overlap is 32"),
+    ],
+)
+def test_options_that_cannot_be(option, message):
+    with pytest.raises(InputError, match=message):
+        SegmentOptions(**option)
