@@ -118,7 +118,9 @@ def test_blank_is_a_square_of_one_value_and_what_belongs_to_it():
     values = torch.from_numpy(noise((2, 60, 60)))
     assert not find_blank(values).any()
     y, x = torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij")
-    outside = (y + 2 * x < 40) | (y > 50) | ((x > 40) & (x < 46) & (y < 20))  # slanted, along the border, a narrow bay
+    outside = (
+        (y + 2 * x < 40) | (y > 50) | (x > 56) | ((x > 40) & (x < 46) & (y < 20))
+    )  # slanted, along the border, a narrow bay
     for fill in (0.0, -100.0, 0.123):
         assert torch.equal(find_blank(values.masked_fill(outside, fill))[1], outside)
     values[:, 30:34, 30:34] = 0.0  # too small to be padding

@@ -68,9 +68,10 @@ def find_blank(sections: torch.Tensor) -> torch.Tensor:
         rows = F.max_pool2d(values, (side, 1), 1, (side // 2, 0))
         return F.max_pool2d(rows, (1, side), 1, (0, side // 2))
 
+    repeats = sections[..., 1:] == sections[..., :-1]
+    if not (repeats[..., 1:] & repeats[..., :-1]).any():  # most volumes have no three equal values in a row
+        return torch.zeros(sections.shape, dtype=torch.bool)
     even = largest(sections, BLANK) == -largest(-sections, BLANK)
-    if not even.any():
-        return even
     # Near: the corners of a slanted border hold no square.
     high = largest(sections.where(even, -torch.inf), 4 * BLANK + 1)
     low = -largest((-sections).where(even, -torch.inf), 4 * BLANK + 1)
@@ -228,12 +229,15 @@ def normalise(tile: torch.Tensor, valid: torch.Tensor, typical: Survey | None, r
     """
     result = torch.zeros_like(tile)
     if valid.any():
-        values = tile[valid]
+        whole = valid.all()
+        values = tile.flatten() if whole else tile[valid]
         centred, deviation = spread(values)
         if typical and rule == "volume":
             centred, deviation = centred + (values.double().mean() - typical.mean), torch.tensor(typical.deviation)
         elif typical:
             deviation = deviation.clamp_min(typical.deviation)
+        if deviation > 0 and whole:
+            return (centred / deviation).float().reshape(tile.shape)
         if deviation > 0:
             result[valid] = (centred / deviation).float()
     return result
