@@ -52,7 +52,7 @@ def test_a_folder_that_does_not_fit_together_is_refused(folder):
     with pytest.raises(InputError, match=r"masks\.mrcs: masks \(2, 16, 16, 16\) for volumes \(3, 16, 16, 16\)"):
         load_domain(folder)
     replace(folder, "masks.mrcs", np.zeros((3, 24, 16, 16), bool))
-    with pytest.raises(InputError, match="give one mask a volume"):
+    with pytest.raises(InputError, match="give one mask per volume"):
         load_domain(folder)
     (folder / "masks.mrcs").unlink()
     assert load_domain(folder).masks is None

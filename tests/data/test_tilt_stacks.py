@@ -196,7 +196,7 @@ def test_star_and_stacks_may_lie_side_by_side(project, tmp_path):
         (dict(rlnOriginXAngst=3.0), "has a shift"),
         (dict(rlnOpticsGroup=7), "optics group 7 is not described"),
         (dict(rlnTomoName="U"), "no table data_U"),
-        (dict(rlnAngleTilt=float("nan")), "empty or infinite"),
+        (dict(rlnAngleTilt=float("nan")), "rlnAngleTilt holds <NA>; it must be a number"),
         (dict(rlnTomoVisibleFrames="[1,1]"), "a matrix and a frame flag"),
         (dict(rlnTomoVisibleFrames="none"), "list of frames is damaged"),
         (dict(drop="rlnAngleRot"), "has no column rlnAngleRot"),

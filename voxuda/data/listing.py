@@ -6,13 +6,14 @@ import csv
 import dataclasses
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxuda.data.files import LAST, PART
-from voxuda.data.mrc import read_mrc
-from voxuda.data.star import read_star
+from voxuda.data.mrc import IMAGES, read_mrc
+from voxuda.data.star import number, read_star
 from voxuda.errors import InputError, shown
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec")
@@ -24,6 +25,15 @@ EXPORT = {
     ".gz": "compressed; unpack it with gunzip",
 }
 """What to do with a file that is not read, by suffix."""
+
+
+PIXEL_SIZES = (
+    ("rlnImagePixelSize",),
+    ("rlnPixelSize",),
+    ("rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning"),
+    ("rlnDetectorPixelSize", "rlnMagnification"),
+)
+"""Columns that give the pixel size of the images, best first."""
 
 
 @dataclass(frozen=True)
@@ -100,18 +110,27 @@ def list_entries(source: str | Path) -> list[Entry]:
     return entries
 
 
-def _expand(path: Path, name: str, mask: Path | None, place: int | None = None, voxel_size: float = 0.0) -> list[Entry]:
-    """The entries of one file: all it holds, or the one at ``place``; a ``voxel_size`` that is given outranks the header's."""
+def _expand(
+    path: Path, name: str, mask: Path | None, place: int | None = None, voxel_size: float = 0.0, *, says_images: bool = False
+) -> list[Entry]:
+    """The entries of one file: all it holds, or the one at ``place``; a ``voxel_size`` that is given outranks the header's.
+
+    A star file that ``says_images`` decides only where the file leaves it open: under the name ``.mrcs``, or for another box
+    than a cube.
+    """
     volume = read_mrc(path, memory_map=True)
     volume.check_is_volume()
     shape = volume.data.shape
     if mask is not None and (of_mask := read_mrc(mask, memory_map=True).data.shape) != shape:
-        raise InputError(f"{mask}: masks {of_mask} for volumes {shape}; give one mask a volume.")
-    if len(shape) == 3 and len(set(shape)) > 1 and (place is not None or path.suffix.lower() == ".mrcs"):
-        raise InputError(f"{path}: shape {shape} is a stack of 2D images; give 3D subtomograms, a single one as .mrc.")
+        raise InputError(f"{mask}: masks {of_mask} for volumes {shape}; give one mask per volume.")
+    cube, stacked = len(set(shape)) == 1, path.suffix.lower() == ".mrcs"
+    if len(shape) == 3 and ((not cube and (stacked or place is not None or says_images)) or (stacked and says_images)):
+        raise InputError(f"{path}: shape {shape} is a stack of 2D images; {IMAGES}.")
     count = shape[0] if len(shape) == 4 else 1
     if place is not None and not 0 <= place < count:
-        raise InputError(f"{path}: holds {count} volumes, so there is no number {place + 1}; correct the star file.")
+        raise InputError(
+            f"{path}: holds {count} volumes, counted from 1, so there is no number {place + 1}; correct the star file."
+        )
     box = (shape[-3], shape[-2], shape[-1])
     voxel_size = voxel_size or volume.voxel_size
     if len(shape) == 3:
@@ -220,43 +239,56 @@ def _pair(volumes: dict[Path, tuple[str, ...]], masks: dict[Path, tuple[str, ...
 
 
 def _of_star(star: Path) -> list[Entry]:
-    # A loop is a data frame, another block a dictionary: make columns of both.
-    tables = [{k: list(v) if hasattr(v, "to_list") else [v] for k, v in block.items()} for block in read_star(star).values()]
-    particles: dict[str, list] = next((table for table in tables if "rlnImageName" in table), {})
-    names = [str(name) for name in particles.get("rlnImageName", [])]
-    if any(1 in table.get("rlnTomoSubTomosAre2DStacks", []) for table in tables):
-        raise InputError(
-            f"{star}: lists stacks of 2D images, as RELION 5 makes them; reconstruct them, see voxuda.data.tilt_stacks."
-        )
+    blocks = read_star(star)
+    particles = next((table for table in blocks.values() if "rlnImageName" in table), {})
+    names = particles.get("rlnImageName", [])
     if not names:
         raise InputError(f"{star}: names no images in a column rlnImageName; give the star file of extracted subtomograms.")
-    files = [_find(name.rpartition("@")[2], star) for name in names]
-    missing = [name for name, file in zip(names, files, strict=True) if file is None]
+    located = [_locate(name, star) for name in names]
+    missing = [name for name, (file, _) in zip(names, located, strict=True) if file is None]
     if missing:
         raise InputError(
-            f"{star}: names {len(missing)} volumes that do not exist, first {shown(missing[0])}; "
-            "paths count from the folder of the star file or any folder above it, the nearest first."
+            f"{star}: names {len(missing)} volumes that do not exist, first {shown(missing[0])}; paths count from the folder "
+            "of the star file or any folder above it, the nearest first, or from the current folder."
         )
-    sizes = _voxel_sizes(star, particles, tables)
-    classes = particles.get("rlnClassNumber", [])
-    mask_of = _masks_beside({file for file in files if file is not None})
+    says_images = any("1" in table.get("rlnTomoSubTomosAre2DStacks", []) for table in blocks.values())
+    sizes = _voxel_sizes(star, particles, blocks.get("optics", {}))
+    classes = particles.get("rlnClassNumber")
+    mask_of = _masks_beside({file for file, _ in located if file is not None})
     entries: list[Entry] = []
     row_of: dict[tuple[Path, int | None], int] = {}
-    for i, (name, file) in enumerate(zip(names, files, strict=True)):
+    for i, (file, place) in enumerate(located):
         assert file is not None
         if file.suffix.lower() in EXPORT:
             raise InputError(f"{file}: {EXPORT[file.suffix.lower()]}.")
-        number = name.partition("@")[0]
-        if "@" in name and not number.isdecimal():
-            raise InputError(f"{star}: rlnImageName holds {shown(name)}; what stands before the @ must be a whole number.")
-        place = int(number) - 1 if "@" in name else None
-        kind = f"class {_number(star, 'rlnClassNumber', classes[i]):.0f}" if classes else "unknown"
-        for entry in _expand(file, kind, mask_of.get(file), place, sizes[i]):
+        kind = f"class {number(star, 'rlnClassNumber', classes[i]):.0f}" if classes else "unknown"
+        for entry in _expand(file, kind, mask_of.get(file), place, sizes[i], says_images=says_images):
             row = row_of.setdefault((file.resolve(), entry.index), i)
             if row != i:  # one of the two might be trained on and the other tested on
-                raise InputError(f"{star}: row {i + 1} names {name}, which row {row + 1} names already; name each volume once.")
+                twice = f"row {i + 1} names {shown(names[i])}, which row {row + 1} names already"
+                raise InputError(f"{star}: {twice}; name each volume once.")
             entries.append(entry)
     return entries
+
+
+def _locate(name: str, star: Path) -> tuple[Path | None, int | None]:
+    """The file that a row names, if there is one, and the place in it.
+
+    RELION's paths count from its project folder, which is above the star file, above what it links to, or where one works. A
+    name may tell its format, as in ``a.mrc:mrc``, or have the slashes of Windows.
+    """
+    number, _, stacked = name.partition("@")
+    place, path = (int(number) - 1, stacked) if stacked and number.isdecimal() else (None, name)
+    folders = dict.fromkeys([*star.absolute().parents, *star.resolve().parents, Path.cwd()])
+    for spelled in (path, re.sub(r":\w+$", "", path).replace("\\", "/")):
+        for folder in folders:
+            if os.path.isfile(folder / spelled):
+                return folder / spelled, place
+    if stacked and place is None:
+        raise InputError(
+            f"{star}: rlnImageName holds {shown(name)}; what stands before the @ must be a whole number, counted from 1."
+        )
+    return None, place
 
 
 def _masks_beside(files: set[Path]) -> dict[Path, Path]:
@@ -267,27 +299,20 @@ def _masks_beside(files: set[Path]) -> dict[Path, Path]:
     return _pair({file: file.parent.parts for file in files}, masks)
 
 
-def _find(name: str, star: Path) -> Path | None:
-    """The file of that name nearest to the star file: RELION's paths count from its project folder, somewhere above it."""
-    return next((folder / name for folder in star.absolute().parents if os.path.isfile(folder / name)), None)
-
-
-def _voxel_sizes(star: Path, particles: dict[str, list], tables: list[dict[str, list]]) -> list[float]:
-    for column in ("rlnImagePixelSize", "rlnPixelSize"):
-        if column in particles:
-            return [_number(star, column, value) for value in particles[column]]
-    for table in tables:
-        if "rlnImagePixelSize" in table and "rlnOpticsGroup" in table and "rlnOpticsGroup" in particles:
-            of_group = dict(zip(table["rlnOpticsGroup"], table["rlnImagePixelSize"], strict=True))
-            return [_number(star, "rlnImagePixelSize", of_group.get(group)) for group in particles["rlnOpticsGroup"]]
-    return [0.0] * len(particles["rlnImageName"])  # the header's is taken
-
-
-def _number(star: Path, column: str, value: object) -> float:
-    try:
-        number = float(str(value))
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise InputError(f"{star}: {column} holds {shown(value)}; it must be a number.")
-    return number
+def _voxel_sizes(star: Path, particles: dict[str, list[str]], optics: dict[str, list[str]]) -> list[float]:
+    """Edge of a voxel of each particle in angstrom, by its row or its optics group; 0 where the header's is to be taken."""
+    row_of = {group: row for row, group in enumerate(optics.get("rlnOpticsGroup", []))}
+    count = len(particles["rlnImageName"])
+    groups = particles.get("rlnOpticsGroup", [*row_of] * count if len(row_of) == 1 else [])
+    if row_of and (unknown := [group for group in groups if group not in row_of]):
+        raise InputError(f"{star}: data_optics does not describe optics group {shown(unknown[0])}; add its pixel size.")
+    if row_of and groups:
+        particles = {column: [values[row_of[group]] for group in groups] for column, values in optics.items()} | particles
+    columns = next((columns for columns in PIXEL_SIZES if all(column in particles for column in columns)), ())
+    rows = [[number(star, column, particles[column][i]) for column in columns] for i in range(count)]
+    wrong = [values for values in rows if values and min(values) < 0]
+    if wrong:
+        raise InputError(f"{star}: {' and '.join(columns)} hold {wrong[0]}; give positive numbers.")
+    if "rlnMagnification" in columns:  # of the image of a voxel on the detector, whose pixel is in micrometre
+        return [1e4 * pixel / magnification if magnification else 0.0 for pixel, magnification in rows]
+    return [math.prod(values) if values else 0.0 for values in rows]

@@ -16,6 +16,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 from voxuda.data.files import check_new_file, write_atomically
 from voxuda.errors import InputError
 
+IMAGES = "export 3D subtomograms (WarpTools: --3d; RELION 5: no 2D stacks), a single volume under the name .mrc"
+"""What to do about stacks of images."""
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -54,8 +57,7 @@ class Volume:
             It is one, see ``is_image_stack``.
         """
         if self.is_image_stack:
-            what = f"shape {self.data.shape} is a stack of 2D images, by its space group 0"
-            raise InputError(f"{self.path}: {what}; give 3D volumes, a single one as .mrc.")
+            raise InputError(f"{self.path}: shape {self.data.shape} is a stack of 2D images, by its space group 0; {IMAGES}.")
 
 
 def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
@@ -110,10 +112,10 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
             raise InputError(
                 f"{path}: columns, rows and sections are axes {axes}; reorder the volume so that they are (1, 2, 3)."
             )
-        if not all(0 <= edge < np.inf for edge in edges):
-            raise InputError(f"{path}: voxels of {edges} angstrom are no sizes; correct the cell in the header.")
-        if max(edges) - min(edges) > 1e-3 * max(edges):
-            raise InputError(f"{path}: voxels of {edges} angstrom are not cubes; resample the volume to equal edges.")
+        edges = edges[:2] if images else edges  # between images there is no distance
+        if not all(0 <= edge < np.inf for edge in edges) or max(edges) - min(edges) > 1e-3 * max(edges):
+            cell = f"the header gives voxels of {' x '.join(f'{edge:g}' for edge in edges)} Å, which are no cubes"
+            raise InputError(f"{path}: {cell}; correct its cell, in IMOD with alterheader, or resample if they are so.")
         if np.iscomplexobj(data):
             raise InputError(f"{path}: mode {int(mrc.header.mode)} holds complex values; give a real-space volume.")
         if data.ndim == 4 and data.shape[0] == 1:

@@ -1,27 +1,80 @@
-"""Star files of RELION and WarpTools, by blocks."""
+"""Star files of RELION and WarpTools, as text by blocks and columns."""
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
-from typing import Any
 
-from voxuda.errors import InputError
+from voxuda.errors import InputError, shown
+
+WORD = re.compile(r"""#.*|"(.*?)"(?!\S)|'(.*?)'(?!\S)|(\S+)""")
+"""A comment, or a word: in quotation marks, which end before a blank, or bare."""
 
 
-def read_star(path: Path) -> dict[str, Any]:
-    """Read the blocks of a star file by name: a loop is a data frame, a block without one a dictionary.
+def read_star(path: Path) -> dict[str, dict[str, list[str]]]:
+    """Read the blocks of a star file by name, each as its columns; a block without a loop has one row.
+
+    All values stay text, since a tomogram may be called 00255, 1e3 or nan; :func:`number` reads those that are numbers.
 
     Raises
     ------
     InputError
-        The file is missing or cannot be parsed.
+        The file is missing, names a column twice, or has a row of more or fewer words than its table has columns.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a star file of RELION or WarpTools, and the files it names beside it.")
-    import starfile  # with pandas, slow to import
-
+    content = path.read_bytes()
     try:
-        # An image called 12 would else be read as a number.
-        return starfile.read(path, always_dict=True, parse_as_string=["rlnImageName"])
-    except Exception as error:  # the parser raises IndexError, ValueError or pandas errors, by what is broken
-        raise InputError(f"{path}: not a readable star file; export it again from RELION or WarpTools.") from error
+        text = content.decode("utf-8-sig")  # some editors begin a file with a mark
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    blocks: dict[str, dict[str, list[str]]] = {}
+    name = ""
+    columns: list[str] | None = None  # of the loop one is in
+    for i, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
+        words = _words(line)
+        if len(words) == 1 and words[0].startswith("data_"):
+            name, columns = words[0].removeprefix("data_"), None
+            blocks[name] = {}
+        elif words == ["loop_"]:
+            blocks[name], columns = {}, []
+        elif words and words[0].startswith("_") and not (columns and blocks[name][columns[0]]):
+            block, key = blocks.setdefault(name, {}), words[0][1:]
+            if key in block:
+                raise InputError(f"{path}: line {i} names {shown(key)} again; name each column of a table once.")
+            block[key] = [" ".join(words[1:])] if columns is None else []
+            if columns is not None:
+                columns.append(key)
+        elif words and not columns:
+            raise InputError(f"{path}: line {i} is in no table of a star file; export it again from RELION or WarpTools.")
+        elif words and columns:
+            if len(words) != len(columns):
+                wrong = f"line {i} has {len(words)} value{'s' * (len(words) > 1)} for {len(columns)} columns"
+                raise InputError(f"{path}: {wrong}; put names with blanks in quotation marks, and a value in every column.")
+            for column, word in zip(columns, words, strict=True):
+                blocks[name][column].append(word)
+    return blocks
+
+
+def _words(line: str) -> list[str]:
+    if not any(mark in line for mark in "#\"'"):
+        return line.split()  # as most lines can be, much faster
+    return [next(g for g in match.groups() if g is not None) for match in WORD.finditer(line) if match[0][0] != "#"]
+
+
+def number(star: Path, column: str, text: str) -> float:
+    """The number that a star file holds in a column.
+
+    Raises
+    ------
+    InputError
+        The text is no finite number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{star}: {column} holds {shown(text)}; it must be a number.")
+    return value

@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from torch_ctf import calculate_ctf_2d
@@ -33,7 +32,7 @@ from torch_fourier_slice.slice_insertion import insert_central_slices_rfft_3d_mu
 from torch_fourier_slice.volume_utils import separable_sinc2_correction
 
 from voxuda.data.mrc import read_mrc
-from voxuda.data.star import read_star
+from voxuda.data.star import number, read_star
 from voxuda.errors import InputError
 from voxuda.signal.optics import critical_exposure
 
@@ -45,6 +44,7 @@ PARTICLE_COLUMNS = "TomoName TomoParticleName AngleRot AngleTilt AnglePsi Optics
 OriginZAngst TomoVisibleFrames".split()
 OPTICS_COLUMNS = "OpticsGroup Voltage SphericalAberration AmplitudeContrast ImagePixelSize CtfDataAreCtfPremultiplied".split()
 TILT_COLUMNS = "TomoProjX TomoProjY TomoProjZ DefocusU DefocusV DefocusAngle CtfScalefactor MicrographPreExposure".split()
+TEXT_COLUMNS = "TomoName TomoParticleName ImageName TomoVisibleFrames TomoProjX TomoProjY TomoProjZ".split()
 OPTIONAL_COLUMNS = "TomoSubtomogramRot TomoSubtomogramTilt TomoSubtomogramPsi PhaseShift".split()
 
 
@@ -112,18 +112,18 @@ def read_particles(
         raise InputError(f"{chosen}: names no particles and tomograms file; export it again.")
     star, tomograms = (chosen.with_name(Path(names[f"Tomo{kind}File"]).name) for kind in ("Particles", "Tomograms"))
     blocks = read_star(star)
-    if int(_row(blocks, "general").get("TomoSubTomosAre2DStacks", 0)) != 1:
+    if _row(blocks, "general").get("TomoSubTomosAre2DStacks") != "1":
         raise InputError(f"{star}: rlnTomoSubTomosAre2DStacks is not 1; export the particles as 2D stacks.")
     optics = {row["OpticsGroup"]: row for row in _rows(star, blocks, "optics", OPTICS_COLUMNS)}
     series = read_star(tomograms)
     tilts: dict[str, list[dict[str, Any]]] = {}
     particles = []
     for row in _rows(star, blocks, "particles", PARTICLE_COLUMNS):
-        name = str(row["TomoName"])
+        name = row["TomoName"]
         if name not in tilts:
             tilts[name] = _rows(tomograms, series, name, TILT_COLUMNS)
         if row["OpticsGroup"] not in optics:
-            raise InputError(f"{star}: optics group {row['OpticsGroup']} is not described; add it to data_optics.")
+            raise InputError(f"{star}: optics group {row['OpticsGroup']:g} is not described; add it to data_optics.")
         path = star.parent / row["ImageName"]
         beside = star.parent / path.name
         path = beside if beside.is_file() and not path.is_file() else path
@@ -136,27 +136,27 @@ def read_particles(
     return [replace(p, projections=FLIP @ p.projections @ FLIP, rotation=FLIP @ p.rotation @ FLIP) for p in particles]
 
 
-def _row(blocks: dict[str, Any], block: str) -> dict[str, Any]:
-    """A block without a loop, as names without ``rln``."""
-    content = blocks.get(block, {})
-    return {key.removeprefix("rln"): value for key, value in content.items()} if isinstance(content, dict) else {}
+def _row(blocks: dict[str, dict[str, list[str]]], block: str) -> dict[str, str]:
+    """The first row of a block, by names without ``rln``."""
+    return {key.removeprefix("rln"): values[0] for key, values in blocks.get(block, {}).items() if values}
 
 
-def _rows(path: Path, blocks: dict[str, Any], block: str, columns: list[str]) -> list[dict[str, Any]]:
-    """The rows of a loop, refused unless all columns are there and all numbers finite."""
-    content = blocks.get(block)
-    if content is None or isinstance(content, dict):
+def _rows(path: Path, blocks: dict[str, dict[str, list[str]]], block: str, columns: list[str]) -> list[dict[str, Any]]:
+    """The rows of a table by names without ``rln``, numbers but for ``TEXT_COLUMNS``; refused unless all columns are there."""
+    if block not in blocks:
         raise InputError(
             f"{path}: holds no table data_{block}; give the star files of one WarpTools export, with its matrices."
         )
-    absent = [f"rln{name}" for name in columns if f"rln{name}" not in content]
+    content = {key.removeprefix("rln"): values for key, values in blocks[block].items()}
+    absent = [f"rln{name}" for name in columns if name not in content]
     if absent:
         raise InputError(f"{path}: data_{block} has no column {', '.join(absent)}; export it for 2D stacks in RELION 5.")
-    columns = [*columns, *(name for name in OPTIONAL_COLUMNS if f"rln{name}" in content)]
-    table = content[[f"rln{name}" for name in columns]]
-    if table.isna().to_numpy().any() or np.isinf(table.select_dtypes("number").to_numpy(dtype=float)).any():
-        raise InputError(f"{path}: data_{block} holds an empty or infinite value; give a number in every row.")
-    return [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False, name=None)]
+    chosen = [*columns, *(name for name in OPTIONAL_COLUMNS if name in content)]
+    table: list[list[Any]] = [
+        content[name] if name in TEXT_COLUMNS else [number(path, f"rln{name}", text) for text in content[name]]
+        for name in chosen
+    ]
+    return [dict(zip(chosen, values, strict=True)) for values in zip(*table, strict=True)]
 
 
 def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any], tilts: list[dict[str, Any]]) -> Particle:
@@ -168,9 +168,9 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
     if any(tilt.get("PhaseShift", 0) for tilt in tilts):
         raise InputError(f"{star}: {row['TomoName']} was taken with a phase plate; only images without one can be read.")
     try:
-        matrices = [[ast.literal_eval(str(tilt[f"TomoProj{axis}"]))[:3] for axis in "XYZ"] for tilt in tilts]
+        matrices = [[ast.literal_eval(tilt[f"TomoProj{axis}"])[:3] for axis in "XYZ"] for tilt in tilts]
         projections = torch.tensor(matrices, dtype=torch.float32)
-        visible = torch.tensor(ast.literal_eval(str(row["TomoVisibleFrames"]))) > 0
+        visible = torch.tensor(ast.literal_eval(row["TomoVisibleFrames"])) > 0
         defocus = torch.tensor([[tilt[f"Defocus{name}"] for name in ("U", "V", "Angle")] for tilt in tilts]).float()
     except (ValueError, SyntaxError, TypeError) as error:
         raise InputError(f"{star}: a projection matrix, defocus or list of frames is damaged; export it again.") from error
@@ -179,8 +179,8 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
             f"{star}: {row['TomoParticleName']} needs a matrix and a frame flag a tilt, one not 0; export it again."
         )
     return Particle(
-        name=str(row["TomoParticleName"]),
-        tomogram=str(row["TomoName"]),
+        name=row["TomoParticleName"],
+        tomogram=row["TomoName"],
         images=images,
         projections=projections,
         rotation=euler_matrix(*(row.get(f"TomoSubtomogram{angle}", 0.0) for angle in ("Rot", "Tilt", "Psi")))
