@@ -34,6 +34,55 @@ def test_bool_and_uint8_keep_their_values(tmp_path):
     assert int(mrcfile.open(tmp_path / "b.mrc", header_only=True).header.mode) == 0
 
 
+def stamp(path, *, order="<", **fields):
+    """Write header fields of a file by their place in the format: extremes, and IMOD's stamp and flags."""
+    content = bytearray(path.read_bytes())
+    for name, value in fields.items():
+        at, kind = {"dmin": (76, "f4"), "dmax": (80, "f4"), "imod_stamp": (152, "i4"), "imod_flags": (156, "i4")}[name]
+        content[at : at + 4] = np.array(value, order + kind).tobytes()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("fields", "unsigned"),
+    [
+        (dict(imod_stamp=1146047817, imod_flags=0, dmin=0, dmax=100), True),
+        (dict(imod_stamp=1146047817, imod_flags=6, dmin=0, dmax=255), True),
+        (dict(imod_stamp=1146047817, imod_flags=1, dmin=0, dmax=255), False),
+        (
+            dict(imod_stamp=1146047817, imod_flags=0, dmin=-128, dmax=127),
+            False,
+        ),  # edited since by a program that keeps the flags
+        (dict(dmin=0, dmax=255), True),
+        (dict(dmin=0, dmax=127), False),
+        (dict(dmin=0, dmax=-1), False),
+        (dict(imod_stamp=3, dmin=float("nan"), dmax=float("nan")), False),
+    ],
+)
+def test_bytes_are_unsigned_where_the_header_says_so(tmp_path, order, fields, unsigned):
+    data = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    with mrcfile.new(tmp_path / "b.mrc") as mrc:
+        mrc.set_data(data.view(np.int8))
+        mrc.header.dmin, mrc.header.dmax = 0, 0
+    if order == ">":
+        with mrcfile.open(tmp_path / "b.mrc") as mrc:
+            header = mrc.header.astype(mrc.header.dtype.newbyteorder(">"))
+        header["machst"] = [0x11, 0x11, 0, 0]
+        (tmp_path / "b.mrc").write_bytes(header.tobytes() + data.tobytes())
+    stamp(tmp_path / "b.mrc", order=order, **fields)
+    for memory_map in (False, True):
+        volume = read_mrc(tmp_path / "b.mrc", memory_map=memory_map)
+        np.testing.assert_array_equal(volume.data, data if unsigned else data.view(np.int8))
+        assert isinstance(volume.data, np.memmap) == memory_map
+
+
+def test_bytes_written_as_such_are_read_as_such(tmp_path):
+    """Signed bytes that this package or mrcfile writes have their true extremes in the header."""
+    data = np.arange(-128, 128).astype(np.int8).reshape(4, 8, 8)
+    np.testing.assert_array_equal(read_mrc(write_mrc(tmp_path / "s.mrc", data)).data, data)
+
+
 def test_written_files_have_ordinary_permissions(tmp_path):
     (tmp_path / "plain").touch()
     path = write_mrc(tmp_path / "v.mrc", np.ones((4, 4, 4), np.float32))
@@ -207,7 +256,8 @@ def test_headers_that_claim_too_much(tmp_path):
     content = plain.read_bytes()
     for name, pack in (("a.mrc.bz2", bz2.compress), ("a.mrc.gz", gzip.compress)):
         (tmp_path / name).write_bytes(pack(content))
-        np.testing.assert_array_equal(read_mrc(tmp_path / name).data, small)
+        for memory_map in (False, True):
+            np.testing.assert_array_equal(read_mrc(tmp_path / name, memory_map=memory_map).data, small)
         for at, value in ((8, 2**30), (92, 2**31 - 1), (0, 2**31 - 1)):
             lie = content[:at] + value.to_bytes(4, "little") + content[at + 4 :]
             (tmp_path / name).write_bytes(pack(lie))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from voxuda.data.files import check_new_file, write_atomically
 from voxuda.errors import InputError
+
+IMOD_STAMP = 1146047817
+"""What IMOD writes into ``imodStamp`` where its flags follow."""
 
 IMAGES = "export 3D subtomograms (WarpTools: --3d; RELION 5: no 2D stacks), a single volume under the name .mrc"
 """What to do about stacks of images."""
@@ -63,15 +67,15 @@ class Volume:
 def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     """Read an MRC volume ``(D, H, W)`` or volume stack ``(N, D, H, W)``.
 
-    Modes 0 (int8), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are converted to float32; with ``memory_map``
-    the data stay on disk in their own type and are neither converted nor searched for NaN.
+    Modes 0 (int8, or uint8 as older IMOD has it), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are converted to
+    float32; with ``memory_map`` the data stay on disk in their own type and are neither converted nor searched for NaN.
 
     Parameters
     ----------
     path : path
-        An ``.mrc``, ``.mrcs``, ``.map`` or ``.rec`` file.
+        An MRC file of any name, also compressed with gzip or bzip2.
     memory_map : bool
-        Leave the data on disk.
+        Leave the data on disk. What is compressed must be read into memory all the same, and is not searched for NaN.
 
     Returns
     -------
@@ -96,7 +100,8 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         _check_claim(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
-            opened = mrcfile.mmap(path, mode="r") if memory_map else mrcfile.open(path, mode="r")
+            mapped = memory_map and _opener(path) is open
+            opened = mrcfile.mmap(path, mode="r") if mapped else mrcfile.open(path, mode="r")
     except Exception as error:  # mrcfile raises ValueError, OSError, EOFError or a RuntimeWarning, by what is broken
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{path}: not a readable MRC file ({reason}); export it again as MRC2014.") from error
@@ -118,6 +123,8 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
             raise InputError(f"{path}: {cell}; correct its cell, in IMOD with alterheader, or resample if they are so.")
         if np.iscomplexobj(data):
             raise InputError(f"{path}: mode {int(mrc.header.mode)} holds complex values; give a real-space volume.")
+        if _holds_unsigned_bytes(mrc.header):
+            data = data.view(np.uint8)
         if data.ndim == 4 and data.shape[0] == 1:
             data = data[0]
         if data.ndim not in (3, 4):
@@ -130,17 +137,33 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     return Volume(data, edges[0], (x, y, z), path, first, images)
 
 
+def _holds_unsigned_bytes(header: np.recarray) -> bool:
+    """Whether mode 0 holds 0 to 255: as IMOD's flag says where its stamp stands, or else where the largest value is above 127.
+
+    IMOD writes bytes signed, as MRC2014 has them, and says so by bit 1 of ``imodFlags`` (byte 156) behind ``imodStamp`` (byte
+    152); before version 4.2.23 it wrote them unsigned, as some other programs still do.
+    """
+    stamp, flags = np.frombuffer(header.extra2.tobytes(), header.nx.dtype, 2, offset=40)
+    if header.mode != 0 or header.dmin < 0:
+        return False
+    return not flags & 1 if stamp == IMOD_STAMP else bool(header.dmax > 127)
+
+
+def _opener(path: Path) -> Callable:
+    """What opens a file, plain or compressed, by its first two bytes."""
+    packed: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+    with open(path, "rb") as file:
+        return packed.get(file.read(2), open)
+
+
 def _check_claim(path: Path) -> None:
     """Refuse a header that claims more bytes than the file holds, before memory is taken for them.
 
     What a compressed file holds is counted where the claim is more than a thousand times its size, as only a volume of next
     to nothing can be.
     """
-    packed = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
-    with open(path, "rb") as file:
-        start = file.read(2)
-    opener = packed.get(start, open)
-    with opener(path, "rb") as file:  # type: ignore[operator]
+    opener = _opener(path)
+    with opener(path, "rb") as file:
         content = file.read(HEADER_DTYPE.itemsize).ljust(HEADER_DTYPE.itemsize, b"\0")
     stamp = np.frombuffer(content, HEADER_DTYPE)[0]["machst"][0]
     if stamp not in (0x44, 0x11):
@@ -148,9 +171,9 @@ def _check_claim(path: Path) -> None:
     header = np.frombuffer(content, HEADER_DTYPE.newbyteorder("<" if stamp == 0x44 else ">"))[0]
     x, y, z, extended = (max(0, int(header[name])) for name in ("nx", "ny", "nz", "nsymbt"))
     claim = HEADER_DTYPE.itemsize + extended + x * y * z // 2  # no mode has less than half a byte a voxel
-    held = path.stat().st_size * (1000 if start in packed else 1)
-    if claim > held and start in packed:
-        with opener(path, "rb") as file:  # type: ignore[operator]
+    held = path.stat().st_size * (1 if opener is open else 1000)
+    if claim > held and opener is not open:
+        with opener(path, "rb") as file:
             held = sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
     if claim > held:
         raise ValueError(f"the header claims at least {claim} bytes, more than the file holds")
