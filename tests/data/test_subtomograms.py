@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+from test_mrc import stamp
 
 from voxuda.data.domain import Domain
 from voxuda.data.mrc import read_mrc, write_mrc
@@ -318,3 +319,41 @@ def test_masks_that_are_all_empty_are_refused_and_some_are_not(tmp_path):
         load_domain(tmp_path)
     write_mrc(tmp_path / "b_mask.mrc", ball(16), overwrite=True)
     assert load_domain(tmp_path).masks.flatten(1).any(1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (0, 255), (-128, -127), (-128, 127), (1, 2), (0, 0.25), (-1, 1)])
+def test_a_mask_of_two_values_is_where_the_larger_is(tmp_path, pair):
+    write(tmp_path / "a.mrc", noise(16, 16, 16))
+    write(tmp_path / "masks" / "a.mrc", np.where(ball(16), pair[1], pair[0]).astype(np.float32))
+    assert np.array_equal(SubtomogramFolder(tmp_path, size=16)[0][1], ball(16))
+
+
+def test_soft_masks_and_labels_are_cut_at_a_half(tmp_path):
+    write(tmp_path / "a.mrc", noise(16, 16, 16))
+    soft = np.linspace(-1, 2, 16**3).reshape(16, 16, 16)
+    for mask in (soft, np.rint(soft)):
+        write_mrc(tmp_path / "a_mask.mrc", mask, overwrite=True)
+        assert np.array_equal(SubtomogramFolder(tmp_path, size=16)[0][1], mask > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (-1.0 * ball(16), r"a_mask\.mrc: holds -1 and 0, as 255 and 0 read as signed bytes do; write 1 inside"),
+        (-128.0 + ball(16) + ball(16, 0.2), r"a_mask\.mrc: its values go from -128 to -126; give masks of 1 inside"),
+    ],
+)
+def test_a_mask_that_may_mean_either_is_refused(tmp_path, mask, message):
+    write(tmp_path / "a.mrc", noise(16, 16, 16))
+    write(tmp_path / "a_mask.mrc", mask)
+    with pytest.raises(InputError, match=message):
+        load_domain(tmp_path)
+
+
+def test_byte_masks_of_imod_are_read_by_the_header(tmp_path):
+    """As IMOD writes 0 and 255: unsigned before its version 4.2.23, with 128 taken off since."""
+    for name, low, fields in (("old", 0, {"imod_flags": 0, "dmax": 255}), ("new", -128, {"imod_flags": 1, "dmin": -128})):
+        write(tmp_path / name / "a.mrc", noise(16, 16, 16))
+        path = write(tmp_path / name / "a_mask.mrc", (255 * ball(16) + low).astype(np.int16).astype(np.int8))
+        stamp(path, imod_stamp=1146047817, **({"dmin": 0, "dmax": 127} | fields))
+        assert np.array_equal(SubtomogramFolder(tmp_path / name, size=16)[0][1], ball(16))

@@ -32,7 +32,9 @@ class SubtomogramFolder:
     - With ``voxel_size`` the cube is resampled to the number of voxels whose edge comes nearest to it, and cropped around the
       centre to ``size``. A box too small for that is refused, since padding would invent voxels.
     - The centre of n voxels is voxel n // 2, for odd and even n. What is there before resampling and cropping is there after.
-    - A voxel belongs to a mask where it is above 0.5. The mask is resampled as numbers 0 and 1 and cut at 0.5 again.
+    - A voxel belongs to a mask of two values where it has the larger one, whatever the two are: 0 and 1, 0 and 255, or the
+      -128 and -127 of IMOD's bytes. In any other mask, such as a soft one or labels from 0, it belongs where it is above 0.5.
+      The mask is resampled as numbers 0 and 1 and cut at 0.5 again.
 
     Parameters
     ----------
@@ -110,15 +112,15 @@ class SubtomogramFolder:
         entry = self.entries[i]
         box = _read(entry.path, entry.index)
         check_volume(box, entry.label)
-        if ((box == box.min()) | (box == box.max())).all():
+        if _has_two_values(box):
             raise InputError(f"{entry.label}: holds two values only and looks like a mask; call the folder of masks `masks`.")
         volume = self._resize(-box if self.invert else box, entry)
         if entry.mask is None:
             return volume, None
         mask = _read(entry.mask, entry.index)
         if not torch.isfinite(mask).all():
-            raise InputError(f"{entry.mask}: some voxels are NaN or infinite; give masks above 0.5 inside, 0 outside.")
-        return volume, self._resize((mask > 0.5).float(), entry) > 0.5
+            raise InputError(f"{entry.mask}: some voxels are NaN or infinite; give masks of 1 inside and 0 outside.")
+        return volume, self._resize(_inside(mask, entry.mask).float(), entry) > 0.5
 
     def _resize(self, box: torch.Tensor, entry: Entry) -> torch.Tensor:
         cube = _centre(box, min(entry.shape))
@@ -143,7 +145,9 @@ class SubtomogramFolder:
             volumes.append(volume)
             masks += [] if mask is None else [mask]
         if masks and not any(mask.any() for mask in masks):
-            raise InputError(f"{self.entries[0].mask}: every mask is empty; give masks above 0.5 inside, or take them away.")
+            raise InputError(
+                f"{self.entries[0].mask}: every mask is empty; give masks of 1 inside and 0 outside, or take them away."
+            )
         return torch.stack(volumes)[:, None], torch.stack(masks)[:, None] if masks else None
 
     def domain(self, *, progress: bool = False) -> Domain:
@@ -202,6 +206,22 @@ def _read(path: Path, index: int | None) -> torch.Tensor:
     """One volume ``(D, H, W)`` float32 of a file; of a stack nothing else is read."""
     data = read_mrc(path, memory_map=True).data
     return torch.from_numpy(np.array(data if index is None else data[index], dtype=np.float32))
+
+
+def _has_two_values(box: torch.Tensor) -> bool:
+    low, high = box.min(), box.max()
+    return bool(low < high and ((box == low) | (box == high)).all())
+
+
+def _inside(mask: torch.Tensor, path: Path) -> torch.Tensor:
+    """Which voxels belong to a mask, by the rule of :class:`SubtomogramFolder`."""
+    low, high = float(mask.min()), float(mask.max())
+    two = _has_two_values(mask)
+    if two and (low, high) == (-1, 0):  # which of the two is inside cannot be told
+        raise InputError(f"{path}: holds -1 and 0, as 255 and 0 read as signed bytes do; write 1 inside and 0 outside.")
+    if not two and low < high <= 0.5:
+        raise InputError(f"{path}: its values go from {low:g} to {high:g}; give masks of 1 inside and 0 outside.")
+    return mask == high if two else mask > 0.5
 
 
 def _centre(box: torch.Tensor, side: int) -> torch.Tensor:
