@@ -76,7 +76,7 @@ def test_convert_to_another_voxel_size_and_size(tmp_path, capsys):
 
 def test_check_warns_of_what_is_suspicious(tmp_path, capsys):
     generator = np.random.default_rng(0)
-    smooth = np.cos(2 * np.pi * np.arange(24) / 24)
+    smooth = np.sin(2 * np.pi * np.arange(24) / 24)
     for i, mask in enumerate([np.zeros((24, 24, 26)), np.ones((24, 24, 26)), generator.random((24, 24, 26)) > 0.9]):
         wave = smooth[:, None, None] + smooth[:, None] * np.ones(26)
         write_mrc(tmp_path / f"{i}.mrc", (i + 1) * wave)

@@ -1,4 +1,6 @@
+import bz2
 import functools
+import gzip
 import os
 import shutil
 
@@ -9,6 +11,8 @@ from test_subtomograms import ball, noise, write
 
 from voxuda.data import listing, subtomograms
 from voxuda.data.files import new_folder
+from voxuda.data.listing import list_entries
+from voxuda.data.mrc import write_mrc
 from voxuda.data.subtomograms import SubtomogramFolder, load_domain
 from voxuda.errors import InputError
 from voxuda.simulation import molecules, quick
@@ -125,13 +129,12 @@ def test_a_mask_that_could_belong_to_two_volumes_is_refused(tmp_path):
 def test_capitals_are_read_and_nothing_is_left_out(tmp_path):
     write(tmp_path / "26S" / "A.MRC", noise(16, 16, 16))
     assert [entry.path.name for entry in SubtomogramFolder(tmp_path).entries] == ["A.MRC"]
-    for name in ("b.em", "26S/c.HDF", "26S/d.mrc.gz"):
+    for name in ("b.em", "26S/c.HDF", "26S/d.Em"):
         (tmp_path / name).touch()
-    (tmp_path / "notes.txt.gz").touch()
     with pytest.raises(InputError, match=r"b\.em: the first of 3 files that cannot be read: the EM format; export it as MRC"):
         load_domain(tmp_path)
     (tmp_path / "b.em").unlink()
-    (tmp_path / "26S" / "d.mrc.gz").unlink()
+    (tmp_path / "26S" / "d.Em").unlink()
     with pytest.raises(InputError, match=r"c\.HDF: EMAN2's format; export it"):
         load_domain(tmp_path)
     (tmp_path / "26S" / "c.HDF").unlink()
@@ -310,12 +313,111 @@ def test_no_star_file(tmp_path):
         load_domain(tmp_path / "none.star")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("a.hdf", "e2proc3d.py"), ("a.em", "dwrite"), ("a.mrc.gz", "gunzip"), ("a.txt", "no MRC files")]
-)
+@pytest.mark.parametrize(("name", "message"), [("a.hdf", "e2proc3d.py"), ("a.em", "dwrite"), ("a.txt", "no MRC files")])
 def test_files_of_other_formats_are_refused_with_the_remedy(tmp_path, name, message):
     (tmp_path / name).touch()
     with pytest.raises(InputError, match=message):
         load_domain(tmp_path)
     with pytest.raises(InputError, match="is a file" if name == "a.txt" else message):
         load_domain(tmp_path / name)
+
+
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    write(tmp_path / "A" / "a.mrc", noise(16, 16, 16))
+    for name in ("A/b.st", "A/c.st", "notes.txt", "A/d.mrc.zst", ".hidden.st"):
+        (tmp_path / name).touch()
+    assert len(list_entries(tmp_path)) == 1
+    assert capsys.readouterr().err == f"warning: {tmp_path}: left out 2 .st, 1 .txt, 1 .zst.\n"
+
+
+def test_another_volume_in_a_folder_of_this_package_is_named(folder, capsys):
+    assert len(list_entries(folder)) == 3 and capsys.readouterr().err == ""
+    write(folder / "more.mrc", noise(16, 16, 16))
+    assert len(list_entries(folder)) == 3 and capsys.readouterr().err == f"warning: {folder}: left out 1 .mrc.\n"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_compressed_volumes_and_masks_are_read(tmp_path, pack):
+    ending = {gzip.compress: ".gz", bz2.compress: ".BZ2"}[pack]
+    for name, content in (("a.mrc", noise(16, 16, 16)), ("masks/a.mrc", ball(16)), ("b.ccp4", noise(16, 16, 16))):
+        path = write(tmp_path / name, content)
+        if name != "b.ccp4":
+            path.with_name(path.name + ending).write_bytes(pack(path.read_bytes()))
+            path.unlink()
+    write(tmp_path / "b_mask.mrc", ball(16))
+    folder = SubtomogramFolder(tmp_path, size=16)
+    assert [entry.path.name for entry in folder.entries] == [f"a.mrc{ending}", "b.ccp4"]
+    assert np.array_equal(folder[0][0], noise(16, 16, 16)) and np.array_equal(folder[0][1], ball(16))
+    (tmp_path / "p.star").write_text(f"data_\nloop_\n_rlnImageName\na.mrc{ending}\n")
+    assert SubtomogramFolder(tmp_path / "p.star").entries[0].mask == tmp_path / "masks" / f"a.mrc{ending}"
+
+
+@pytest.mark.parametrize("name", ["job.em", "particles.hdf", "refined.star", "TS_01.mrc", "pack.gz", "all"])
+def test_a_folder_may_be_named_like_a_file(tmp_path, name):
+    where = tmp_path / name / ("TS_02.st" if name == "all" else "")
+    write(where / "a.mrc", noise(16, 16, 16))
+    assert [entry.path for entry in list_entries(tmp_path / name)] == [where / "a.mrc"]
+
+
+def ctf(n, *, centred):
+    """A CTF volume, frequency 0 at voxel 0 or in the middle."""
+    k = np.fft.fftfreq(n)
+    square = k[:, None, None] ** 2 + 1.1 * k[:, None] ** 2 + k**2
+    volume = np.abs(np.sin(40 * square)).astype(np.float32)
+    return np.fft.fftshift(volume) if centred else volume
+
+
+@pytest.mark.parametrize(
+    ("volume", "companion"),
+    [
+        ("TS_1_0000001_10.00A", "TS_1_0000001_ctf_10.00A"),  # Warp
+        ("1_data", "1_weights"),  # RELION 4 and 5
+        ("1_data", "1_CTF2"),
+        ("1_data", "1_data_nrm"),
+        ("a", "a_ctf"),
+        ("a", "wedge"),
+        ("run_class001", "run_half1_class001_unfil"),
+    ],
+)
+def test_companions_of_a_subtomogram_are_left_out_with_a_word(tmp_path, capsys, volume, companion):
+    write(tmp_path / f"{volume}.mrc", noise(16, 16, 16))
+    write(tmp_path / f"{companion}.mrc", noise(16, 16, 16))
+    extra = [f"{volume}_unfil"] if "half" in companion else []
+    for name in extra:
+        write(tmp_path / f"{name}.mrc", noise(16, 16, 16))
+    found = [entry.path.stem for entry in list_entries(tmp_path)]
+    assert found == sorted([volume, *extra])
+    assert f"left out 1 CTF, weight or half-map volumes, first {companion}.mrc." in capsys.readouterr().err
+
+
+def test_a_name_alone_makes_no_companion(tmp_path, capsys):
+    for name in ("bin4_ctf_corrected_1", "bin4_ctf_corrected_2", "weightless", "half_1"):
+        write(tmp_path / f"{name}.mrc", noise(16, 16, 16))
+    assert len(list_entries(tmp_path)) == 4 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("n", [16, 17])
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("signed", [0, 0.5])
+def test_a_ctf_volume_of_any_name_is_refused(tmp_path, n, centred, signed):
+    write(tmp_path / "ctf" / "a.mrc", ctf(n, centred=centred) - signed)
+    with pytest.raises(InputError, match=r"ctf/a\.mrc: is the same seen through its centre, as CTF, weight and power"):
+        load_domain(tmp_path)
+    write_mrc(tmp_path / "ctf" / "a.mrc", ctf(n, centred=centred) + 0.1 * noise(n, n, n), overwrite=True)
+    assert len(load_domain(tmp_path)) == 1
+    write_mrc(tmp_path / "ctf" / "a.mrc", np.exp(-50 * (ctf(n, centred=True) - 1) ** 2) * ball(n), overwrite=True)
+    assert len(load_domain(tmp_path)) == 1, "a symmetric phantom on empty ground"
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((16, 16, 9), r"a\.mrc: has the sides of half a Fourier transform, \(16, 16, 9\), as CTF and weight volumes do"),
+        ((17, 17, 9), "half a Fourier transform"),
+        ((12, 36, 40), r"a\.mrc: has the sides of a tomogram or a tilt series, \(12, 36, 40\); cut subtomograms out of it"),
+    ],
+)
+def test_sides_of_no_subtomogram_are_refused(tmp_path, shape, message):
+    write(tmp_path / "a.mrc", noise(*shape))
+    with pytest.raises(InputError, match=message):
+        list_entries(tmp_path)

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import re
+import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,19 @@ from voxuda.data.mrc import IMAGES, read_mrc
 from voxuda.data.star import number, read_star
 from voxuda.errors import InputError, shown
 
-MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec")
-
+MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".ccp4")
+"""Endings of MRC files, each also with ``.gz`` or ``.bz2`` behind it."""
 
 EXPORT = {
     ".hdf": "EMAN2's format; export it as MRC with `e2proc3d.py NAME.hdf NAME.mrc --unstacking`",
     ".em": "the EM format; export it as MRC, in Dynamo with `dwrite(dread('NAME.em'), 'NAME.mrc')`",
-    ".gz": "compressed; unpack it with gunzip",
 }
-"""What to do with a file that is not read, by suffix."""
+"""What to do with a file of subtomograms that is not read, by suffix."""
+
+COMPANION = re.compile(
+    r"(?:^|[_.-])(?:ctf2?(?:_nrm)?|3dctf|weights?|wedge|multi|div|nrm|half[12ab]|ps|pspec|(?:power)?spectrum)(?=[_.-]|$)", re.I
+)
+"""What marks a file that programs write beside a subtomogram: Warp ``NAME_ctf_10.00A``, RELION ``NAME_weights`` and others."""
 
 
 PIXEL_SIZES = (
@@ -83,27 +88,28 @@ def list_entries(source: str | Path) -> list[Entry]:
     ``masks`` at the top, or is ``masks/NAME.mrc`` at the top if no other volume is called so. ``masks`` and ``volumes`` may be
     in capitals, and a mask may have another of the suffixes ``MRC_SUFFIXES`` than its volume.
 
+    Left out, and said so on the standard error, are files of other kinds, and CTF, weight and other volumes that belong to a
+    subtomogram beside them by their name.
+
     Raises
     ------
     InputError
-        Nothing is there, a file is unreadable or missing or would be left out, a volume is not 3D, a mask has another shape,
-        a mask has no volume or two, only some volumes have masks, or the folder was left by an interrupted write.
+        Nothing is there, a file is unreadable or missing or would be left out, a volume is not 3D or no subtomogram by its
+        sides, a mask has another shape, a mask has no volume or two, only some volumes have masks, or the folder was left by
+        an interrupted write.
     """
     source = Path(source)
-    if source.suffix.lower() in EXPORT:
-        raise InputError(f"{source}: {EXPORT[source.suffix.lower()]}.")
-    if source.suffix.lower() == ".star":
+    if source.is_dir():
+        if (source / PART).exists():
+            raise InputError(f"{source}: holds {PART}, left by an interrupted write; delete the folder and make it again.")
+        entries = _of_own_folder(source) if (source / LAST).is_file() else _of_files(source)
+    elif source.suffix.lower() == ".star":
         entries = _of_star(source)
-    elif source.is_file():
-        raise InputError(f"{source}: is a file; give the folder it lies in, or a star file.")
-    elif not source.is_dir():
-        raise InputError(f"{source}: no such folder; make one with `voxuda simulate`, or give a folder of MRC files.")
-    elif (source / PART).exists():
-        raise InputError(f"{source}: holds {PART}, left by an interrupted write; delete the folder and make it again.")
-    elif (source / LAST).is_file():
-        entries = _of_own_folder(source)
+    elif not source.exists():
+        raise InputError(f"{source}: no such folder or file; give the folder of your subtomograms, where it is now.")
     else:
-        entries = _of_files(source)
+        remedy = "is a file; give the folder it lies in, or a star file"
+        raise InputError(f"{source}: {EXPORT.get(source.suffix.lower(), remedy)}.")
     bare = [entry for entry in entries if entry.mask is None]
     if 0 < len(bare) < len(entries):
         raise InputError(f"{bare[0].label}: has no mask, but {len(entries) - len(bare)} others do; give all a mask, or none.")
@@ -123,7 +129,7 @@ def _expand(
     shape = volume.data.shape
     if mask is not None and (of_mask := read_mrc(mask, memory_map=True).data.shape) != shape:
         raise InputError(f"{mask}: masks {of_mask} for volumes {shape}; give one mask per volume.")
-    cube, stacked = len(set(shape)) == 1, path.suffix.lower() == ".mrcs"
+    cube, stacked = len(set(shape)) == 1, _parts(path)[1] == ".mrcs"
     if len(shape) == 3 and ((not cube and (stacked or place is not None or says_images)) or (stacked and says_images)):
         raise InputError(f"{path}: shape {shape} is a stack of 2D images; {IMAGES}.")
     count = shape[0] if len(shape) == 4 else 1
@@ -132,6 +138,12 @@ def _expand(
             f"{path}: holds {count} volumes, counted from 1, so there is no number {place + 1}; correct the star file."
         )
     box = (shape[-3], shape[-2], shape[-1])
+    if box[0] == box[1] and box[2] == box[1] // 2 + 1:
+        raise InputError(
+            f"{path}: has the sides of half a Fourier transform, {box}, as CTF and weight volumes do; take it away."
+        )
+    if max(box) >= 3 * min(box):
+        raise InputError(f"{path}: has the sides of a tomogram or a tilt series, {box}; cut subtomograms out of it.")
     voxel_size = voxel_size or volume.voxel_size
     if len(shape) == 3:
         return [Entry(path, None, name, mask, box, voxel_size)]
@@ -141,6 +153,8 @@ def _expand(
 def _of_own_folder(folder: Path) -> list[Entry]:
     masks, table = folder / "masks.mrcs", folder / "samples.csv"
     entries = _expand(folder / LAST, "unknown", masks if masks.is_file() else None)
+    ours = ("volumes", "masks", "densities")
+    _tell(folder, [], [path for path in _files(folder, ["*"]) if _is_mrc(path) and path.stem not in ours])
     if not table.is_file():
         return entries
     try:
@@ -177,7 +191,7 @@ def _files(folder: Path, patterns: list[str]) -> dict[Path, tuple[str, ...]]:
 
 
 def _is_mask(parts: tuple[str, ...]) -> bool:
-    return "masks" in [part.lower() for part in parts[:-1]] or Path(parts[-1]).stem.lower().endswith("_mask")
+    return "masks" in [part.lower() for part in parts[:-1]] or _parts(Path(parts[-1]))[0].lower().endswith("_mask")
 
 
 def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]], dict[Path, tuple[str, ...]]]:
@@ -193,15 +207,19 @@ def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]
 def _of_files(folder: Path) -> list[Entry]:
     _refuse_orphans(folder)
     files = _files(folder, ["/".join("*" * depth) for depth in range(1, 7)])  # two more than any layout has
-    unread = [p for p in files if p.suffix.lower() in EXPORT and (p.suffix.lower() != ".gz" or _is_mrc(p.with_suffix("")))]
+    unread = [path for path in files if path.suffix.lower() in EXPORT]
     if unread:
         first = "" if len(unread) == 1 else f"the first of {len(unread)} files that cannot be read: "
         raise InputError(f"{unread[0]}: {first}{EXPORT[unread[0].suffix.lower()]}.")
     volumes, masks = _split({path: parts for path, parts in files.items() if _is_mrc(path)})
+    stems = {(*parts, _parts(path)[0]) for path, parts in volumes.items()}
+    companions = [path for path, parts in volumes.items() if _is_companion(_parts(path)[0], parts, stems)]
+    volumes = {path: parts for path, parts in volumes.items() if path not in companions}
+    _tell(folder, companions, [path for path in files if not _is_mrc(path)])
     if not volumes:
         raise InputError(
-            f"{folder}: holds no {LAST}, and no MRC files ({', '.join(MRC_SUFFIXES)}) in it or its sub-folders; "
-            "make volumes with `voxuda simulate`, or give a folder of them."
+            f"{folder}: holds no {LAST}, and no MRC files of subtomograms ({', '.join(MRC_SUFFIXES)}) in it or its "
+            "sub-folders; give the folder that does."
         )
     deep = [path for path, parts in volumes.items() if len(parts) > 1]
     if deep:
@@ -217,18 +235,46 @@ def _of_files(folder: Path) -> list[Entry]:
     return [entry for of_file in entries for entry in of_file]
 
 
+def _parts(path: Path) -> tuple[str, str]:
+    """Stem and suffix of a file, in small letters the suffix, without the ending of a compressed one."""
+    plain = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2") else path
+    return plain.stem, plain.suffix.lower()
+
+
 def _is_mrc(path: Path) -> bool:
-    return path.suffix.lower() in MRC_SUFFIXES
+    return _parts(path)[1] in MRC_SUFFIXES
+
+
+def _is_companion(stem: str, parts: tuple[str, ...], stems: set[tuple[str, ...]]) -> bool:
+    """Whether a volume belongs to another of the same folder, or to all of them, by its name."""
+    mark = COMPANION.search(stem)
+    if mark is None:
+        return False
+    before, after = stem[: mark.start()], stem[mark.end() :]
+    others = {stem[: mark.end() - 1] + end + after for end in "12abAB"} if "half" in mark[0].lower() else set()
+    owners = {before + after, f"{before}_data{after}", *others} - {stem}
+    return not before + after or any((*parts, owner) in stems for owner in owners)
+
+
+def _tell(folder: Path, companions: list[Path], others: list[Path]) -> None:
+    """Say which files of a folder are left out."""
+    said = [f"{len(companions)} CTF, weight or half-map volumes, first {companions[0].name}"] if companions else []
+    kinds = Counter(path.suffix or path.name for path in others)
+    said += [f"{count} {kind}" for kind, count in kinds.most_common()]
+    if said:
+        print(f"warning: {folder}: left out {', '.join(said)}.", file=sys.stderr)
 
 
 def _pair(volumes: dict[Path, tuple[str, ...]], masks: dict[Path, tuple[str, ...]]) -> dict[Path, Path]:
     """The masks of those volumes that have one: of the same folders and stem, or else of that stem in no folder."""
     named: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path, parts in masks.items():
-        named[*parts, path.stem[:-5] if path.stem.lower().endswith("_mask") else path.stem].append(path)
+        stem = _parts(path)[0]
+        named[*parts, stem[:-5] if stem.lower().endswith("_mask") else stem].append(path)
     found: dict[Path, Path] = {}
     for path, parts in volumes.items():
-        candidates = named.get((*parts, path.stem)) or named.get((path.stem,), [])
+        stem = _parts(path)[0]
+        candidates = named.get((*parts, stem)) or named.get((stem,), [])
         if candidates:
             found[path] = min(candidates, key=lambda mask: mask.suffix != path.suffix)
     for mask, times in Counter(found.values()).items():

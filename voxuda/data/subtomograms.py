@@ -51,7 +51,8 @@ class SubtomogramFolder:
     ------
     InputError
         See :func:`voxuda.data.listing.list_entries`; or the boxes break a rule above. Headers are read at once, so these come
-        early; a volume with NaN, without any signal or with two values, as a mask has, is refused when it is read.
+        early; a volume with NaN, without any signal, with two values, as a mask has, or with the symmetry of a spectrum is
+        refused when it is read.
     """
 
     def __init__(
@@ -114,6 +115,9 @@ class SubtomogramFolder:
         check_volume(box, entry.label)
         if _has_two_values(box):
             raise InputError(f"{entry.label}: holds two values only and looks like a mask; call the folder of masks `masks`.")
+        if _is_spectrum(box):
+            what = "is the same seen through its centre, as CTF, weight and power-spectrum volumes are"
+            raise InputError(f"{entry.label}: {what}; take them away, or list the subtomograms in a star file.")
         volume = self._resize(-box if self.invert else box, entry)
         if entry.mask is None:
             return volume, None
@@ -211,6 +215,18 @@ def _read(path: Path, index: int | None) -> torch.Tensor:
 def _has_two_values(box: torch.Tensor) -> bool:
     low, high = box.min(), box.max()
     return bool(low < high and ((box == low) | (box == high)).all())
+
+
+def _is_spectrum(box: torch.Tensor) -> bool:
+    """Whether ``(D, H, W)`` has the symmetry of a real volume's spectrum: ``-k`` as ``k``, the centre at voxel 0 or n // 2.
+
+    Two outer sections are compared. They are even in a symmetric phantom on empty ground, which is none.
+    """
+    last = box[-1].flip(0, 1)
+    spread = last.std(correction=0)
+    pairs = zip(box[:2], (last, last.roll((1, 1), (0, 1))), strict=False)
+    alike = any((one - other).abs().mean() < 1e-3 * spread for one, other in pairs)
+    return alike and bool(spread > 0.01 * box.std(correction=0))
 
 
 def _inside(mask: torch.Tensor, path: Path) -> torch.Tensor:
