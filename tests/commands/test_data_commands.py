@@ -60,6 +60,40 @@ def test_dark_protein_is_seen_and_convert_turns_it(target, tmp_path, capsys):
     torch.testing.assert_close(load_domain(tmp_path / "bright").volumes, load_domain(target).volumes)
 
 
+def test_masks_that_are_1_outside_are_doubted_before_the_polarity(tmp_path, capsys):
+    """Bright molecules off the centre, their masks exchanged in most: no advice to invert the volumes."""
+    steps = np.arange(32) - 12
+    ball = steps[:, None, None] ** 2 + steps[:, None] ** 2 + steps**2 < 64
+    for i in range(10):
+        write_mrc(tmp_path / f"{i}.mrc", np.random.default_rng(i).normal(size=(32, 32, 32)) + ball)
+        write_mrc(tmp_path / f"{i}_mask.mrc", ball if i == 0 else ~ball)
+    run("check", tmp_path)
+    rows, warnings, following = table(capsys)
+    assert rows["polarity"] == "not known: the masks seem to be 1 outside the molecule"
+    assert len(warnings) == 1 and "fill 94% of a box and 100% of its faces" in warnings[0]
+    assert following == f"next: exchange 0 and 1 in the masks, then voxuda data check {tmp_path}"
+    for i in range(10):  # a molecule that fills most of its box, dark
+        block = np.pad(np.ones((28, 28, 28), bool), 2)
+        write_mrc(tmp_path / f"{i}.mrc", np.random.default_rng(i).normal(size=(32, 32, 32)) - block, overwrite=True)
+        write_mrc(tmp_path / f"{i}_mask.mrc", block, overwrite=True)
+    run("check", tmp_path)
+    rows, _, following = table(capsys)
+    assert rows["polarity"].startswith("protein is dark") and "--invert" in following
+
+
+def test_a_header_that_nobody_set_is_doubted_and_corrected(tmp_path, capsys):
+    (tmp_path / "raw").mkdir()
+    for i in range(2):
+        write_mrc(tmp_path / "raw" / f"{i}.mrc", np.random.default_rng(i).normal(size=(40, 40, 40)), 1.0)
+    run("check", tmp_path / "raw")
+    assert any("the files give a voxel size of 1.00 Å, which many programs write" in line for line in table(capsys)[1])
+    run("convert", tmp_path / "raw", "--out", tmp_path / "doubted")
+    assert "warning: the files give a voxel size of 1.00 Å" in capsys.readouterr().err
+    run("convert", tmp_path / "raw", "--true-voxel-size", 10, "--voxel-size", 12.5, "--out", tmp_path / "out")
+    assert "warning" not in capsys.readouterr().err
+    assert read_mrc(tmp_path / "out" / "volumes.mrcs").voxel_size == pytest.approx(12.5)
+
+
 def test_convert_to_another_voxel_size_and_size(tmp_path, capsys):
     for name in ("ribosome/a", "TRiC/b"):
         path = tmp_path / "raw" / f"{name}.mrc"

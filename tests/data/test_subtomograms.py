@@ -288,7 +288,7 @@ def test_a_folder_that_cannot_be_used_is_refused(files, spoiler, message):
 def test_mixed_voxel_sizes_and_boxes_need_a_wanted_one(tmp_path):
     write(tmp_path / "a.mrc", waves(40), 10.0)
     write(tmp_path / "b.mrc", waves(50), 8.0)
-    with pytest.raises(InputError, match=r"b\.mrc: the voxel size is 8\.00 Å.*convert all to one with --voxel-size"):
+    with pytest.raises(InputError, match=r"b\.mrc: the voxel size is 8\.00 Å.*correct a header that is wrong, or convert"):
         load_domain(tmp_path)
     domain = SubtomogramFolder(tmp_path, voxel_size=12.5).domain()
     torch.testing.assert_close(domain.volumes[0], domain.volumes[1], atol=1e-4, rtol=0)
@@ -357,3 +357,18 @@ def test_byte_masks_of_imod_are_read_by_the_header(tmp_path):
         path = write(tmp_path / name / "a_mask.mrc", (255 * ball(16) + low).astype(np.int16).astype(np.int8))
         stamp(path, imod_stamp=1146047817, **({"dmin": 0, "dmax": 127} | fields))
         assert np.array_equal(SubtomogramFolder(tmp_path / name, size=16)[0][1], ball(16))
+
+
+def test_a_true_voxel_size_outranks_the_files(tmp_path):
+    path = write(tmp_path / "a.mrc", waves(40), 1.0)
+    with pytest.raises(
+        InputError, match=r"has 3 voxels of 12\.50 Å, fewer than 32; the files give a voxel size of 1\.00 Å, .* pass"
+    ):
+        SubtomogramFolder(tmp_path, voxel_size=12.5)
+    folder = SubtomogramFolder(tmp_path, voxel_size=12.5, true_voxel_size=10.0)
+    np.testing.assert_allclose(folder[0][0], waves(32), atol=1e-5)
+    assert folder.voxel_size == pytest.approx(12.5) and folder.doubt is None and SubtomogramFolder(tmp_path).doubt
+    write_mrc(path, waves(40), 1.35, overwrite=True)
+    assert SubtomogramFolder(tmp_path).doubt is None
+    with pytest.raises(InputError, match="true_voxel_size is 0"):
+        SubtomogramFolder(tmp_path, true_voxel_size=0)

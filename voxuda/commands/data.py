@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,6 +38,9 @@ class DataCheck:
         for text in report.warnings:
             print(f"warning: {text}")
         name = self.source.absolute().stem
+        if report.inside_out:
+            print(f"next: exchange 0 and 1 in the masks, then voxuda data check {shlex.quote(str(self.source))}")
+            return
         if report.dark:
             command = ["data", "convert", str(self.source), "--invert", "--out", f"{name}-bright"]
         else:
@@ -65,6 +69,8 @@ class DataConvert:
     """Wanted edge of a voxel in angstrom; by default whatever the box comes to at that many voxels."""
     invert: bool = False
     """Multiply by -1: for volumes in which protein is dark."""
+    true_voxel_size: float | None = None
+    """True edge of a voxel of SOURCE in angstrom, where its headers or star file do not give it."""
 
     def run(self) -> None:
         """Read, convert, write."""
@@ -72,7 +78,15 @@ class DataConvert:
         from voxuda.data.subtomograms import SubtomogramFolder
 
         check_new_folder(self.out)
-        folder = SubtomogramFolder(self.source, size=self.size, voxel_size=self.voxel_size, invert=self.invert)
+        folder = SubtomogramFolder(
+            self.source,
+            size=self.size,
+            voxel_size=self.voxel_size,
+            invert=self.invert,
+            true_voxel_size=self.true_voxel_size,
+        )
+        if folder.doubt:
+            print(f"warning: {folder.doubt}.", file=sys.stderr)
         folder.save(self.out, progress=True)
         print(f"{len(folder)} samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 

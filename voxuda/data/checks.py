@@ -25,11 +25,14 @@ class Report:
         What is suspicious, one sentence each.
     dark : bool
         Whether protein is dark, by the masks.
+    inside_out : bool
+        Whether the masks seem to be 1 outside the molecule.
     """
 
     rows: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     dark: bool = False
+    inside_out: bool = False
 
 
 def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tensor | None, noise_level: float) -> Report:
@@ -83,6 +86,8 @@ def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
         report.warnings.append(f"{cropped} boxes have sides that differ; what lies outside the central cube is cut off.")
     if (smallest := min(min(shape) for shape in shapes)) < side:
         report.warnings.append(f"boxes of {smallest} voxels are stretched to {side}: their highest frequencies will be empty.")
+    if folder.doubt:
+        report.warnings.append(f"{folder.doubt}.")
     if len(folder) < 2:
         report.warnings.append("one sample is too few: training and testing need at least 2.")
 
@@ -97,6 +102,12 @@ def _foreground(report: Report, folder: SubtomogramFolder, masks: torch.Tensor) 
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             report.warnings.append(f"the mask is {what} in {', '.join(names[:3])}{more}.")
+    faces = torch.cat([masks.select(axis, at).flatten(1) for axis in (2, 3, 4) for at in (0, -1)], 1).float().mean(1)
+    partly = (shares > 0) & (shares < 1)
+    report.inside_out = bool(partly.any() and shares[partly].median() > 0.5 and faces[partly].median() > 0.5)
+    if report.inside_out:
+        filled = f"{shares[partly].median():.0%} of a box and {faces[partly].median():.0%} of its faces (medians)"
+        report.warnings.append(f"the masks fill {filled}, so they seem to be 1 outside the molecule; they must be 1 inside.")
 
 
 def _skewness(report: Report, normal: torch.Tensor) -> None:
@@ -113,6 +124,9 @@ def _skewness(report: Report, normal: torch.Tensor) -> None:
 
 def _contrast(report: Report, normal: torch.Tensor, masks: torch.Tensor) -> None:
     """Polarity by masks ``(N, 1, D, D, D)``: the mean inside against the mean outside, of volumes of mean 0 and variance 1."""
+    if report.inside_out:
+        report.rows["polarity"] = "not known: the masks seem to be 1 outside the molecule"
+        return
     usable = [i for i, mask in enumerate(masks) if 0 < mask.sum() < mask.numel()]
     if not usable:
         report.rows["polarity"] = "not known: no mask has both an inside and an outside"

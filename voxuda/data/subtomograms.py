@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from voxuda.data.mrc import check_volume, read_mrc, write_mrc
 from voxuda.errors import InputError
 from voxuda.signal.normalise import zscore
 from voxuda.signal.resize import fourier_resize
+
+UNSET = (
+    "the files give a voxel size of 1.00 Å, which many programs write where none is set; if it is not the true one, pass "
+    "--true-voxel-size to `voxuda data convert`"
+)
+"""A doubt about headers with the voxel size that many programs write by default."""
 
 
 class SubtomogramFolder:
@@ -46,6 +53,8 @@ class SubtomogramFolder:
         Wanted edge of a voxel in angstrom.
     invert : bool
         Multiply the volumes by -1, for data in which protein is dark: all methods here take it to be bright.
+    true_voxel_size : float, optional
+        Edge of a voxel of the files in angstrom, where neither their headers nor a star file give the true one.
 
     Raises
     ------
@@ -56,17 +65,28 @@ class SubtomogramFolder:
     """
 
     def __init__(
-        self, source: str | Path, *, size: int | None = 32, voxel_size: float | None = None, invert: bool = False
+        self,
+        source: str | Path,
+        *,
+        size: int | None = 32,
+        voxel_size: float | None = None,
+        invert: bool = False,
+        true_voxel_size: float | None = None,
     ) -> None:
         if size is not None and (size % 8 or size < 16):
             raise InputError(f"size is {size}; it must be a multiple of 8 and at least 16.")
-        if voxel_size is not None and not 0 < voxel_size < math.inf:
-            raise InputError(f"voxel_size is {voxel_size}; it must be a positive number of angstrom.")
+        for name, length in (("voxel_size", voxel_size), ("true_voxel_size", true_voxel_size)):
+            if length is not None and not 0 < length < math.inf:
+                raise InputError(f"{name} is {length}; it must be a positive number of angstrom.")
         self.source = Path(source)
         self.size = size
         self.wanted = voxel_size
         self.invert = invert
         self.entries = list_entries(source)
+        if true_voxel_size is not None:
+            self.entries = [dataclasses.replace(entry, voxel_size=true_voxel_size) for entry in self.entries]
+        unset = any(math.isclose(entry.voxel_size, 1, abs_tol=1e-3) for entry in self.entries)
+        self.doubt = UNSET if unset and true_voxel_size is None else None
         for entry in self.entries:
             self._check_box(entry)
 
@@ -75,7 +95,8 @@ class SubtomogramFolder:
         if self.wanted is None:
             if not math.isclose(entry.voxel_size, first.voxel_size, rel_tol=1e-3):
                 sizes = f"{_angstrom(entry.voxel_size)}, but in {first.label} {_angstrom(first.voxel_size)}"
-                raise InputError(f"{entry.path}: the voxel size is {sizes}; convert all to one with --voxel-size.")
+                remedy = "correct a header that is wrong, or convert all to one with `voxuda data convert --voxel-size`"
+                raise InputError(f"{entry.path}: the voxel size is {sizes}; {remedy}.")
             if min(entry.shape) != min(first.shape):
                 boxes = f"{entry.shape} is another box than {first.shape} in {first.label}"
                 raise InputError(f"{entry.path}: {boxes}; crop all to one, or convert them with --voxel-size.")
@@ -86,10 +107,11 @@ class SubtomogramFolder:
                         f"{entry.path}: sides {entry.shape} differ; training needs cubes, see `voxuda data convert`."
                     )
         elif not entry.voxel_size:
-            raise InputError(f"{entry.path}: its voxel size is not known; write it into the header, or want none.")
+            raise InputError(f"{entry.path}: its voxel size is not known; give it with --true-voxel-size.")
         elif self.size is not None and self._resampled(entry) < self.size:
             fits = f"{self._resampled(entry)} voxels of {_angstrom(self.wanted)}, fewer than {self.size}"
-            raise InputError(f"{entry.path}: the box {entry.shape} has {fits}; choose a smaller size or voxel size.")
+            remedy = self.doubt or "choose a smaller size or voxel size"
+            raise InputError(f"{entry.path}: the box {entry.shape} has {fits}; {remedy}.")
 
     def _resampled(self, entry: Entry) -> int:
         """Side of the whole cube in voxels after resampling."""
