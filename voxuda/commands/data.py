@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,15 +77,7 @@ class DataConvert:
         from voxuda.data.subtomograms import SubtomogramFolder
 
         check_new_folder(self.out)
-        folder = SubtomogramFolder(
-            self.source,
-            size=self.size,
-            voxel_size=self.voxel_size,
-            invert=self.invert,
-            true_voxel_size=self.true_voxel_size,
-        )
-        if folder.doubt:
-            print(f"warning: {folder.doubt}.", file=sys.stderr)
+        folder = SubtomogramFolder(**{name: value for name, value in vars(self).items() if name != "out"})
         folder.save(self.out, progress=True)
         print(f"{len(folder)} samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 

@@ -86,8 +86,6 @@ def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
         report.warnings.append(f"{cropped} boxes have sides that differ; what lies outside the central cube is cut off.")
     if (smallest := min(min(shape) for shape in shapes)) < side:
         report.warnings.append(f"boxes of {smallest} voxels are stretched to {side}: their highest frequencies will be empty.")
-    if folder.doubt:
-        report.warnings.append(f"{folder.doubt}.")
     if len(folder) < 2:
         report.warnings.append("one sample is too few: training and testing need at least 2.")
 

@@ -9,16 +9,17 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxuda.data.files import LAST, PART
-from voxuda.data.mrc import IMAGES, read_mrc
+from voxuda.data.mrc import STACKS, read_mrc
 from voxuda.data.star import number, read_star
 from voxuda.errors import InputError, shown
 
-MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".ccp4")
-"""Endings of MRC files, each also with ``.gz`` or ``.bz2`` behind it."""
+MRC = re.compile(r"(.+)\.(?:mrcs?|map|rec|ccp4)(?:\.gz|\.bz2)?", re.I)
+"""Names of MRC files, plain or compressed; the group is the stem."""
 
 EXPORT = {
     ".hdf": "EMAN2's format; export it as MRC with `e2proc3d.py NAME.hdf NAME.mrc --unstacking`",
@@ -26,11 +27,8 @@ EXPORT = {
 }
 """What to do with a file of subtomograms that is not read, by suffix."""
 
-COMPANION = re.compile(
-    r"(?:^|[_.-])(?:ctf2?(?:_nrm)?|3dctf|weights?|wedge|multi|div|nrm|half[12ab]|ps|pspec|(?:power)?spectrum)(?=[_.-]|$)", re.I
-)
+COMPANION = re.compile(r"(^|[_.-])(ctf2?(_nrm)?|3dctf|weights?|wedge|multi|div|nrm|half[12ab]|ps|spectrum)(?=[_.-]|$)", re.I)
 """What marks a file that programs write beside a subtomogram: Warp ``NAME_ctf_10.00A``, RELION ``NAME_weights`` and others."""
-
 
 PIXEL_SIZES = (
     ("rlnImagePixelSize",),
@@ -86,10 +84,10 @@ def list_entries(source: str | Path) -> list[Entry]:
 
     The mask of ``NAME.mrc`` is ``masks/NAME.mrc`` or ``NAME_mask.mrc`` beside it, or stands at the same place below a folder
     ``masks`` at the top, or is ``masks/NAME.mrc`` at the top if no other volume is called so. ``masks`` and ``volumes`` may be
-    in capitals, and a mask may have another of the suffixes ``MRC_SUFFIXES`` than its volume.
+    in capitals, and a mask may have another ending (``.mrc``, ``.mrcs``, ``.map``, ``.rec``, ``.ccp4``) than its volume.
 
-    Left out, and said so on the standard error, are files of other kinds, and CTF, weight and other volumes that belong to a
-    subtomogram beside them by their name.
+    Files of other kinds, half maps, and CTF and weight volumes that belong to a subtomogram beside them by their name, are
+    left out, and the standard error says so.
 
     Raises
     ------
@@ -101,12 +99,12 @@ def list_entries(source: str | Path) -> list[Entry]:
     source = Path(source)
     if source.is_dir():
         if (source / PART).exists():
-            raise InputError(f"{source}: holds {PART}, left by an interrupted write; delete the folder and make it again.")
+            raise InputError(f"{source}: holds {PART}, so it is being written, or that was interrupted; wait, or make it anew.")
         entries = _of_own_folder(source) if (source / LAST).is_file() else _of_files(source)
     elif source.suffix.lower() == ".star":
         entries = _of_star(source)
     elif not source.exists():
-        raise InputError(f"{source}: no such folder or file; give the folder of your subtomograms, where it is now.")
+        raise InputError(f"{source}: no such folder or file; check the path, or give the place it was moved to.")
     else:
         remedy = "is a file; give the folder it lies in, or a star file"
         raise InputError(f"{source}: {EXPORT.get(source.suffix.lower(), remedy)}.")
@@ -125,36 +123,31 @@ def _expand(
     than a cube.
     """
     volume = read_mrc(path, memory_map=True)
-    volume.check_is_volume()
     shape = volume.data.shape
+    box = (shape[-3], shape[-2], shape[-1])
+    if len(shape) == 3:
+        stacked, cube = path.name.lower().endswith(STACKS), len(set(shape)) == 1
+        images = (not cube and (stacked or place is not None or says_images)) or (stacked and says_images)
+        dataclasses.replace(volume, is_image_stack=images or volume.is_image_stack).check_is_volume()
     if mask is not None and (of_mask := read_mrc(mask, memory_map=True).data.shape) != shape:
         raise InputError(f"{mask}: masks {of_mask} for volumes {shape}; give one mask per volume.")
-    cube, stacked = len(set(shape)) == 1, _parts(path)[1] == ".mrcs"
-    if len(shape) == 3 and ((not cube and (stacked or place is not None or says_images)) or (stacked and says_images)):
-        raise InputError(f"{path}: shape {shape} is a stack of 2D images; {IMAGES}.")
     count = shape[0] if len(shape) == 4 else 1
     if place is not None and not 0 <= place < count:
-        raise InputError(
-            f"{path}: holds {count} volumes, counted from 1, so there is no number {place + 1}; correct the star file."
-        )
-    box = (shape[-3], shape[-2], shape[-1])
-    if box[0] == box[1] and box[2] == box[1] // 2 + 1:
-        raise InputError(
-            f"{path}: has the sides of half a Fourier transform, {box}, as CTF and weight volumes do; take it away."
-        )
-    if max(box) >= 3 * min(box):
-        raise InputError(f"{path}: has the sides of a tomogram or a tilt series, {box}; cut subtomograms out of it.")
-    voxel_size = voxel_size or volume.voxel_size
-    if len(shape) == 3:
-        return [Entry(path, None, name, mask, box, voxel_size)]
-    return [Entry(path, i, name, mask, box, voxel_size) for i in (range(count) if place is None else [place])]
+        held = f"holds {count} volumes, counted from 1, so there is no number {place + 1}"
+        raise InputError(f"{path}: {held}; correct the star file.")
+    half = box[0] == box[1] and box[2] == box[1] // 2 + 1
+    if half or max(box) >= 3 * min(box):
+        what = "half a Fourier transform, as of a CTF or weights," if half else "a tomogram or a tilt series"
+        raise InputError(f"{path}: {box} are the sides of {what} and of no subtomogram; take it away.")
+    places: Iterable[int | None] = [None] if len(shape) == 3 else range(count) if place is None else [place]
+    return [Entry(path, i, name, mask, box, voxel_size or volume.voxel_size) for i in places]
 
 
 def _of_own_folder(folder: Path) -> list[Entry]:
     masks, table = folder / "masks.mrcs", folder / "samples.csv"
     entries = _expand(folder / LAST, "unknown", masks if masks.is_file() else None)
     ours = ("volumes", "masks", "densities")
-    _tell(folder, [], [path for path in _files(folder, ["*"]) if _is_mrc(path) and path.stem not in ours])
+    _tell(folder, [], [path for path in _files(folder, ["*"]) if _stem(path) not in ("", *ours)])
     if not table.is_file():
         return entries
     try:
@@ -173,17 +166,6 @@ def _of_own_folder(folder: Path) -> list[Entry]:
     return [dataclasses.replace(entry, name=name, group=group) for entry, (name, group) in zip(entries, said, strict=True)]
 
 
-def _refuse_orphans(folder: Path) -> None:
-    """Refuse a folder of this package without its volumes."""
-    orphans = [name for name in ("masks.mrcs", "samples.csv") if (folder / name).is_file()]
-    if not orphans:
-        return
-    others = [p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".mrcs" and p.stem not in ("masks", "densities")]
-    stacks = [p for p in others if p.is_file() and read_mrc(p, memory_map=True).data.ndim == 4]
-    remedy = f"name the stack {stacks[0].name} so, if it is that one" if len(stacks) == 1 else "put it back"
-    raise InputError(f"{folder}: holds no {LAST}, to which {' and '.join(orphans)} there belong; {remedy}.")
-
-
 def _files(folder: Path, patterns: list[str]) -> dict[Path, tuple[str, ...]]:
     """The files of a folder that match one of ``patterns``, hidden ones left out, by the parts of their path from there."""
     found = {path: path.relative_to(folder).parts for pattern in patterns for path in sorted(folder.glob(pattern))}
@@ -191,7 +173,7 @@ def _files(folder: Path, patterns: list[str]) -> dict[Path, tuple[str, ...]]:
 
 
 def _is_mask(parts: tuple[str, ...]) -> bool:
-    return "masks" in [part.lower() for part in parts[:-1]] or _parts(Path(parts[-1]))[0].lower().endswith("_mask")
+    return "masks" in [part.lower() for part in parts[:-1]] or _stem(Path(parts[-1])).lower().endswith("_mask")
 
 
 def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]], dict[Path, tuple[str, ...]]]:
@@ -205,22 +187,22 @@ def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]
 
 
 def _of_files(folder: Path) -> list[Entry]:
-    _refuse_orphans(folder)
+    orphans = [name for name in ("masks.mrcs", "samples.csv") if (folder / name).is_file()]
+    if orphans:
+        lost = f"holds no {LAST}, to which {' and '.join(orphans)} there belong"
+        raise InputError(f"{folder}: {lost}; put it back, or give the stack of volumes that name.")
     files = _files(folder, ["/".join("*" * depth) for depth in range(1, 7)])  # two more than any layout has
     unread = [path for path in files if path.suffix.lower() in EXPORT]
     if unread:
         first = "" if len(unread) == 1 else f"the first of {len(unread)} files that cannot be read: "
         raise InputError(f"{unread[0]}: {first}{EXPORT[unread[0].suffix.lower()]}.")
-    volumes, masks = _split({path: parts for path, parts in files.items() if _is_mrc(path)})
-    stems = {(*parts, _parts(path)[0]) for path, parts in volumes.items()}
-    companions = [path for path, parts in volumes.items() if _is_companion(_parts(path)[0], parts, stems)]
+    volumes, masks = _split({path: parts for path, parts in files.items() if _stem(path)})
+    named = {(*parts, _stem(path)) for path, parts in volumes.items()}
+    companions = [path for path, parts in volumes.items() if _is_companion(_stem(path), parts, named)]
     volumes = {path: parts for path, parts in volumes.items() if path not in companions}
-    _tell(folder, companions, [path for path in files if not _is_mrc(path)])
+    _tell(folder, companions, [path for path in files if not _stem(path)])
     if not volumes:
-        raise InputError(
-            f"{folder}: holds no {LAST}, and no MRC files of subtomograms ({', '.join(MRC_SUFFIXES)}) in it or its "
-            "sub-folders; give the folder that does."
-        )
+        raise InputError(f"{folder}: holds no {LAST}, and no MRC files of subtomograms; give a folder that has some.")
     deep = [path for path, parts in volumes.items() if len(parts) > 1]
     if deep:
         where = f"lies too deep, the first of {len(deep)} such MRC files" if len(deep) > 1 else "lies too deep"
@@ -235,46 +217,39 @@ def _of_files(folder: Path) -> list[Entry]:
     return [entry for of_file in entries for entry in of_file]
 
 
-def _parts(path: Path) -> tuple[str, str]:
-    """Stem and suffix of a file, in small letters the suffix, without the ending of a compressed one."""
-    plain = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2") else path
-    return plain.stem, plain.suffix.lower()
+def _stem(path: Path) -> str:
+    """The name of an MRC file without its ending; nothing of any other file."""
+    match = MRC.fullmatch(path.name)
+    return match[1] if match else ""
 
 
-def _is_mrc(path: Path) -> bool:
-    return _parts(path)[1] in MRC_SUFFIXES
-
-
-def _is_companion(stem: str, parts: tuple[str, ...], stems: set[tuple[str, ...]]) -> bool:
-    """Whether a volume belongs to another of the same folder, or to all of them, by its name."""
+def _is_companion(stem: str, parts: tuple[str, ...], named: set[tuple[str, ...]]) -> bool:
+    """Whether a volume is a half map, or belongs to another of its folder, or to all of them, by its name."""
     mark = COMPANION.search(stem)
-    if mark is None:
-        return False
+    if mark is None or "half" in mark[0].lower():
+        return mark is not None
     before, after = stem[: mark.start()], stem[mark.end() :]
-    others = {stem[: mark.end() - 1] + end + after for end in "12abAB"} if "half" in mark[0].lower() else set()
-    owners = {before + after, f"{before}_data{after}", *others} - {stem}
-    return not before + after or any((*parts, owner) in stems for owner in owners)
+    return not before + after or any((*parts, owner) in named for owner in (before + after, f"{before}_data{after}"))
 
 
 def _tell(folder: Path, companions: list[Path], others: list[Path]) -> None:
     """Say which files of a folder are left out."""
-    said = [f"{len(companions)} CTF, weight or half-map volumes, first {companions[0].name}"] if companions else []
     kinds = Counter(path.suffix or path.name for path in others)
-    said += [f"{count} {kind}" for kind, count in kinds.most_common()]
-    if said:
-        print(f"warning: {folder}: left out {', '.join(said)}.", file=sys.stderr)
+    if companions:
+        kinds[f"CTF, weight or half-map volumes such as {companions[0].name}"] = len(companions)
+    if kinds:
+        said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        print(f"warning: {folder}: left out {said}.", file=sys.stderr)
 
 
 def _pair(volumes: dict[Path, tuple[str, ...]], masks: dict[Path, tuple[str, ...]]) -> dict[Path, Path]:
     """The masks of those volumes that have one: of the same folders and stem, or else of that stem in no folder."""
     named: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path, parts in masks.items():
-        stem = _parts(path)[0]
-        named[*parts, stem[:-5] if stem.lower().endswith("_mask") else stem].append(path)
+        named[*parts, re.sub("_mask$", "", _stem(path), flags=re.I)].append(path)
     found: dict[Path, Path] = {}
     for path, parts in volumes.items():
-        stem = _parts(path)[0]
-        candidates = named.get((*parts, stem)) or named.get((stem,), [])
+        candidates = named.get((*parts, _stem(path))) or named.get((_stem(path),), [])
         if candidates:
             found[path] = min(candidates, key=lambda mask: mask.suffix != path.suffix)
     for mask, times in Counter(found.values()).items():
@@ -290,8 +265,12 @@ def _of_star(star: Path) -> list[Entry]:
     names = particles.get("rlnImageName", [])
     if not names:
         raise InputError(f"{star}: names no images in a column rlnImageName; give the star file of extracted subtomograms.")
-    located = [_locate(name, star) for name in names]
+    # RELION's paths count from its project folder: above the star file, above what that links to, or where one works.
+    folders = [*dict.fromkeys([*star.absolute().parents, *star.resolve().parents, Path.cwd()])]
+    located = [_locate(name, folders) for name in names]
     missing = [name for name, (file, _) in zip(names, located, strict=True) if file is None]
+    if missing and re.match(r"(?!\d+@)[^/]*@", missing[0]):
+        raise InputError(f"{star}: rlnImageName holds {shown(missing[0])}; what stands before the @ must be a whole number.")
     if missing:
         raise InputError(
             f"{star}: names {len(missing)} volumes that do not exist, first {shown(missing[0])}; paths count from the folder "
@@ -317,31 +296,20 @@ def _of_star(star: Path) -> list[Entry]:
     return entries
 
 
-def _locate(name: str, star: Path) -> tuple[Path | None, int | None]:
-    """The file that a row names, if there is one, and the place in it.
-
-    RELION's paths count from its project folder, which is above the star file, above what it links to, or where one works. A
-    name may tell its format, as in ``a.mrc:mrc``, or have the slashes of Windows.
-    """
-    number, _, stacked = name.partition("@")
-    place, path = (int(number) - 1, stacked) if stacked and number.isdecimal() else (None, name)
-    folders = dict.fromkeys([*star.absolute().parents, *star.resolve().parents, Path.cwd()])
-    for spelled in (path, re.sub(r":\w+$", "", path).replace("\\", "/")):
-        for folder in folders:
-            if os.path.isfile(folder / spelled):
-                return folder / spelled, place
-    if stacked and place is None:
-        raise InputError(
-            f"{star}: rlnImageName holds {shown(name)}; what stands before the @ must be a whole number, counted from 1."
-        )
-    return None, place
+def _locate(name: str, folders: list[Path]) -> tuple[Path | None, int | None]:
+    """The file that a row names, if there is one, and the place in it; ``a.mrc:mrc`` tells its format."""
+    count, _, stacked = name.partition("@")
+    place, path = (int(count) - 1, stacked) if stacked and count.isdecimal() else (None, name)
+    spellings = (path, re.sub(r":\w+$", "", path).replace("\\", "/"))
+    paths = (folder / spelled for spelled in spellings for folder in folders)
+    return next((path for path in paths if os.path.isfile(path)), None), place
 
 
 def _masks_beside(files: set[Path]) -> dict[Path, Path]:
     masks: dict[Path, tuple[str, ...]] = {}
     for folder in {file.parent for file in files}:
         found = _files(folder, ["*", "[Mm][Aa][Ss][Kk][Ss]/*"])
-        masks |= {path: folder.parts for path, parts in found.items() if _is_mrc(path) and _is_mask(parts)}
+        masks |= {path: folder.parts for path, parts in found.items() if _stem(path) and _is_mask(parts)}
     return _pair({file: file.parent.parts for file in files}, masks)
 
 
@@ -355,10 +323,7 @@ def _voxel_sizes(star: Path, particles: dict[str, list[str]], optics: dict[str, 
     if row_of and groups:
         particles = {column: [values[row_of[group]] for group in groups] for column, values in optics.items()} | particles
     columns = next((columns for columns in PIXEL_SIZES if all(column in particles for column in columns)), ())
-    rows = [[number(star, column, particles[column][i]) for column in columns] for i in range(count)]
-    wrong = [values for values in rows if values and min(values) < 0]
-    if wrong:
-        raise InputError(f"{star}: {' and '.join(columns)} hold {wrong[0]}; give positive numbers.")
+    rows = [[number(star, column, particles[column][i], least=0) for column in columns] for i in range(count)]
     if "rlnMagnification" in columns:  # of the image of a voxel on the detector, whose pixel is in micrometre
         return [1e4 * pixel / magnification if magnification else 0.0 for pixel, magnification in rows]
     return [math.prod(values) if values else 0.0 for values in rows]

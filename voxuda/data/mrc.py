@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +16,11 @@ from mrcfile.dtypes import HEADER_DTYPE
 from voxuda.data.files import check_new_file, write_atomically
 from voxuda.errors import InputError
 
-IMOD_STAMP = 1146047817
-"""What IMOD writes into ``imodStamp`` where its flags follow."""
+COMPRESSED = (".gz", ".bz2")
+"""Endings of files that mrcfile unpacks."""
 
-IMAGES = "export 3D subtomograms (WarpTools: --3d; RELION 5: no 2D stacks), a single volume under the name .mrc"
-"""What to do about stacks of images."""
+STACKS = (".mrcs", ".mrcs.gz", ".mrcs.bz2")
+"""Endings of a stack of images or volumes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class Volume:
             It is one, see ``is_image_stack``.
         """
         if self.is_image_stack:
-            raise InputError(f"{self.path}: shape {self.data.shape} is a stack of 2D images, by its space group 0; {IMAGES}.")
+            remedy = "export 3D subtomograms (WarpTools: --3d; RELION 5: no 2D stacks), a single volume under the name .mrc"
+            raise InputError(f"{self.path}: shape {self.data.shape} is a stack of 2D images; {remedy}.")
 
 
 def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
@@ -100,7 +100,7 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         _check_claim(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
-            mapped = memory_map and _opener(path) is open
+            mapped = memory_map and path.suffix.lower() not in COMPRESSED
             opened = mrcfile.mmap(path, mode="r") if mapped else mrcfile.open(path, mode="r")
     except Exception as error:  # mrcfile raises ValueError, OSError, EOFError or a RuntimeWarning, by what is broken
         reason = " ".join(str(error).split()).rstrip(".")
@@ -111,7 +111,7 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
             edges = [float(mrc.voxel_size[axis]) if mrc.header[f"m{axis}"] > 0 else 0.0 for axis in "xyz"]
         x, y, z = (float(mrc.header.origin[axis]) for axis in "xyz")
         first = (int(mrc.header.nxstart), int(mrc.header.nystart), int(mrc.header.nzstart))
-        images = mrc.is_image_stack() and path.name.lower().endswith((".mrcs", ".mrcs.gz", ".mrcs.bz2"))
+        images = mrc.is_image_stack() and path.name.lower().endswith(STACKS)
         axes = tuple(int(mrc.header[name]) for name in ("mapc", "mapr", "maps"))
         if axes not in ((1, 2, 3), (0, 0, 0)):  # some programs leave them out
             raise InputError(
@@ -138,22 +138,13 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
 
 
 def _holds_unsigned_bytes(header: np.recarray) -> bool:
-    """Whether mode 0 holds 0 to 255: as IMOD's flag says where its stamp stands, or else where the largest value is above 127.
+    """Whether mode 0 holds 0 to 255: by bit 1 of IMOD's flags behind its stamp, or else where the largest value is above 127.
 
-    IMOD writes bytes signed, as MRC2014 has them, and says so by bit 1 of ``imodFlags`` (byte 156) behind ``imodStamp`` (byte
-    152); before version 4.2.23 it wrote them unsigned, as some other programs still do.
+    IMOD has written bytes signed since version 4.2.23, as MRC2014 has them, and sets the bit where it does.
     """
-    stamp, flags = np.frombuffer(header.extra2.tobytes(), header.nx.dtype, 2, offset=40)
-    if header.mode != 0 or header.dmin < 0:
-        return False
-    return not flags & 1 if stamp == IMOD_STAMP else bool(header.dmax > 127)
-
-
-def _opener(path: Path) -> Callable:
-    """What opens a file, plain or compressed, by its first two bytes."""
-    packed: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
-    with open(path, "rb") as file:
-        return packed.get(file.read(2), open)
+    stamp, flags = np.frombuffer(header.extra2.tobytes(), header.nx.dtype, 2, offset=40)  # bytes 152 and 156 of the file
+    unsigned = not flags & 1 if stamp == 1146047817 else header.dmax > 127
+    return bool(header.mode == 0 and header.dmin >= 0 and unsigned)
 
 
 def _check_claim(path: Path) -> None:
@@ -162,8 +153,11 @@ def _check_claim(path: Path) -> None:
     What a compressed file holds is counted where the claim is more than a thousand times its size, as only a volume of next
     to nothing can be.
     """
-    opener = _opener(path)
-    with opener(path, "rb") as file:
+    packed = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+    with open(path, "rb") as file:
+        start = file.read(2)
+    opener = packed.get(start, open)
+    with opener(path, "rb") as file:  # type: ignore[operator]
         content = file.read(HEADER_DTYPE.itemsize).ljust(HEADER_DTYPE.itemsize, b"\0")
     stamp = np.frombuffer(content, HEADER_DTYPE)[0]["machst"][0]
     if stamp not in (0x44, 0x11):
@@ -171,9 +165,9 @@ def _check_claim(path: Path) -> None:
     header = np.frombuffer(content, HEADER_DTYPE.newbyteorder("<" if stamp == 0x44 else ">"))[0]
     x, y, z, extended = (max(0, int(header[name])) for name in ("nx", "ny", "nz", "nsymbt"))
     claim = HEADER_DTYPE.itemsize + extended + x * y * z // 2  # no mode has less than half a byte a voxel
-    held = path.stat().st_size * (1 if opener is open else 1000)
-    if claim > held and opener is not open:
-        with opener(path, "rb") as file:
+    held = path.stat().st_size * (1000 if start in packed else 1)
+    if claim > held and start in packed:
+        with opener(path, "rb") as file:  # type: ignore[operator]
             held = sum(len(part) for part in iter(lambda: file.read(1 << 20), b""))
     if claim > held:
         raise ValueError(f"the header claims at least {claim} bytes, more than the file holds")

@@ -63,18 +63,12 @@ def _words(line: str) -> list[str]:
     return [next(g for g in match.groups() if g is not None) for match in WORD.finditer(line) if match[0][0] != "#"]
 
 
-def number(star: Path, column: str, text: str) -> float:
-    """The number that a star file holds in a column.
-
-    Raises
-    ------
-    InputError
-        The text is no finite number.
-    """
+def number(star: Path, column: str, text: str, *, least: float = -math.inf) -> float:
+    """The finite number, at least ``least``, that a star file holds in a column; anything else is refused."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{star}: {column} holds {shown(text)}; it must be a number.")
+    if not least <= value < math.inf or value == -math.inf:
+        raise InputError(f"{star}: {column} holds {shown(text)}; it must be a number{' of at least 0' * (least == 0)}.")
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,6 @@ from voxuda.data.mrc import check_volume, read_mrc, write_mrc
 from voxuda.errors import InputError
 from voxuda.signal.normalise import zscore
 from voxuda.signal.resize import fourier_resize
-
-UNSET = (
-    "the files give a voxel size of 1.00 Å, which many programs write where none is set; if it is not the true one, pass "
-    "--true-voxel-size to `voxuda data convert`"
-)
-"""A doubt about headers with the voxel size that many programs write by default."""
 
 
 class SubtomogramFolder:
@@ -75,9 +70,9 @@ class SubtomogramFolder:
     ) -> None:
         if size is not None and (size % 8 or size < 16):
             raise InputError(f"size is {size}; it must be a multiple of 8 and at least 16.")
-        for name, length in (("voxel_size", voxel_size), ("true_voxel_size", true_voxel_size)):
+        for length in (voxel_size, true_voxel_size):
             if length is not None and not 0 < length < math.inf:
-                raise InputError(f"{name} is {length}; it must be a positive number of angstrom.")
+                raise InputError(f"voxel_size is {length}; it must be a positive number of angstrom.")
         self.source = Path(source)
         self.size = size
         self.wanted = voxel_size
@@ -85,8 +80,9 @@ class SubtomogramFolder:
         self.entries = list_entries(source)
         if true_voxel_size is not None:
             self.entries = [dataclasses.replace(entry, voxel_size=true_voxel_size) for entry in self.entries]
-        unset = any(math.isclose(entry.voxel_size, 1, abs_tol=1e-3) for entry in self.entries)
-        self.doubt = UNSET if unset and true_voxel_size is None else None
+        elif any(math.isclose(entry.voxel_size, 1, abs_tol=1e-3) for entry in self.entries):
+            what = "the voxel size is 1.00 Å, which many programs write where none is set; if it is not the true one, pass"
+            print(f"warning: {self.source}: {what} --true-voxel-size to `voxuda data convert`.", file=sys.stderr)
         for entry in self.entries:
             self._check_box(entry)
 
@@ -99,7 +95,7 @@ class SubtomogramFolder:
                 raise InputError(f"{entry.path}: the voxel size is {sizes}; {remedy}.")
             if min(entry.shape) != min(first.shape):
                 boxes = f"{entry.shape} is another box than {first.shape} in {first.label}"
-                raise InputError(f"{entry.path}: {boxes}; crop all to one, or convert them with --voxel-size.")
+                raise InputError(f"{entry.path}: {boxes}; crop all to one, or use `voxuda data convert --voxel-size`.")
             if self.size is None:
                 check_side(entry.shape, entry.path)
                 if len(set(entry.shape)) > 1:
@@ -110,8 +106,7 @@ class SubtomogramFolder:
             raise InputError(f"{entry.path}: its voxel size is not known; give it with --true-voxel-size.")
         elif self.size is not None and self._resampled(entry) < self.size:
             fits = f"{self._resampled(entry)} voxels of {_angstrom(self.wanted)}, fewer than {self.size}"
-            remedy = self.doubt or "choose a smaller size or voxel size"
-            raise InputError(f"{entry.path}: the box {entry.shape} has {fits}; {remedy}.")
+            raise InputError(f"{entry.path}: the box {entry.shape} has {fits}; choose a smaller size or voxel size.")
 
     def _resampled(self, entry: Entry) -> int:
         """Side of the whole cube in voxels after resampling."""
@@ -135,11 +130,10 @@ class SubtomogramFolder:
         entry = self.entries[i]
         box = _read(entry.path, entry.index)
         check_volume(box, entry.label)
-        if _has_two_values(box):
+        if ((box == box.min()) | (box == box.max())).all():
             raise InputError(f"{entry.label}: holds two values only and looks like a mask; call the folder of masks `masks`.")
         if _is_spectrum(box):
-            what = "is the same seen through its centre, as CTF, weight and power-spectrum volumes are"
-            raise InputError(f"{entry.label}: {what}; take them away, or list the subtomograms in a star file.")
+            raise InputError(f"{entry.label}: is symmetric through its centre, as CTF and weight volumes are; take them away.")
         volume = self._resize(-box if self.invert else box, entry)
         if entry.mask is None:
             return volume, None
@@ -171,9 +165,7 @@ class SubtomogramFolder:
             volumes.append(volume)
             masks += [] if mask is None else [mask]
         if masks and not any(mask.any() for mask in masks):
-            raise InputError(
-                f"{self.entries[0].mask}: every mask is empty; give masks of 1 inside and 0 outside, or take them away."
-            )
+            raise InputError(f"{self.entries[0].mask}: every mask is empty; give masks of 1 inside, or take them away.")
         return torch.stack(volumes)[:, None], torch.stack(masks)[:, None] if masks else None
 
     def domain(self, *, progress: bool = False) -> Domain:
@@ -234,31 +226,24 @@ def _read(path: Path, index: int | None) -> torch.Tensor:
     return torch.from_numpy(np.array(data if index is None else data[index], dtype=np.float32))
 
 
-def _has_two_values(box: torch.Tensor) -> bool:
-    low, high = box.min(), box.max()
-    return bool(low < high and ((box == low) | (box == high)).all())
-
-
 def _is_spectrum(box: torch.Tensor) -> bool:
-    """Whether ``(D, H, W)`` has the symmetry of a real volume's spectrum: ``-k`` as ``k``, the centre at voxel 0 or n // 2.
+    """Whether ``(D, H, W)`` is the same at ``-k`` as at ``k``, like a real volume's spectrum, the centre at voxel 0 or n // 2.
 
-    Two outer sections are compared. They are even in a symmetric phantom on empty ground, which is none.
+    Two outer sections are compared. A symmetric phantom on empty ground has even ones, and is no spectrum.
     """
     last = box[-1].flip(0, 1)
-    spread = last.std(correction=0)
     pairs = zip(box[:2], (last, last.roll((1, 1), (0, 1))), strict=False)
-    alike = any((one - other).abs().mean() < 1e-3 * spread for one, other in pairs)
-    return alike and bool(spread > 0.01 * box.std(correction=0))
+    alike = any((one - other).abs().mean() < 1e-3 * last.std(correction=0) for one, other in pairs)
+    return alike and bool(last.std(correction=0) > 0.01 * box.std(correction=0))
 
 
 def _inside(mask: torch.Tensor, path: Path) -> torch.Tensor:
     """Which voxels belong to a mask, by the rule of :class:`SubtomogramFolder`."""
-    low, high = float(mask.min()), float(mask.max())
-    two = _has_two_values(mask)
-    if two and (low, high) == (-1, 0):  # which of the two is inside cannot be told
-        raise InputError(f"{path}: holds -1 and 0, as 255 and 0 read as signed bytes do; write 1 inside and 0 outside.")
-    if not two and low < high <= 0.5:
-        raise InputError(f"{path}: its values go from {low:g} to {high:g}; give masks of 1 inside and 0 outside.")
+    low, high = mask.min(), mask.max()
+    two = bool(low < high and ((mask == low) | (mask == high)).all())
+    if (low, high) == (-1, 0) or (not two and low < high <= 0.5):
+        seen = f"holds values from {low:g} to {high:g}, perhaps bytes read with the wrong sign"
+        raise InputError(f"{path}: {seen}; write 1 inside and 0 outside.")
     return mask == high if two else mask > 0.5
 
 
@@ -276,7 +261,9 @@ def _angstrom(length: float) -> str:
 def check_side(shape: tuple[int, ...], path: str | Path) -> None:
     """Refuse a shape ``(..., D, H, W)`` whose sides the network cannot halve three times."""
     if any(side % 8 or side < 16 for side in shape[-3:]):
-        raise InputError(f"{path}: sides {shape[-3:]} must be multiples of 8 and at least 16; pad or crop.")
+        raise InputError(
+            f"{path}: sides {shape[-3:]} must be multiples of 8 and at least 16; crop, or use `voxuda data convert`."
+        )
 
 
 def write_samples(out: str | Path, stacks: dict[str, torch.Tensor], voxel_size: float, table: list[dict]) -> Path:

@@ -162,7 +162,7 @@ def _rows(path: Path, blocks: dict[str, dict[str, list[str]]], block: str, colum
 def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any], tilts: list[dict[str, Any]]) -> Particle:
     images = torch.from_numpy(read_mrc(path).data)
     if images.ndim != 3 or len(images) != len(tilts) or images.shape[1] != images.shape[2]:
-        raise InputError(f"{path}: a stack {tuple(images.shape)} for {len(tilts)} tilts; give one square image a tilt.")
+        raise InputError(f"{path}: a stack {tuple(images.shape)} for {len(tilts)} tilts; give one square image per tilt.")
     if any(row[f"Origin{axis}Angst"] for axis in "XYZ"):
         raise InputError(f"{star}: {row['TomoParticleName']} has a shift; extract it again at its refined position.")
     if any(tilt.get("PhaseShift", 0) for tilt in tilts):
@@ -176,7 +176,7 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
         raise InputError(f"{star}: a projection matrix, defocus or list of frames is damaged; export it again.") from error
     if projections.shape != (len(tilts), 3, 3) or visible.shape != (len(tilts),) or not visible.any():
         raise InputError(
-            f"{star}: {row['TomoParticleName']} needs a matrix and a frame flag a tilt, one not 0; export it again."
+            f"{star}: {row['TomoParticleName']} needs a matrix and a frame flag per tilt, one not 0; export it again."
         )
     return Particle(
         name=row["TomoParticleName"],
