@@ -265,3 +265,15 @@ def test_headers_that_claim_too_much(tmp_path):
             for path in (plain, tmp_path / name):
                 with pytest.raises(InputError, match="more than the file holds"):
                     read_mrc(path)
+
+
+def test_real_files_of_other_programs(molecule_files, stacks):
+    """Maps of EMAN2, RELION's average and WarpTools' stacks, the last two of space group 0: only the stacks are images."""
+    maps = sorted(molecule_files.glob("*.mrc"))
+    assert len(maps) > 9
+    for path in [*maps, *stacks.glob("*.mrc*")]:
+        volume, mapped = read_mrc(path), read_mrc(path, memory_map=True)
+        np.testing.assert_array_equal(volume.data, mrcfile.read(path))
+        np.testing.assert_array_equal(volume.data, mapped.data)
+        assert volume.is_image_stack == mapped.is_image_stack == path.name.startswith("Unt_")
+        assert volume.voxel_size == pytest.approx(10 if path in maps else 12, rel=1e-3)

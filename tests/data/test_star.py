@@ -38,8 +38,8 @@ def test_one_table_in_many_spellings(tmp_path, content):
 def test_values_stay_text_and_blocks_keep_their_names(tmp_path):
     star = tmp_path / "p.star"
     names = ["1e3", "nan", "NA", "007", "5'-cap", "a b", "data_1", "a#1", "", "_a"]
-    rows = "\n".join(f"{i} " + (f'"{name}"' if not name or " " in name else name) for i, name in enumerate(names))
-    star.write_text(f"data_00255\n\n_rlnA 1e3\n_rlnB my data\n\ndata_\n\nloop_\n_rlnI\n_rlnName\n{rows}\n\ndata_nan\n")
+    rows = "\n".join((f'"{name}"' if not name or " " in name else name) + f" {i}" for i, name in enumerate(names))
+    star.write_text(f"data_00255\n\n_rlnA 1e3\n_rlnB my data\n\ndata_\n\nloop_\n_rlnName\n_rlnI\n{rows}\n\ndata_nan\n")
     blocks = read_star(star)
     assert blocks["00255"] == {"rlnA": ["1e3"], "rlnB": ["my data"]} and blocks["nan"] == {}
     assert blocks[""]["rlnName"] == names and number(star, "rlnA", "1e3") == 1000
