@@ -15,24 +15,12 @@ from voxuda.signal.normalise import zscore
 
 @dataclass
 class Report:
-    """What was found.
+    """What was found."""
 
-    Parameters
-    ----------
-    rows : dict of str to str
-        What was looked at, and what it is.
-    warnings : list of str
-        What is suspicious, one sentence each.
-    dark : bool
-        Whether protein is dark, by the masks.
-    inside_out : bool
-        Whether the masks seem to be 1 outside the molecule.
-    """
-
-    rows: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    dark: bool = False
-    inside_out: bool = False
+    rows: dict[str, str] = field(default_factory=dict)  #: What was looked at, and what it is.
+    warnings: list[str] = field(default_factory=list)  #: What is suspicious, one sentence each.
+    dark: bool = False  #: Whether protein is dark, by the masks.
+    inside_out: bool = False  #: Whether the masks seem to be 1 outside the molecule.
 
 
 def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tensor | None, noise_level: float) -> Report:

@@ -11,24 +11,12 @@ import torch
 
 @dataclass
 class Domain:
-    """Samples of one domain.
+    """Samples of one domain."""
 
-    Parameters
-    ----------
-    volumes : Tensor
-        ``(N, 1, D, H, W)`` float32, each with mean 0 and variance 1.
-    masks : Tensor or None
-        ``(N, 1, D, H, W)`` bool.
-    classes : list of str
-        Class of each sample, for scores by class.
-    groups : list of str, optional
-        Samples of one group, cut from one specimen, stay together in a split.
-    """
-
-    volumes: torch.Tensor
-    masks: torch.Tensor | None
-    classes: list[str]
-    groups: list[str] | None = None
+    volumes: torch.Tensor  #: ``(N, 1, D, H, W)`` float32, each with mean 0 and variance 1.
+    masks: torch.Tensor | None  #: ``(N, 1, D, H, W)`` bool.
+    classes: list[str]  #: Class of each sample, for scores by class.
+    groups: list[str] | None = None  #: Samples of one group, cut from one specimen, stay together in a split.
 
     def __len__(self) -> int:
         return len(self.volumes)

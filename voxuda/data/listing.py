@@ -41,33 +41,15 @@ PIXEL_SIZES = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One subtomogram on disk.
+    """One subtomogram on disk."""
 
-    Parameters
-    ----------
-    path : Path
-        Its MRC file.
-    index : int, optional
-        Its place in the file, from 0, when that is a stack.
-    name : str
-        Its class.
-    mask : Path, optional
-        The MRC file of its mask, which has the same place there.
-    shape : tuple of int
-        ``(D, H, W)`` in voxels.
-    voxel_size : float
-        Edge of a voxel in angstrom; 0 when nothing says.
-    group : str, optional
-        The specimen it was cut from, when a table says.
-    """
-
-    path: Path
-    index: int | None
-    name: str
-    mask: Path | None
-    shape: tuple[int, int, int]
-    voxel_size: float
-    group: str | None = None
+    path: Path  #: Its MRC file.
+    index: int | None  #: Its place in the file, from 0, when that is a stack.
+    name: str  #: Its class.
+    mask: Path | None  #: The MRC file of its mask, which has the same place there.
+    shape: tuple[int, int, int]  #: ``(D, H, W)`` in voxels.
+    voxel_size: float  #: Edge of a voxel in angstrom; 0 when nothing says.
+    group: str | None = None  #: The specimen it was cut from, when a table says.
 
     @property
     def label(self) -> str:

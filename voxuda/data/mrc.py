@@ -25,30 +25,16 @@ STACKS = (".mrcs", ".mrcs.gz", ".mrcs.bz2")
 
 @dataclass(frozen=True)
 class Volume:
-    """One volume, or a stack of volumes, as read from an MRC file.
+    """One volume, or a stack of volumes, as read from an MRC file."""
 
-    Parameters
-    ----------
-    data : ndarray
-        ``(D, H, W)`` volume or ``(N, D, H, W)`` stack, axes z, y, x; float32, or a read-only memory map of the file.
-    voxel_size : float
-        Edge of a voxel in angstrom; 0 when the header does not say.
-    origin : tuple of float
-        Position of the first voxel, x, y, z in angstrom, as in the header.
-    path : Path
-        The file it came from.
-    start : tuple of int
-        Index of the first voxel, x, y, z, as in the header (``nxstart`` and so on).
-    is_image_stack : bool
-        Whether ``(D, H, W)`` are D images: a 3D ``.mrcs`` whose header says space group 0. Under another name 0 says nothing,
-        since much software writes it for volumes.
-    """
-
+    #: ``(D, H, W)`` volume or ``(N, D, H, W)`` stack, axes z, y, x; float32, or a read-only memory map of the file.
     data: np.ndarray
-    voxel_size: float
-    origin: tuple[float, float, float]
-    path: Path
-    start: tuple[int, int, int] = (0, 0, 0)
+    voxel_size: float  #: Edge of a voxel in angstrom; 0 when the header does not say.
+    origin: tuple[float, float, float]  #: Position of the first voxel, x, y, z in angstrom, as in the header.
+    path: Path  #: The file it came from.
+    start: tuple[int, int, int] = (0, 0, 0)  #: Index of the first voxel, x, y, z, as in the header (``nxstart`` and so on).
+    #: Whether ``(D, H, W)`` are D images: a 3D ``.mrcs`` whose header says space group 0. Under another name 0 says nothing,
+    #: since much software writes it for volumes.
     is_image_stack: bool = False
 
     def check_is_volume(self) -> None:

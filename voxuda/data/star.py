@@ -15,7 +15,7 @@ WORD = re.compile(r"""#.*|"(.*?)"(?!\S)|'(.*?)'(?!\S)|(\S+)""")
 def read_star(path: Path) -> dict[str, dict[str, list[str]]]:
     """Read the blocks of a star file by name, each as its columns; a block without a loop has one row.
 
-    All values stay text, since a tomogram may be called 00255, 1e3 or nan; :func:`number` reads those that are numbers.
+    All values stay text, since a tomogram may be called 00255, 1e3 or nan; ``number`` reads those that are numbers.
 
     Raises
     ------
