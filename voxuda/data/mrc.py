@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from voxuda.data.files import check_new_file, write_atomically
 from voxuda.errors import InputError
 
-COMPRESSED = (".gz", ".bz2")
+COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
 """Endings of files that mrcfile unpacks."""
 
 STACKS = (".mrcs", ".mrcs.gz", ".mrcs.bz2")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
 import copy
 import glob
-import gzip
 import hashlib
 import json
 import os
@@ -13,7 +11,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +20,8 @@ import torch
 from torch import nn
 
 from voxuda.data.files import check_folder
-from voxuda.data.listing import EXPORT
-from voxuda.data.mrc import Volume, check_volume, read_mrc
+from voxuda.data.listing import EXPORT, MRC
+from voxuda.data.mrc import COMPRESSED, Volume, check_volume, read_mrc
 from voxuda.data.sections import HEADER, SectionWriter, read_sections
 from voxuda.data.subtomograms import check_side
 from voxuda.errors import InputError
@@ -37,11 +35,6 @@ from voxuda.training.tomograms import Probabilities, Survey, Tomogram
 
 VOXEL_SIZES = (10.0, 15.0)
 """Of the models' training samples, in angstrom; volumes of others are rescaled to the nearer end."""
-
-PACKED: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
-
-READ = (".mrc", ".map", ".rec", ".mrcs")
-"""Endings of the files that are taken from a folder, packed or not."""
 
 SECTIONS = 16
 """Sections in memory at a time; and how many are looked at to know a tomogram again."""
@@ -130,10 +123,10 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
             raise InputError(f"{name}: is a run, no volume; give it as --model {name}.")
         if name.is_dir():
             inside = sorted(path for path in name.iterdir() if path.is_file() and not path.name.startswith("."))
-            taken = [path for path in inside if plain(path).suffix.lower() in READ and not is_output(path)]
+            taken = [path for path in inside if MRC.fullmatch(path.name) and not is_output(path)]
             others = [path.name for path in inside if path not in taken]
             if not taken:
-                raise InputError(f"{name}: holds no MRC volume ({', '.join(READ)}); give the folder that does.")
+                raise InputError(f"{name}: holds no MRC volume (.mrc, .map, .rec, .mrcs); give the folder that does.")
             if others:
                 print(f"{name}: {len(taken)} volumes are read; left out: {', '.join(others)}", file=sys.stderr)
             found += taken
@@ -146,7 +139,7 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
 
 def plain(path: Path) -> Path:
     """A path without the ending that says how it is packed."""
-    return path.with_suffix("") if path.suffix.lower() in PACKED else path
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
 
 
 def is_output(path: Path) -> bool:
@@ -182,7 +175,7 @@ def read(path: Path) -> Volume:
         raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs made.")
     if suffix in (".hdf", ".em") and path.is_file():
         raise InputError(f"{path}: {EXPORT[suffix]}.")
-    volume = read_mrc(path, memory_map=suffix not in PACKED)
+    volume = read_mrc(path, memory_map=suffix not in COMPRESSED)
     volume.check_is_volume()
     if is_tomogram(volume):
         return volume
@@ -213,7 +206,7 @@ class Job:
         self.volume, self.mask, self.options, self.network = volume, mask, options, network
         self.work = mask.with_name(f".{mask.name}.work")
         self.voxel_size = options.voxel_size or volume.voxel_size
-        self.packed = volume.path.suffix.lower() in PACKED
+        self.packed = volume.path.suffix.lower() in COMPRESSED
         self.is_stack = volume.data.ndim == 4
         self.tomogram = self._tiled()
         self.made = self._made()
@@ -356,7 +349,7 @@ class Job:
             return
         self.work.mkdir(parents=True, exist_ok=True)
         part = self.work / "unpacked"
-        with PACKED[self.volume.path.suffix.lower()](self.volume.path) as packed, open(part, "wb") as file:
+        with COMPRESSED[self.volume.path.suffix.lower()](self.volume.path) as packed, open(part, "wb") as file:
             shutil.copyfileobj(packed, file, 1 << 20)
         os.replace(part, self.tomogram.path)
 
@@ -426,22 +419,15 @@ def write_star(table: Table, volume: Volume, voxel_size: float, path: Path) -> N
 
     The sizes and mean probabilities stand in columns of our own, which RELION carries along. Row k is label k of the instances.
     """
-    import pandas as pd
-    import starfile  # slow to import, like pandas
-
-    middle = np.array(volume.data.shape) / 2
-    z, y, x = ((table.centres - middle) * voxel_size).T
-    rows = pd.DataFrame(
-        {
-            "rlnTomoName": plain(volume.path).stem,
-            "rlnCenteredCoordinateXAngst": x,
-            "rlnCenteredCoordinateYAngst": y,
-            "rlnCenteredCoordinateZAngst": z,
-            "voxudaVoxels": table.voxels,
-            "voxudaMeanProbability": table.probabilities,
-        }
-    )
-    starfile.write({"particles": rows}, path)
+    name = plain(volume.path).stem
+    name = f'"{name}"' if " " in name else name
+    z, y, x = ((table.centres - np.array(volume.data.shape) / 2) * voxel_size).T
+    axes = [f"_rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
+    columns = ["_rlnTomoName", *axes, "_voxudaVoxels", "_voxudaMeanProbability"]
+    with open(path, "w", encoding="utf-8") as file:
+        print("data_particles", "", "loop_", *(f"{column} #{i}" for i, column in enumerate(columns, 1)), sep="\n", file=file)
+        for row in zip(x, y, z, table.voxels, table.probabilities, strict=True):
+            print(name, *(f"{value:.3f}" for value in row[:3]), row[3], f"{row[4]:.4f}", file=file)
 
 
 def memory() -> float:
