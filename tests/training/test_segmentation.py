@@ -81,6 +81,7 @@ def test_everything_that_can_be_written(tmp_path, tomogram, bright):
         np.testing.assert_allclose([row[f"rlnCenteredCoordinate{axis}Angst"] for axis in "ZYX"], from_middle, atol=3)
         assert row.voxudaVoxels == (instances.data == k).sum() == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.1)
         assert instances.data[centre] == k and row.voxudaMeanProbability > 0.8 and row.rlnTomoName == "t"
+        assert row.rlnTomoParticleName == f"t/{k}" and row.rlnAngleRot == row.rlnAngleTilt == row.rlnAnglePsi == 0
 
 
 def balls_of_radius(radius):
@@ -136,6 +137,15 @@ def test_a_size_of_one_angstrom_is_not_believed(tmp_path, capsys, bright):
     with pytest.raises(InputError, match=r"nm\.mrc: voxels of 1348 Å; give their true size as --voxel-size"):
         segment_files([tmp_path / "nm.mrc"], tmp_path / "n", progress=False)
     assert not (tmp_path / "n").exists()
+
+
+def test_coordinates_need_a_tomogram_and_its_voxel_size(tmp_path, bright):
+    one = write_mrc(tmp_path / "one.mrc", noise((40, 40, 40)), 1.0)
+    stack = write_mrc(tmp_path / "stack.mrcs", noise((2, 16, 16, 16)), 10.0)
+    for path, message in ((one, "one.mrc: the header says no voxel size; coordinates are in Å"), (stack, "is a stack of subt")):
+        with pytest.raises(InputError, match=message):
+            segment_files([path], tmp_path / "m", SegmentOptions(coordinates=True), progress=False)
+    assert not (tmp_path / "m").exists()
 
 
 def test_polarity(tmp_path, capsys, bright):

@@ -282,9 +282,12 @@ class Job:
 
     def check(self) -> None:
         """Look through the whole file, and say what is doubtful."""
-        if self.is_made() or self.packed:
-            return
-        self._look()
+        if self.options.coordinates and self.is_stack:
+            raise InputError(f"{self.volume.path}: is a stack of subtomograms; coordinates are those of a tomogram, give that.")
+        if self.options.coordinates and not self._knows_voxel_size():
+            raise InputError(f"{self.volume.path}: the header says no voxel size; coordinates are in Å, so give --voxel-size.")
+        if not self.is_made() and not self.packed:
+            self._look()
 
     def _look(self) -> Survey:
         if self.looked is None:
@@ -417,17 +420,20 @@ class Job:
 def write_star(table: Table, volume: Volume, voxel_size: float, path: Path) -> None:
     """Write centres of components as RELION 5 reads them: angstrom from the middle of the tomogram, which is voxel n / 2.
 
-    The sizes and mean probabilities stand in columns of our own, which RELION carries along. Row k is label k of the instances.
+    Orientations are not known and stand as 0, which readers expect. Sizes and mean probabilities stand in columns of our own,
+    which RELION carries along. Row k is label k of the instances.
     """
     name = plain(volume.path).stem
-    name = f'"{name}"' if " " in name else name
+    quote = '"' if " " in name else ""
     z, y, x = ((table.centres - np.array(volume.data.shape) / 2) * voxel_size).T
     axes = [f"_rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
-    columns = ["_rlnTomoName", *axes, "_voxudaVoxels", "_voxudaMeanProbability"]
+    angles = ["_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi"]
+    columns = ["_rlnTomoName", "_rlnTomoParticleName", *axes, *angles, "_voxudaVoxels", "_voxudaMeanProbability"]
     with open(path, "w", encoding="utf-8") as file:
         print("data_particles", "", "loop_", *(f"{column} #{i}" for i, column in enumerate(columns, 1)), sep="\n", file=file)
-        for row in zip(x, y, z, table.voxels, table.probabilities, strict=True):
-            print(name, *(f"{value:.3f}" for value in row[:3]), row[3], f"{row[4]:.4f}", file=file)
+        for k, row in enumerate(zip(x, y, z, table.voxels, table.probabilities, strict=True), start=1):
+            names = [f"{quote}{value}{quote}" for value in (name, f"{name}/{k}")]
+            print(*names, *(f"{value:.3f}" for value in row[:3]), 0, 0, 0, row[3], f"{row[4]:.4f}", file=file)
 
 
 def memory() -> float:
