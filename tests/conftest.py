@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 import torch
 
+from voxuda.data import microtubule
 from voxuda.simulation import molecules, quick
 from voxuda.simulation.samples import save_samples
 from voxuda.training.config import SCALES, Config
@@ -50,6 +51,22 @@ def stacks() -> Path:
     if "VOXUDA_DATA" not in os.environ:
         pytest.skip("no real tilt stacks: set VOXUDA_DATA to a folder that holds real/ribosome_tilt_stacks")
     return Path(os.environ["VOXUDA_DATA"]) / "real" / "ribosome_tilt_stacks"
+
+
+@pytest.fixture(scope="session")
+def microtubule_files() -> Path:
+    """The real crop as it was published, with a label of its wall, which the repository does not hold."""
+    if "VOXUDA_DATA" not in os.environ:
+        pytest.skip("no real tomogram: set VOXUDA_DATA to a folder that holds real/microtubule")
+    return Path(os.environ["VOXUDA_DATA"]) / "real" / "microtubule"
+
+
+@pytest.fixture(scope="session")
+def fetched_microtubule(microtubule_files, tmp_path_factory) -> Path:
+    """What `voxuda data fetch microtubule` makes of it."""
+    folder = tmp_path_factory.mktemp("microtubule")
+    microtubule.prepare(microtubule_files / "13pf_MT.tif", folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`voxuda data`: check subtomograms of your own, convert them for training, get real ribosomes."""
+"""`voxuda data`: check subtomograms of your own, convert them for training, get real data."""
 
 from __future__ import annotations
 
@@ -88,22 +88,29 @@ class DataFetch:
 
     ribosomes-12A: 40 ribosomes of four tomograms as stacks of 37 tilt images, 4 MB, the test data of tomoDRGN.
 
+    microtubule: a tomogram crop with one microtubule, 1 MB, test data of cylindra, and a label of its wall, fitted here.
+
     Needs git and a network.
 
     Example: voxuda data fetch ribosomes-12A --out stacks, then voxuda data ribosomes stacks --out ribosomes
     """
 
-    name: Annotated[tyro.conf.Positional[Literal["ribosomes-12A"]], tyro.conf.arg(metavar="NAME")]
-    """Which: ribosomes-12A."""
+    name: Annotated[tyro.conf.Positional[Literal["ribosomes-12A", "microtubule"]], tyro.conf.arg(metavar="NAME")]
+    """Which: ribosomes-12A or microtubule."""
     out: Path
     """New folder."""
 
     def run(self) -> None:
         """Download and check."""
-        from voxuda.data import ribosomes
+        from voxuda.data import microtubule, ribosomes
 
-        ribosomes.fetch(self.out)
-        print(f"{self.name} in {self.out}; next: voxuda data ribosomes {self.out} --out ribosomes")
+        if self.name == "microtubule":
+            microtubule.fetch(self.out)
+            following = f"segment {shlex.quote(str(self.out / 'microtubule.mrc'))}"
+        else:
+            ribosomes.fetch(self.out)
+            following = f"data ribosomes {shlex.quote(str(self.out))} --out ribosomes"
+        print(f"{self.name} in {self.out}; next: voxuda {following}")
 
 
 @dataclasses.dataclass
@@ -137,7 +144,7 @@ class DataRibosomes:
 
 @dataclasses.dataclass
 class Data:
-    """Subtomograms of your own: `check` what is there, `convert` it for training. Real ribosomes: `fetch`, `ribosomes`."""
+    """Subtomograms of your own: `check` what is there, `convert` it for training. Real data: `fetch`, `ribosomes`."""
 
     command: Annotated[
         Annotated[DataCheck, tyro.conf.subcommand("check", prefix_name=False)]

@@ -1,12 +1,14 @@
-"""Files in, samples out: MRC, star files, folders, tilt stacks, domains, and checks of your own data."""
+"""Files in, samples out: MRC, star files, folders, tilt stacks, domains, real data sets, and checks of your own data."""
 
 from lazy_loader import attach
 
 _NAMES: dict[str, list[str]] = {
     "checks": ["Report"],
     "domain": ["Domain"],
+    "download": [],
     "files": [],
     "listing": ["Entry", "list_entries"],
+    "microtubule": [],
     "mrc": ["Volume", "read_mrc", "write_mrc"],
     "ribosomes": [],
     "subtomograms": ["SubtomogramFolder", "load_domain", "read_folder"],

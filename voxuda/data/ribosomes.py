@@ -16,13 +16,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from voxuda.data.download import check_published, checkout, sha256
 from voxuda.data.files import new_folder
 from voxuda.data.mrc import check_volume, read_mrc
 from voxuda.data.subtomograms import write_samples
@@ -33,8 +33,6 @@ from voxuda.signal.rotation import place
 
 URL = "https://github.com/bpowell122/tomodrgn"
 COMMIT = "b218710b59c280461ab7faf5dd99e23f37f6d8c7"
-"""Git names a commit by a hash of all its files, so what arrives under this name is what was published."""
-
 FOLDER = "testing/data"
 STEM = "warptools_test_4-tomos_10-ptcls_box-32_angpix-12"
 VOXEL_SIZE = 12.0
@@ -72,35 +70,15 @@ def fetch(out: str | Path) -> Path:
         git is missing, the repository cannot be reached, a file is not the one published, or the folder is not new.
     """
     with new_folder(out) as work:
-        clone = work / "clone"
-        clone.mkdir()
-        try:
-            _git(clone, "init", "--quiet")
-            # Only the commit's list of files comes with the fetch, their contents with the checkout.
-            for key, value in {"url": URL, "promisor": "true", "partialclonefilter": "blob:none"}.items():
-                _git(clone, "config", f"remote.origin.{key}", value)
-            _git(clone, "fetch", "--quiet", "--depth", "1", "origin", COMMIT)
-            _git(clone, "checkout", "--quiet", COMMIT, "--", *(f"{FOLDER}/{name}" for name in (*CHECKSUMS, STEM)))
-        except subprocess.SubprocessError as error:
-            raise InputError(
-                f"{URL}: commit {COMMIT[:7]} could not be downloaded; check the network and the space on the disk."
-            ) from error
-        for name in (*CHECKSUMS, STEM):
+        clone, names = work / "clone", (*CHECKSUMS, STEM)
+        checkout(URL, COMMIT, [f"{FOLDER}/{name}" for name in names], clone)
+        for name in names:
             os.replace(clone / FOLDER / name, work / name)
         shutil.rmtree(clone)
         for path in filter(Path.is_file, work.rglob("*")):
             path.chmod(0o644)  # data, whatever the repository says
         _check(work)
     return Path(out)
-
-
-def _git(folder: Path, *arguments: str) -> None:
-    command = ["git", "-c", "core.autocrlf=false", *arguments]
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    try:
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=600)
-    except FileNotFoundError as error:
-        raise InputError("git: no such program; install git, which the download needs.") from error
 
 
 def _stack(tomogram: str, number: int) -> str:
@@ -114,12 +92,11 @@ def _check(folder: Path) -> None:
     for name in (*CHECKSUMS, *chain.from_iterable(stacks.values())):
         if not (folder / name).is_file():
             raise InputError(f"{name}: missing from commit {COMMIT[:7]} of {URL}; try again, or report it to voxuda.")
-        found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        found[name] = sha256(folder / name)
     for tomogram, names in stacks.items():
         found[tomogram] = hashlib.sha256("".join(found[name] for name in names).encode()).hexdigest()
     for name, checksum in (CHECKSUMS | STACK_CHECKSUMS).items():
-        if found[name] != checksum:
-            raise InputError(f"{name}: its SHA-256 is not the one published; try again over a network you trust.")
+        check_published(name, found[name], checksum)
 
 
 def outline(reference: torch.Tensor, voxel_size: float, volume: float) -> tuple[torch.Tensor, float]:
