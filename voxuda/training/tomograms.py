@@ -213,7 +213,9 @@ def survey(tomogram: Tomogram) -> Survey:
                 smooth = smooth - smooth.mean()
                 skewness.append(float(smooth.pow(3).mean() / smooth.square().mean().sqrt().clamp_min(1e-9 * deviation) ** 3))
     if not places or max(deviations) == 0:
-        raise InputError(f"{path}: every voxel has the same value; give a tomogram with some signal in it.")
+        if tomogram.volume.data.min() == tomogram.volume.data.max():
+            raise InputError(f"{path}: every voxel has the same value; give a tomogram with some signal in it.")
+        raise InputError(f"{path}: holds little but areas of one value, as a mask or a lone molecule does; give a tomogram.")
     return Survey(float(np.median(means)), float(np.quantile(deviations, 0.9)), places, np.array(skewness))
 
 
