@@ -157,7 +157,7 @@ def spread(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     values = values.double()
     rank = max(1, len(values) // 1000)
-    low, high = values.kthvalue(rank).values, values.kthvalue(len(values) - rank + 1).values
+    low, high = values.topk(rank, largest=False).values[-1], values.topk(rank).values[-1]
     if high > low:
         values = values.clamp(2 * low - high, 2 * high - low)
     values = values - values.mean()
