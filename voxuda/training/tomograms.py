@@ -105,12 +105,12 @@ class Tomogram:
 
     @property
     def sides(self) -> tuple[int, int, int]:
-        """Sides of the file: its sections, rows and columns."""
+        """Sections, rows and columns of the file."""
         *sections, height, width = self.volume.data.shape
         return int(np.prod(sections)), height, width
 
     def read(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sections ``start`` to ``stop`` of the file: values ``(n, H, W)``, protein bright, and where they are blank."""
+        """Sections ``start`` to ``stop`` of the file, as values ``(n, H, W)``, protein bright, and where they are blank."""
         values = torch.from_numpy(read_sections(self.path, start, stop))
         return -values if self.invert else values, find_blank(values)
 
