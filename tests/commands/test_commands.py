@@ -1,5 +1,8 @@
+import io
 import json
 import shutil
+import sys
+from contextlib import suppress
 
 import mrcfile
 import numpy as np
@@ -49,13 +52,13 @@ def test_the_step_after_training_is_one_that_can_be_taken(folders, tmp_path, mon
     shutil.copytree(folders / "target", bare)
     (bare / "masks.mrcs").unlink()
     for target, following in [
-        ([], "evaluate r"),
-        (["--target", str(folders / "target")], "evaluate r"),
-        (["--target", str(bare)], "segment FILES --model r --out masks"),
-        (["--target", str(tmp_path / "gone")], "evaluate r"),
+        ([], "evaluate 'my r'"),
+        (["--target", str(folders / "target")], "evaluate 'my r'"),
+        (["--target", str(bare)], "segment FILES --model 'my r' --out masks"),
+        (["--target", str(tmp_path / "gone")], "evaluate 'my r'"),
     ]:
-        assert main(["train", *target, "--out", "r"]) == 0
-        assert capsys.readouterr().out == f"run finished in r; next: voxuda {following}\n"
+        assert main(["train", *target, "--out", "my r"]) == 0
+        assert capsys.readouterr().out == f"run finished in my r; next: voxuda {following}\n"
 
 
 def test_resume_takes_the_options_of_the_run(tmp_path, tiny, monkeypatch):
@@ -229,6 +232,42 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys
     assert {p.name for p in tmp_path.iterdir()} == {"full", "empty"}, "something half-written is left"
     with pytest.raises(InputError):
         main([*command.split(), "--debug"])
+
+
+def test_output_that_takes_ascii_only(tmp_path, monkeypatch):
+    write_mrc(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32), 13.5)
+
+    def printed(*command):
+        streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii") for name in ("stdout", "stderr")}
+        with monkeypatch.context() as patch:
+            for name, stream in streams.items():
+                patch.setattr(sys, name, stream)
+            with suppress(SystemExit):
+                main([*command])
+            for stream in streams.values():
+                stream.flush()
+        return [stream.buffer.getvalue().decode("ascii") for stream in streams.values()]
+
+    assert "13.50 A, read as 13.50 A" in printed("data", "check", str(tmp_path))[0]
+    assert "* train" in printed("--help")[0]
+    assert r"voxuda: d\xfc: no such folder" in printed("data", "check", "dü")[1]
+
+
+def test_commands_in_messages_hold_for_paths_with_spaces(tmp_path, monkeypatch, capsys, tiny):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "my run"]) == main(["results", "keep", "my runs", "--into", "x"]) == 2
+    assert main(["results", "show", "table1", "--runs", "my runs"]) == 2
+    loop.train(tiny(method="source-only", epochs=1), "my run", progress=False)
+    (tmp_path / "my run" / "weights.safetensors").unlink()
+    assert main(["evaluate", "my run"]) == 2
+    errors = capsys.readouterr().err
+    for said in (
+        "train --out 'my run'`",
+        "reproduce TABLE --out 'my runs'`",
+        "laptop --out 'my runs'`",
+        "resume --out 'my run'`",
+    ):
+        assert said in errors
 
 
 def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):

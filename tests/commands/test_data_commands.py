@@ -6,6 +6,7 @@ import torch
 import tyro
 
 from voxuda.commands.data import Data
+from voxuda.data import ribosomes
 from voxuda.data.mrc import read_mrc, write_mrc
 from voxuda.data.subtomograms import load_domain
 from voxuda.denoising import noise
@@ -151,7 +152,7 @@ def test_check_does_not_guess_without_masks(tmp_path, capsys):
     assert table(capsys)[0]["polarity"].startswith("not known: no mask has both")
 
 
-def test_commands_to_copy_hold_for_paths_with_spaces(target, tmp_path, capsys):
+def test_commands_to_copy_hold_for_paths_with_spaces(target, tmp_path, monkeypatch, capsys):
     spaced = tmp_path / "my data"
     run("convert", target, "--out", spaced)
     assert f"`voxuda data check '{spaced}'`" in capsys.readouterr().out
@@ -161,6 +162,12 @@ def test_commands_to_copy_hold_for_paths_with_spaces(target, tmp_path, capsys):
     run("convert", spaced, "--invert", "--out", tmp_path / "dark one")
     run("check", tmp_path / "dark one")
     assert shlex.split(table(capsys)[2])[-4:] == [str(tmp_path / "dark one"), "--invert", "--out", "dark one-bright"]
+    monkeypatch.setattr(ribosomes, "fetch", lambda out: None)
+    monkeypatch.setattr(ribosomes, "prepare", lambda source, out, **_: None)
+    run("fetch", "ribosomes-12A", "--out", "my stacks")
+    assert "next: voxuda data ribosomes 'my stacks' --out" in capsys.readouterr().out
+    run("ribosomes", "my stacks", "--out", tmp_path / "my own")
+    assert f"`voxuda data check '{tmp_path / 'my own'}'`" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("masks", ["labels", "seg"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from voxuda.methods import build
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.simulation import molecules, quick
 from voxuda.simulation.samples import from_simulation
-from voxuda.training import domains
+from voxuda.training import domains, run_folder
 from voxuda.training.config import SCALES
 from voxuda.training.domains import load_domains
 from voxuda.training.loop import make_batch, open_folder, train
@@ -108,8 +109,17 @@ def test_results_are_shown_beside_the_papers_and_kept(everything, tmp_path, caps
     assert main(["results", "show", "table1", "--scale", "smoke"]) == 0
     printed = capsys.readouterr().out
     assert "DANN" in printed and "38.4" in printed and "50.3" in printed and "fewer than two seeds" in printed
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
     assert main(["results", "show", "table2", "--scale", "smoke", "--markdown"]) == 0
     assert "| DANN | 1 |" in capsys.readouterr().out
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path / "results")
+    assert main(["results", "show", "table2", "--scale", "smoke"]) == 0
+    assert main(["results", "show", "table1", "--scale", "paper"]) == 2
+    where = f"looked in each folder above, and in {tmp_path / 'results' / 'paper'}; make some"
+    assert f"{Path('results', 'paper')}: holds no finished run of table1; {where}" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
     assert main(["results", "keep", str(everything), "--into", "results/smoke"]) == 0
     assert capsys.readouterr().out.startswith("0 summaries copied")
     kept = tmp_path / "results" / "smoke" / "dann" / "seed-0" / "summary.json"

@@ -139,7 +139,7 @@ class DataRibosomes:
         volume = molecular_volume(load("4v4r"), ribosomes.VOXEL_SIZE)
         ribosomes.prepare(self.source, self.out, volume=volume, missing=self.missing)
         print("read in the hand of a ribosome, which is the mirror image of what the files' matrices say by the documentation")
-        print(f"samples in {self.out}; look at them with `voxuda data check {self.out}`")
+        print(f"samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 
 
 @dataclasses.dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from typing import Annotated
@@ -36,10 +38,18 @@ Start with:
 Add --debug to see where an error came from."""
 
 
+ASCII = {"Å": "A", "±": "+/-", "²": "^2", "³": "^3", "°": " deg", "–": "-", "×": "x", "•": "*", "…": "..."}
+"""How signs are written where the output does not take them; others are escaped, so that a path stays known."""
+codecs.register_error("voxuda", lambda e: ("".join(ASCII.get(c, ascii(c)[1:-1]) for c in e.object[e.start : e.end]), e.end))  # type: ignore[attr-defined]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``voxuda``; returns the exit code, 2 for input that cannot be used."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="voxuda")
     try:
         chosen = tyro.cli(
             Command,  # type: ignore[arg-type]

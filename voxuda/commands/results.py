@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,8 @@ class Show:
 
     #: table1 to table4, figure7, today, modules or share.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
-    runs: Path | None = None  #: Folder of runs, ROW/seed-K; by default results/SCALE of the project.
+    #: Folder of runs, ROW/seed-K; by default results/SCALE, here, in a folder above, or of the project.
+    runs: Path | None = None
     scale: Scale = "laptop"  #: Sizes of the runs.
     target: Path | None = None  #: Folder of target samples that the runs were made with, for the table real.
     epochs: int | None = None  #: Epochs of the runs, where they are not the scale's.
@@ -35,15 +37,19 @@ class Show:
     def run(self) -> None:
         """Collect and print."""
         from voxuda.experiments import report, sweep, tables
+        from voxuda.training.run_folder import RESULTS
 
         target = None if self.target is None else str(self.target.absolute())
-        folder = self.runs or Path("results") / self.scale
+        here, stored = Path("results") / self.scale, RESULTS.absolute() / self.scale
+        looked = [self.runs] if self.runs else [here, *(above / here for above in Path.cwd().parents), stored]
+        folder = next(filter(Path.is_dir, looked), looked[0])
         result = sweep.collect(tables.Sweep(self.table, self.scale, target=target, epochs=self.epochs), folder)
         names = [row["name"] for row in result["rows"]]
         if not names:
+            where = "" if folder.is_dir() or self.runs else f" looked in each folder above, and in {stored};"
             raise InputError(
-                f"{folder}: holds no finished run of {self.table};"
-                f" make some with `voxuda reproduce {self.table} --scale {self.scale} --out {folder}`."
+                f"{folder}: holds no finished run of {self.table};{where}"
+                f" make some with `voxuda reproduce {self.table} --scale {self.scale} --out {shlex.quote(str(folder))}`."
             )
         usual = [row["name"] for row in result["rows"] if row["method"] == "vox-uda" and not row["options"]]
         reference = self.reference or (usual or names)[0]
@@ -80,7 +86,8 @@ class Keep:
 
         found = sorted(self.runs.glob("*/seed-*/summary.json"))
         if not found:
-            raise InputError(f"{self.runs}: holds no finished run; make some with `voxuda reproduce TABLE --out {self.runs}`.")
+            out = shlex.quote(str(self.runs))
+            raise InputError(f"{self.runs}: holds no finished run; make some with `voxuda reproduce TABLE --out {out}`.")
         copied = 0
         for path in found:
             kept = self.into / path.relative_to(self.runs)

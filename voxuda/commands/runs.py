@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -68,8 +69,8 @@ def following(config: Config, out: Path) -> str:
 
     with suppress(InputError):  # the target may have been taken away since
         if config.target and list_entries(config.target)[0].mask is None:
-            return f"voxuda segment FILES --model {out} --out masks"
-    return f"voxuda evaluate {out}"
+            return f"voxuda segment FILES --model {shlex.quote(str(out))} --out masks"
+    return f"voxuda evaluate {shlex.quote(str(out))}"
 
 
 @dataclasses.dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ def read_record(run: str | Path) -> dict:
             raise ValueError(f"it holds a {type(record).__name__}")
         return record
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; make a run with `voxuda train --out {run}`.") from error
+        raise InputError(f"{path}: no such file; make a run with `voxuda train --out {shlex.quote(str(run))}`.") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
 
@@ -145,7 +146,7 @@ def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> 
     """
     path = Path(run) / "weights.safetensors"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; finish the run with `voxuda train --resume --out {run}`.")
+        raise InputError(f"{path}: no such file; finish the run with `voxuda train --resume --out {shlex.quote(str(run))}`.")
     try:
         tensors = read_weights(path)
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
