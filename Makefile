@@ -62,9 +62,9 @@ bench: venv ## time the package beside its peers, into results/benchmarks
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/pytest benchmarks -s -p no:cacheprovider
 
-trust: venv ## kill runs, fill disks, damage files: figures into results/trust
+trust: venv ## kill runs, fill disks, damage files, start jobs in pairs: figures into results/trust
 	mkdir -p _build/trust # not among the results at once, lest the later trials find the repository changed
-	for trial in interrupt fuzz full_disk; do $(BIN)/python -m tests.trust.$$trial --out _build/trust/$$trial.json || exit 1; done
+	for trial in interrupt fuzz full_disk pairs; do $(BIN)/python -m tests.trust.$$trial --out _build/trust/$$trial.json || exit 1; done
 	cp _build/trust/*.json results/trust
 
 lock: venv ## every pinned version with its hashes, into requirements.lock

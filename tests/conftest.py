@@ -2,7 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -14,6 +17,7 @@ import pytest
 import torch
 
 from voxuda.data import microtubule
+from voxuda.data.files import LOCK, locked
 from voxuda.simulation import molecules, quick
 from voxuda.simulation.samples import save_samples
 from voxuda.training.config import SCALES, Config
@@ -38,6 +42,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@contextmanager
+def held(folder: Path, name: str = LOCK) -> Iterator[str]:
+    """Let another process hold a folder; yields what a job says that is refused."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with locked(folder, name):
+                signal.pause()
+        finally:
+            os._exit(1)
+    lock = folder / name
+    while not (lock.exists() and lock.read_text()):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        time.sleep(0.01)
+    try:
+        yield f"{folder.name}: another job is writing here (process {child} on "
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.fixture
+def hold() -> Callable:
+    """Call it with a folder, and maybe the name of the lock's file, in a ``with`` statement; see ``held``."""
+    return held
 
 
 @pytest.fixture(scope="session")

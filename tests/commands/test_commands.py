@@ -10,6 +10,7 @@ import pytest
 
 from voxuda import methods
 from voxuda.commands.main import main
+from voxuda.data.files import LOCK
 from voxuda.data.mrc import read_mrc, write_mrc
 from voxuda.errors import InputError
 from voxuda.training import loop, tomograms
@@ -107,7 +108,7 @@ def test_own_coordinates_become_samples(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "s" / "samples.csv").read_text().splitlines()[1].startswith("0,mine,")
     for command, message in [
         ("molecules derive Mine.pdb --beads 0 --out b", "beads is 0"),
-        ("molecules derive Mine.pdb --out Mine.pdb", "Mine.pdb: cannot be made"),
+        ("molecules derive Mine.pdb --out Mine.pdb", "Mine.pdb is a file; give a folder for the output"),
         ("molecules derive empty.cif --out b", "empty.cif: holds no atoms"),
     ]:
         (tmp_path / "empty.cif").write_text("data_x\n")
@@ -232,6 +233,31 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys
     assert {p.name for p in tmp_path.iterdir()} == {"full", "empty"}, "something half-written is left"
     with pytest.raises(InputError):
         main([*command.split(), "--debug"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --target none --out out",
+        "train --resume --target none --out out",
+        "simulate source --molecules nope --out out",
+        "simulate target --molecules nope --out out",
+        "simulate quick --molecules nope --out out",
+        "data convert none --out out",
+        "data ribosomes none --out out",
+        "data fetch ribosomes-12A --out out",
+        "molecules derive none.pdb --out out",
+        "results keep runs --into out",
+    ],
+)
+def test_a_second_job_is_refused_before_it_does_anything(tmp_path, monkeypatch, capsys, hold, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "row" / "seed-0").mkdir(parents=True)
+    (tmp_path / "runs" / "row" / "seed-0" / "summary.json").touch()
+    with hold(tmp_path / "out") as said:
+        assert main(command.split()) == 2
+        assert capsys.readouterr().err.startswith(f"voxuda: {said}")
+        assert [p.name for p in (tmp_path / "out").iterdir()] == [LOCK]
 
 
 def test_output_that_takes_ascii_only(tmp_path, monkeypatch):

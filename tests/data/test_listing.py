@@ -77,6 +77,33 @@ def test_what_a_killed_process_leaves_is_refused(tmp_path, folder, monkeypatch):
     assert [p.name for p in folder.iterdir()] == ["file"]
 
 
+def test_a_folder_that_a_job_fills_while_it_is_listed_is_not_listed_in_part(tmp_path, folder, monkeypatch):
+    look, part = listing._of_files, folder / ".part"
+    part.mkdir()
+    for name in ("volumes.mrcs", "masks.mrcs", "samples.csv"):
+        (folder / name).rename(part / name)
+    part.rename(tmp_path / "not yet")
+
+    def list_while(job_acts):
+        def looks(source):
+            found = look(source)
+            assert found[0].path.name == "densities.mrcs", "which are no samples"
+            job_acts()
+            return found
+
+        monkeypatch.setattr(listing, "_of_files", looks)
+        return listing.list_entries(folder)
+
+    def ends():
+        for path in (tmp_path / "not yet").iterdir():
+            path.rename(folder / path.name)
+
+    with pytest.raises(InputError, match=r"t: holds \.part, so it is being written, or that was interrupted; wait"):
+        list_while(part.mkdir)
+    part.rmdir()
+    assert {entry.path.name for entry in list_while(ends)} == {"volumes.mrcs"}
+
+
 @pytest.mark.parametrize("place", ["masks/a.mrc", "a_mask.mrc"])
 def test_masks_are_found_beside_the_volumes(tmp_path, place):
     write(tmp_path / "a.mrc", noise(16, 16, 16))

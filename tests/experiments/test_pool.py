@@ -66,6 +66,17 @@ def test_what_waits_is_not_started_after_ctrl_c(tmp_path, monkeypatch):
     assert pool.asked == (False, True)
 
 
+def test_what_waits_is_held_too_and_other_runs_are_not(tmp_path, monkeypatch, hold):
+    monkeypatch.setattr(pool, "in_processes", Here)
+    with hold(tmp_path, ".two.lock") as said:
+        with pytest.raises(InputError) as refused:
+            start(tmp_path, {"one": "well", "two": "well"}, jobs=1, finished=0)
+        assert said in str(refused.value) and [p.name for p in tmp_path.iterdir()] == [".two.lock"]
+        start(tmp_path, {"one": "well", "three": "well"}, jobs=1, finished=0)
+    start(tmp_path, {"two": "well"}, jobs=1, finished=0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "three", "two"]
+
+
 def test_a_killed_process_is_told_of(tmp_path):
     before = time.monotonic()
     with pytest.raises(InputError, match="table: a run was killed, perhaps for want of memory; try again with fewer --jobs"):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from voxuda.data.files import LOCK
 from voxuda.errors import InputError
 from voxuda.experiments import report, tables
 from voxuda.experiments import sweep as experiments
@@ -66,6 +67,19 @@ def test_scores_on_another_target_are_not_the_runs_own(tmp_path, short_smoke, fo
     before = experiments.collect(Sweep("modules"), tmp_path)
     evaluation.evaluate_run(folder, folders / "target")
     assert experiments.collect(Sweep("modules"), tmp_path) == before
+
+
+def test_a_run_is_held_until_its_summary_is_written(tmp_path, monkeypatch, tiny):
+    held = []
+
+    def look(*arguments, **_):
+        held.append((tmp_path / "run" / LOCK).exists())
+        return {"iou": 0.5}
+
+    for name in ("train", "evaluate_run", "_summarise"):
+        monkeypatch.setattr(experiments, name, look)
+    assert experiments.run_row(tiny(), tmp_path / "run", 1) == 0.5
+    assert held == [True] * 3 and [p.name for p in (tmp_path / "run").iterdir()] == ["summary.json"]
 
 
 def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, short_smoke):

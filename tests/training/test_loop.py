@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from voxuda.simulation import molecules, quick
 from voxuda.simulation.samples import save_samples
 from voxuda.training import loop
 from voxuda.training.domains import load_domains
+from voxuda.training.evaluation import evaluate_run
 
 
 def weights(config, out, **options):
@@ -150,6 +153,44 @@ def test_options_are_checked_before_anything_is_made(tmp_path, tiny):
     for bad in ({"learning_rate": float("nan")}, {"seed": 2**40}, {"seed": -1}):
         with pytest.raises(InputError, match=f"{next(iter(bad))} is"):
             tiny(**bad)
+
+
+def test_a_run_belongs_to_one_job(tmp_path, tiny):
+    out, said = tmp_path / "run", []
+
+    def as_another_job(*_):
+        def tries():
+            for job in (partial(weights, tiny(seed=1)), partial(weights, setting, resume=True), evaluate_run):
+                before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+                with pytest.raises(InputError, match="run: another job is writing here") as refused:
+                    job(out=out) if isinstance(job, partial) else job(out)
+                assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+                said.append(str(refused.value))
+
+        thread = threading.Thread(target=tries)
+        thread.start()
+        thread.join()
+
+    setting = tiny(method="source-only", epochs=1)
+    loop.train(setting, out, progress=False, after_epoch=as_another_job)
+    assert len(said) == 3 and {p.name for p in out.iterdir()} == {
+        "config.json",
+        "log.jsonl",
+        "weights.safetensors",
+        "checkpoint",
+    }
+    weights(setting, out, resume=True)
+
+
+def test_what_a_killed_run_left_half_written_goes(tmp_path, tiny):
+    out, half = tmp_path / "run", "voxuda-00112233.part"
+    out.mkdir()
+    (out / f"config.json.{half}").touch()
+    loop.train(tiny(method="source-only", epochs=1), out, progress=False)
+    for name in (f"weights.safetensors.{half}", f"checkpoint/state.pt.{half}"):
+        (out / name).touch()
+    weights(tiny(method="source-only", epochs=1), out, resume=True)
+    assert not list(out.rglob("*.part"))
 
 
 def test_learning_rate_falls_tenfold_after_each_third(tmp_path, tiny):

@@ -73,12 +73,13 @@ class DataConvert:
 
     def run(self) -> None:
         """Read, convert, write."""
-        from voxuda.data.files import check_new_folder
+        from voxuda.data.files import check_new_folder, locked
         from voxuda.data.subtomograms import SubtomogramFolder
 
-        check_new_folder(self.out)
-        folder = SubtomogramFolder(**{name: value for name, value in vars(self).items() if name != "out"})
-        folder.save(self.out, progress=True)
+        with locked(self.out):
+            check_new_folder(self.out)
+            folder = SubtomogramFolder(**{name: value for name, value in vars(self).items() if name != "out"})
+            folder.save(self.out, progress=True)
         print(f"{len(folder)} samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 
 
@@ -132,12 +133,13 @@ class DataRibosomes:
     def run(self) -> None:
         """Reconstruct, place the masks, report."""
         from voxuda.data import ribosomes
-        from voxuda.data.files import check_new_folder
+        from voxuda.data.files import check_new_folder, locked
         from voxuda.simulation.molecules import load, molecular_volume
 
-        check_new_folder(self.out)
-        volume = molecular_volume(load("4v4r"), ribosomes.VOXEL_SIZE)
-        ribosomes.prepare(self.source, self.out, volume=volume, missing=self.missing)
+        with locked(self.out):
+            check_new_folder(self.out)
+            volume = molecular_volume(load("4v4r"), ribosomes.VOXEL_SIZE)
+            ribosomes.prepare(self.source, self.out, volume=volume, missing=self.missing)
         print("read in the hand of a ribosome, which is the mirror image of what the files' matrices say by the documentation")
         print(f"samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 

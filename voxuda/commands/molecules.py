@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from voxuda.errors import InputError
-
 if TYPE_CHECKING:
     from voxuda.simulation.molecules import Molecule
 
@@ -49,22 +47,19 @@ class MoleculesDerive:
 
     def run(self) -> None:
         """Derive and report."""
-        from voxuda.data.files import check_new_file
+        from voxuda.data.files import check_new_file, locked
         from voxuda.simulation import beads
 
         name = self.source.name.split(".")[0].lower()
         about = {"source": self.source.name}
         path = self.out / f"{name}.npz"
-        check_new_file(path, overwrite=self.overwrite)
-        if self.source.suffix in (".mrc", ".map", ".rec"):
-            molecule = beads.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
-        else:
-            molecule = beads.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.out}: cannot be made ({error.strerror}); give a folder for the output.") from error
-        _write_molecule(path, molecule, self.overwrite)
+        with locked(self.out):
+            check_new_file(path, overwrite=self.overwrite)
+            if self.source.suffix in (".mrc", ".map", ".rec"):
+                molecule = beads.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
+            else:
+                molecule = beads.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
+            _write_molecule(path, molecule, self.overwrite)
 
 
 @dataclasses.dataclass

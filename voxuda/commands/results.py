@@ -82,31 +82,33 @@ class Keep:
 
     def run(self) -> None:
         """Copy what is new."""
+        from voxuda.data.files import locked
         from voxuda.training.run_folder import halve_weights
 
         found = sorted(self.runs.glob("*/seed-*/summary.json"))
         if not found:
             out = shlex.quote(str(self.runs))
             raise InputError(f"{self.runs}: holds no finished run; make some with `voxuda reproduce TABLE --out {out}`.")
-        copied = 0
-        for path in found:
-            kept = self.into / path.relative_to(self.runs)
-            if kept.exists() and kept.read_bytes() != path.read_bytes():
-                raise InputError(f"{kept}: another run is kept there; delete it first, or choose another --into.")
-            if not kept.exists():
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, kept)
-                copied += 1
-            for log in (path.with_name(name) for name in ("log.jsonl", "oracle.jsonl")):
-                if log.exists():
-                    shutil.copyfile(log, kept.with_name(log.name))
-        print(f"{copied} summaries copied into {self.into}, {len(found) - copied} were there")
-        for row in self.weights:
-            first = min((p.parent for p in found if p.parts[-3] == row), default=None, key=lambda p: int(p.name[5:]))
-            if first is None:
-                raise InputError(f"{self.runs}: has no finished run of {row}.")
-            halve_weights(first, self.into / row / first.name)
-            print(f"weights of {row} kept in {self.into / row / first.name}")
+        with locked(self.into):
+            copied = 0
+            for path in found:
+                kept = self.into / path.relative_to(self.runs)
+                if kept.exists() and kept.read_bytes() != path.read_bytes():
+                    raise InputError(f"{kept}: another run is kept there; delete it first, or choose another --into.")
+                if not kept.exists():
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, kept)
+                    copied += 1
+                for log in (path.with_name(name) for name in ("log.jsonl", "oracle.jsonl")):
+                    if log.exists():
+                        shutil.copyfile(log, kept.with_name(log.name))
+            print(f"{copied} summaries copied into {self.into}, {len(found) - copied} were there")
+            for row in self.weights:
+                first = min((p.parent for p in found if p.parts[-3] == row), default=None, key=lambda p: int(p.name[5:]))
+                if first is None:
+                    raise InputError(f"{self.runs}: has no finished run of {row}.")
+                halve_weights(first, self.into / row / first.name)
+                print(f"weights of {row} kept in {self.into / row / first.name}")
 
 
 @dataclasses.dataclass

@@ -31,14 +31,16 @@ class _Simulate:
 
     def make(self, recipe: Callable[..., Subtomograms], snr: tuple[float, ...], word: str) -> None:
         """Simulate by ``recipe`` and save."""
-        from voxuda.data.files import check_new_folder
+        from voxuda.data.files import check_new_folder, locked
         from voxuda.simulation import molecules
         from voxuda.simulation.samples import save_samples
 
-        check_new_folder(self.out)
-        library = [molecules.load(name) for name in self.molecules]
-        samples = recipe(library, n_per_molecule=self.n_per_molecule, snr=snr, seed=self.seed, size=self.size, progress=True)
-        print(f"{len(samples.table)} {word} samples in {save_samples(samples, self.out)}")
+        with locked(self.out):
+            check_new_folder(self.out)
+            library = [molecules.load(name) for name in self.molecules]
+            sizes = dict(n_per_molecule=self.n_per_molecule, snr=snr, seed=self.seed, size=self.size)
+            samples = recipe(library, **sizes, progress=True)
+            print(f"{len(samples.table)} {word} samples in {save_samples(samples, self.out)}")
 
 
 @dataclasses.dataclass
@@ -94,26 +96,26 @@ class SimulateTarget:
 
     def run(self) -> None:
         """Simulate and save."""
-        from voxuda.data.files import check_new_folder
+        from voxuda.data.files import check_new_folder, locked
         from voxuda.simulation import molecules, tilt_series
         from voxuda.simulation.samples import save_samples
         from voxuda.training.devices import choose_device
 
-        check_new_folder(self.out)
-        device = choose_device(self.device)
-        samples = tilt_series.simulate_tilt_series(
-            [molecules.load(name) for name in self.molecules],
-            n=self.n,
-            proportions=self.proportions,
-            seed=self.seed,
-            size=self.size,
-            dose=self.dose,
-            thickness=self.thickness,
-            defocus=self.defocus,
-            device=device,
-            progress=True,
-        )
-        print(f"{len(samples.table)} target samples in {save_samples(samples, self.out)}")
+        with locked(self.out):
+            check_new_folder(self.out)
+            samples = tilt_series.simulate_tilt_series(
+                [molecules.load(name) for name in self.molecules],
+                n=self.n,
+                proportions=self.proportions,
+                seed=self.seed,
+                size=self.size,
+                dose=self.dose,
+                thickness=self.thickness,
+                defocus=self.defocus,
+                device=choose_device(self.device),
+                progress=True,
+            )
+            print(f"{len(samples.table)} target samples in {save_samples(samples, self.out)}")
 
 
 @dataclasses.dataclass

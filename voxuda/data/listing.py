@@ -82,7 +82,10 @@ def list_entries(source: str | Path) -> list[Entry]:
     if source.is_dir():
         if (source / PART).exists():
             raise InputError(f"{source}: holds {PART}, so it is being written, or that was interrupted; wait, or make it anew.")
-        entries = _of_own_folder(source) if (source / LAST).is_file() else _of_files(source)
+        own = (source / LAST).is_file()
+        entries = _of_own_folder(source) if own else _of_files(source)
+        if (source / PART).exists() or (source / LAST).is_file() != own:  # a job has begun to rename its files since
+            return list_entries(source)
     elif source.suffix.lower() == ".star":
         entries = _of_star(source)
     elif not source.exists():

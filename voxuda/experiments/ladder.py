@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from voxuda.data.domain import Domain
+from voxuda.data.files import LAST, locked
 from voxuda.experiments import sweep, tables
 from voxuda.experiments.pool import Work, run_all
 from voxuda.experiments.report import in_markdown, mean_and_range
@@ -170,12 +171,13 @@ def _train_at_home(name: str, scale: Scale, seed: int, folder: Path, threads: in
     torch.set_num_threads(threads)
     samples = folder.parent / f"samples-{seed}"
     config = Config(method="source-only", scale=scale, source=str(samples), seed=seed)
-    if not samples.exists():
-        sizes = SCALES[scale]
-        n = len(SOURCE) * sizes["per_source"] * len(sizes["source_snr"])
-        made = _simulate(name, n, sizes["source_snr"], stream(seed, 4))
-        save_samples(made, samples)
-    train(config, folder, resume=True, progress=False)
+    with locked(folder):
+        if not (samples / LAST).exists():
+            sizes = SCALES[scale]
+            n = len(SOURCE) * sizes["per_source"] * len(sizes["source_snr"])
+            made = _simulate(name, n, sizes["source_snr"], stream(seed, 4))
+            save_samples(made, samples)
+        train(config, folder, resume=True, progress=False)
 
 
 def _simulate(name: str, n: int, snr: tuple[float, ...], seed: int) -> Subtomograms:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from voxuda.data.files import locked
 from voxuda.errors import InputError
 
 Work = Callable[[int], float | None]
@@ -21,13 +23,17 @@ def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finis
     """Make runs of ``epochs`` each, ``jobs`` at a time, which share the cores, and show how many epochs have been trained.
 
     ``todo`` has for each folder of a run what to call it, and how to make it, a function that a new process can import;
-    ``finished`` runs are there already. ``InputError`` where a run's process is killed.
+    ``finished`` runs are there already. ``InputError`` where a run's process is killed, or another job makes one of the runs.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be at least 1.")
     threads = max(1, torch.get_num_threads() // jobs)
     before, total = finished * epochs, (finished + len(todo)) * epochs
-    with tqdm(total=total, initial=before, unit="epoch", desc=title) as bar, in_processes(jobs) as pool:
+    with ExitStack() as held:
+        for folder in todo:  # with those that wait; each run's own process locks its folder, and goes on if this one is killed
+            held.enter_context(locked(folder.parent, f".{folder.name}.lock"))
+        bar = held.enter_context(tqdm(total=total, initial=before, unit="epoch", desc=title))
+        pool = held.enter_context(in_processes(jobs))
         labels: dict[Future, str] = {pool.submit(work, threads): label for label, work in todo.values()}
         waiting = set(labels)
         try:

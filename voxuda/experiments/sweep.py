@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from voxuda.data.files import append_line
+from voxuda.data.files import append_line, locked
 from voxuda.errors import InputError
 from voxuda.experiments.pool import Work, run_all
 from voxuda.experiments.tables import Row, Sweep, select
@@ -61,10 +60,7 @@ def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
     result = collect(sweep, out)
     if sweep.table == "figure6":
         result |= _features({row.name: [row.folder(out, seed) for seed in seeds] for row in rows})
-    # Jobs of a sweep over many machines may end at one time.
-    mine = out / f"{sweep.table}-{sweep.scale}.{os.getpid()}.json"
-    save_json(result, mine)
-    os.replace(mine, out / f"{sweep.table}-{sweep.scale}.json")
+    save_json(result, out / f"{sweep.table}-{sweep.scale}.json")
     return result
 
 
@@ -102,9 +98,10 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
         trim_log(oracle, epoch - 1)  # an interrupted epoch may have left a line
         append_line(json.dumps({"epoch": epoch, "iou": iou}), oracle)
 
-    train(config, folder, resume=True, progress=False, after_epoch=score_epoch)
-    report = evaluate_run(folder)
-    save_json(_summarise(config, folder, report), folder / "summary.json")
+    with locked(folder):
+        train(config, folder, resume=True, progress=False, after_epoch=score_epoch)
+        report = evaluate_run(folder)
+        save_json(_summarise(config, folder, report), folder / "summary.json")
     return report.scores.overall.iou
 
 

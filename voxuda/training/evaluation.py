@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from voxuda.data.domain import Domain
+from voxuda.data.files import locked
 from voxuda.data.subtomograms import load_domain
 from voxuda.errors import InputError
 from voxuda.training.config import BatchNorm
@@ -152,19 +153,20 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluatio
     Raises
     ------
     InputError
-        Not a finished run, or a target without masks.
+        Not a finished run, a run that another job is writing, or a target without masks.
     """
     from voxuda.training.domains import load_target  # the simulators, slow to import
 
     config = read_config(run)
-    networks: dict[BatchNorm, nn.Module] = {"target": load_network(run, "target"), "running": load_network(run, "running")}
-    domain = load_domain(target) if target else load_target(config)[1]
-    if domain.masks is None:
-        raise InputError(f"{target or config.target}: has no masks; scores need labels.")
-    results = {kind: scores(predict(network, domain.volumes) > 0.5, domain) for kind, network in networks.items()}
-    found = Evaluation(config.method, config.batch_norm, str(target) if target else None, results)
-    about, overall = dataclasses.asdict(found), found.scores.overall
-    both = about.pop("by_batch_norm")
-    report = {**about, "iou": overall.iou, "dice": overall.dice, **both[config.batch_norm], "by_batch_norm": both}
-    save_json(report, Path(run) / (f"scores-{Path(target).resolve().name}.json" if target else "scores.json"))
+    with locked(run):
+        networks: dict[BatchNorm, nn.Module] = {"target": load_network(run, "target"), "running": load_network(run, "running")}
+        domain = load_domain(target) if target else load_target(config)[1]
+        if domain.masks is None:
+            raise InputError(f"{target or config.target}: has no masks; scores need labels.")
+        results = {kind: scores(predict(network, domain.volumes) > 0.5, domain) for kind, network in networks.items()}
+        found = Evaluation(config.method, config.batch_norm, str(target) if target else None, results)
+        about, overall = dataclasses.asdict(found), found.scores.overall
+        both = about.pop("by_batch_norm")
+        report = {**about, "iou": overall.iou, "dice": overall.dice, **both[config.batch_norm], "by_batch_norm": both}
+        save_json(report, Path(run) / (f"scores-{Path(target).resolve().name}.json" if target else "scores.json"))
     return found

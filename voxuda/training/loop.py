@@ -22,6 +22,7 @@ import statistics
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from voxuda.data.domain import Domain
-from voxuda.data.files import append_line, check_new_folder, write_atomically
+from voxuda.data.files import append_line, check_new_folder, locked, remove_debris, write_atomically
 from voxuda.errors import InputError
 from voxuda.methods.base import Batch, Method
 from voxuda.methods.registry import build
@@ -140,36 +141,38 @@ def train(
     Raises
     ------
     InputError
-        Anything about the configuration, the data or the folder that cannot be used, or a loss that is not finite.
+        Anything about the configuration, the data or the folder that cannot be used, another job that writes there, or a
+        loss that is not finite.
     """
     out = Path(out)
-    again = resume and (out / "config.json").exists()
-    check_folder(out, config, again)
     fabric = make_fabric(config)
-    fabric.launch()  # meets the other processes, if there are any
-    progress = progress and fabric.is_global_zero  # process 0 alone talks and writes files
-    session = prepare(config, fabric, progress)
-    method, optimizer = session.method, session.optimizer
+    with locked(out) if fabric.is_global_zero else nullcontext():  # process 0 alone talks and writes files
+        again = resume and (out / "config.json").exists()
+        check_folder(out, config, again)
+        fabric.launch()  # meets the other processes, if there are any
+        progress = progress and fabric.is_global_zero
+        session = prepare(config, fabric, progress)
+        method, optimizer = session.method, session.optimizer
 
-    # Every process has come as far as setup_module in prepare, and so has found the folder as it was.
-    state = out / "checkpoint" / "state.pt"
-    first = load_checkpoint(state, method, optimizer) if again and state.exists() else 0
-    if fabric.is_global_zero:
-        open_folder(config, out, first, again=again and first < config.size("epochs"), processes=fabric.world_size)
-
-    for epoch, line in train_epochs(session, out, first, progress):
+        # Every process has come as far as setup_module in prepare, and so has found the folder as it was.
+        state = out / "checkpoint" / "state.pt"
+        first = load_checkpoint(state, method, optimizer) if again and state.exists() else 0
         if fabric.is_global_zero:
-            append_line(json.dumps(line), out / "log.jsonl")
-            if after_epoch:
-                after_epoch(epoch + 1, method)
-            save_checkpoint(state, method, optimizer, epoch + 1)
+            open_folder(config, out, first, again=again and first < config.size("epochs"), processes=fabric.world_size)
 
-    # Measured by all processes: SyncBatchNorm waits for each of them.
-    statistics = target_batch_norm(method.student, session.target.volumes)
-    if fabric.is_global_zero:
-        save_weights(out / "weights.safetensors", method.student, statistics)
-    fabric.barrier()
-    load_weights(out, method.student, config.batch_norm)
+        for epoch, line in train_epochs(session, out, first, progress):
+            if fabric.is_global_zero:
+                append_line(json.dumps(line), out / "log.jsonl")
+                if after_epoch:
+                    after_epoch(epoch + 1, method)
+                save_checkpoint(state, method, optimizer, epoch + 1)
+
+        # Measured by all processes: SyncBatchNorm waits for each of them.
+        statistics = target_batch_norm(method.student, session.target.volumes)
+        if fabric.is_global_zero:
+            save_weights(out / "weights.safetensors", method.student, statistics)
+        fabric.barrier()
+        load_weights(out, method.student, config.batch_norm)
     return method.eval()
 
 
@@ -296,6 +299,7 @@ def open_folder(config: Config, out: Path, epochs: int, *, again: bool, processe
             record = read_record(out)
             save_json({**record, "resumed": [*record.get("resumed", []), made_by]}, out / "config.json")
         (out / "checkpoint").mkdir(exist_ok=True)
+        remove_debris(out / "checkpoint")
         trim_log(out / "log.jsonl", epochs)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); choose a writable folder.") from error

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from voxuda.data.files import write_atomically
+from voxuda.data.files import locked, write_atomically
 from voxuda.errors import InputError
 from voxuda.methods.options import VoxUDAOptions
 from voxuda.methods.registry import method_class
@@ -132,11 +132,11 @@ def halve_weights(run: str | Path, out: str | Path) -> None:
     tensors = {k: v.bfloat16() if v.is_floating_point() else v for k, v in load_file(run / "weights.safetensors").items()}
     half = save(tensors, {CHECKSUM: checksum(tensors)})
     kept = out / "weights.safetensors"
-    if kept.exists() and kept.read_bytes() != half:
-        raise InputError(f"{kept}: other weights are kept there; delete them first, or choose another folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(lambda temporary: temporary.write_bytes(half), kept)
-    write_atomically(lambda temporary: temporary.write_bytes((run / "config.json").read_bytes()), out / "config.json")
+    with locked(out):
+        if kept.exists() and kept.read_bytes() != half:
+            raise InputError(f"{kept}: other weights are kept there; delete them first, or choose another folder.")
+        write_atomically(lambda temporary: temporary.write_bytes(half), kept)
+        write_atomically(lambda temporary: temporary.write_bytes((run / "config.json").read_bytes()), out / "config.json")
 
 
 def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:
