@@ -2,6 +2,8 @@
 
 import bz2
 import gzip
+import os
+import shutil
 
 import mrcfile
 import numpy as np
@@ -19,7 +21,7 @@ from voxuda.networks.voxresnet import VoxResNet
 from voxuda.training import segmentation
 from voxuda.training.config import SegmentOptions
 from voxuda.training.run_folder import MODELS, RESULTS, find_model, load_network
-from voxuda.training.segmentation import find_files, segment_files
+from voxuda.training.segmentation import find_files, read, segment_files
 
 BALLS = {(20, 25, 30): 8, (20, 60, 66): 6, (21, 90, 20): 3}
 """Radii in voxels of three bright balls, by their centres."""
@@ -190,6 +192,117 @@ def test_files_folders_patterns_and_packed_ones(tmp_path, monkeypatch, capsys, b
         segment_files(["empty"], "x")
     with pytest.raises(InputError, match=r"none\*\.mrc: no such file"):
         segment_files(["none*.mrc"], "x")
+
+
+def test_a_file_is_taken_once_and_nothing_is_silently_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("set[1]", "samples", "broken"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.mrc", "b.mrc", "set[1]/c.mrc", "samples/volumes.mrcs", "samples/masks.mrcs"):
+        write_mrc(name, noise((16, 16, 16)))
+    assert list(map(str, find_files(["b.mrc", "./a.mrc", "*.mrc", tmp_path / "b.mrc"]))) == ["b.mrc", "a.mrc"]
+    assert list(map(str, find_files(["set[1]/*.mrc", "samples"]))) == ["set[1]/c.mrc", "samples/volumes.mrcs"]
+    with pytest.raises(InputError, match=r"set\*: matches masks or folders alone; give a pattern of MRC volumes"):
+        find_files(["set*"])
+    os.symlink("nowhere.mrc", "broken/link.mrc")
+    with pytest.raises(InputError, match=r"broken/link\.mrc: no such file"):
+        segment_files(["broken"], "m", progress=False)
+
+
+def test_masks_beside_their_volumes_are_not_segmented(tmp_path, monkeypatch, capsys, bright):
+    monkeypatch.chdir(tmp_path)
+    write_mrc("a.mrc", noise((40, 40, 40)), 10.0)
+    segment_files(["*.mrc"], ".", SegmentOptions(probabilities=True), progress=False)
+    capsys.readouterr()
+    for names in (["*.mrc"], ["."], ["a.mrc", "a_mask.mrc", "a_probabilities.mrc"]):
+        (result,) = segment_files(names, ".", SegmentOptions(probabilities=True), progress=False)
+        assert result.components is None, "made again"
+        assert "left out" in (said := capsys.readouterr().err) and "a_mask.mrc, a_" in said
+    with pytest.raises(InputError, match=r"a_mask\.mrc: was written by `voxuda segment`; give the volume"):
+        find_files(["a_mask.mrc"])
+
+
+@pytest.mark.parametrize("name", ["t_particles.star", "t_mask.png", "t_instances.mrc"])
+def test_files_of_others_are_not_replaced(tmp_path, bright, tomogram, name):
+    (tmp_path / name).write_text("picked by hand")
+    with pytest.raises(InputError, match=rf"{name}: exists without t_mask\.mrc; move it elsewhere or choose another --out"):
+        segment_files([tomogram], tmp_path, SegmentOptions(instances=True, coordinates=True), progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["t.mrc", name])
+    assert (tmp_path / name).read_text() == "picked by hand"
+
+
+def test_volumes_of_one_name_do_not_share_a_picture(tmp_path, bright):
+    for name in ("a.mrc", "a.rec"):
+        write_mrc(tmp_path / name, noise((40, 40, 40)), 10.0)
+    with pytest.raises(InputError, match=r"a\.rec: a_mask\.png would be written twice, as .*a\.mrc has the same name"):
+        segment_files([tmp_path / "a.mrc", tmp_path / "a.rec"], tmp_path / "m", progress=False)
+    segment_files([tmp_path / "a.mrc"], tmp_path / "m", progress=False)
+    with pytest.raises(InputError, match=r"a_mask\.png: exists without a_mask\.rec"):
+        segment_files([tmp_path / "a.rec"], tmp_path / "m", progress=False)
+
+
+def test_what_a_killed_process_leaves(tmp_path, bright):
+    """Killed after the mask appeared, or after a file was unpacked that has been replaced since."""
+    packed = tmp_path / "a.mrc.gz"
+    other = write_mrc(tmp_path / "other.mrc", noise((40, 40, 40), seed=1), 10.0)
+    packed.write_bytes(gzip.compress(write_mrc(tmp_path / "a.mrc", noise((40, 40, 40)), 10.0).read_bytes()))
+    work = tmp_path / "m" / ".a_mask.mrc.work"
+    work.mkdir(parents=True)
+    shutil.copy(other, work / "a.mrc")
+    segment_files([packed], tmp_path / "m", progress=False)
+    segment_files([tmp_path / "a.mrc"], tmp_path / "n", progress=False)
+    np.testing.assert_array_equal(read_mrc(tmp_path / "m/a_mask.mrc").data, read_mrc(tmp_path / "n/a_mask.mrc").data)
+    work.mkdir()
+    (work / "progress").touch()
+    segment_files([packed], tmp_path / "m", progress=False)
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"a_mask.mrc", "a_mask.png"}
+
+
+@pytest.mark.parametrize("shape", [(40, 40, 40), (2, 16, 16, 16)])
+def test_files_are_not_kept_open(tmp_path, shape):
+    """Thousands of files may be named, and a process may open about a thousand."""
+    path = write_mrc(tmp_path / "t.mrcs", noise(shape), 10.0)
+    before = len(os.listdir("/dev/fd"))
+    volumes = [read(path) for _ in range(10)]
+    assert len(os.listdir("/dev/fd")) == before
+    assert all(volume.data.shape == shape and not any(volume.data.strides) for volume in volumes)
+
+
+@pytest.mark.parametrize("name", ["data_1", "loop_2", "#3", "_4", "a b", "a\tb", "ü", "[5]"])
+def test_names_that_mean_something_in_a_star_file(tmp_path, bright, name):
+    volume = 3 * balls()[:, :50, :50] + 0.1 * noise((44, 50, 50))
+    path = write_mrc(tmp_path / f"{name}.mrc", volume, 10.0)
+    segment_files([path], tmp_path / "m", SegmentOptions(coordinates=True, min_voxels=200), progress=False)
+    table = starfile.read(tmp_path / "m" / f"{name}_particles.star", always_dict=True)["particles"]
+    assert table.rlnTomoName.tolist() == [name] and table.rlnTomoParticleName.tolist() == [f"{name}/1"]
+    assert table.rlnCenteredCoordinateYAngst[0] == pytest.approx(0, abs=3)
+
+
+@pytest.mark.parametrize("voxel_size", [10.0, 5.0])
+def test_a_square_of_infinity_is_not_blank(tmp_path, bright, voxel_size):
+    volume = noise((40, 40, 40))
+    volume[:8, :10, :10] = np.inf
+    with mrcfile.new(tmp_path / "t.mrc") as mrc, np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="infinit"):
+        mrc.set_data(volume)
+    with pytest.raises(InputError, match=r"t\.mrc: some voxels are NaN or infinite"):
+        segment_files([tmp_path / "t.mrc"], tmp_path / "m", SegmentOptions(voxel_size=voxel_size), progress=False)
+
+
+def test_nearly_all_blank_is_not_called_constant(tmp_path, bright):
+    volume = np.zeros((64, 64, 64), np.float32)
+    volume[20:40, 20:40, 20:40] = noise((20, 20, 20))
+    path = write_mrc(tmp_path / "t.mrc", volume, 10.0)
+    with pytest.raises(InputError, match=r"t\.mrc: more than 9 tenths of every tile are blank, of one value; crop the volume"):
+        segment_files([path], tmp_path / "m", progress=False)
+
+
+def test_what_stands_in_the_way_is_said(tmp_path, bright, tomogram):
+    (tmp_path / "m" / "t_mask.mrc").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"m/t_mask\.mrc: is a folder; choose another --out"):
+        segment_files([tomogram], tmp_path / "m", progress=False)
+    os.symlink("nowhere", tmp_path / "link")
+    with pytest.raises(InputError, match=r"link: cannot be written \(File exists\); choose another --out"):
+        segment_files([tomogram], tmp_path / "link", progress=False)
 
 
 def test_a_run_among_the_files_is_named(tmp_path):

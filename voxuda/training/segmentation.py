@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import errno
 import glob
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -19,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from voxuda.data.files import check_folder
+from voxuda.data.files import LAST, check_folder
 from voxuda.data.listing import EXPORT, MRC
 from voxuda.data.mrc import COMPRESSED, Volume, check_volume, read_mrc
 from voxuda.data.sections import HEADER, SectionWriter, read_sections
@@ -35,6 +38,9 @@ from voxuda.training.tomograms import Probabilities, Survey, Tomogram
 
 VOXEL_SIZES = (10.0, 15.0)
 """Of the models' training samples, in angstrom; volumes of others are rescaled to the nearer end."""
+
+LABEL = "voxuda segment "
+"""Begins the line in the header of all that is written here."""
 
 SECTIONS = 16
 """Sections in memory at a time; and how many are looked at to know a tomogram again."""
@@ -114,7 +120,7 @@ def segment_files(
 
 
 def find_files(names: Sequence[str | Path]) -> list[Path]:
-    """The files that names, folders and patterns stand for; says on the error stream what in a folder is not taken."""
+    """The files that names, folders and patterns stand for, each once; says on the error stream what of them is not taken."""
     if not names:
         raise InputError("no file was given; name at least one MRC volume, or a folder of them.")
     found: list[Path] = []
@@ -122,19 +128,38 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
         if (name / "config.json").is_file():
             raise InputError(f"{name}: is a run, no volume; give it as --model {name}.")
         if name.is_dir():
-            inside = sorted(path for path in name.iterdir() if path.is_file() and not path.name.startswith("."))
-            taken = [path for path in inside if MRC.fullmatch(path.name) and not is_output(path)]
-            others = [path.name for path in inside if path not in taken]
+            inside = sorted(path for path in name.iterdir() if not path.is_dir() and not path.name.startswith("."))
+            # A folder of samples holds their masks, too.
+            taken = [path for path in inside if path.name == LAST] or [path for path in inside if MRC.fullmatch(path.name)]
+            taken = [path for path in taken if not is_output(path)]
             if not taken:
                 raise InputError(f"{name}: holds no MRC volume (.mrc, .map, .rec, .mrcs); give the folder that does.")
-            if others:
-                print(f"{name}: {len(taken)} volumes are read; left out: {', '.join(others)}", file=sys.stderr)
-            found += taken
-        elif not name.exists() and (matches := sorted(glob.glob(str(name)))):
-            found += map(Path, matches)
+        elif not name.exists() and (inside := matches(name)):
+            taken = [path for path in inside if not path.is_dir() and not is_output(path)]
+            if not taken:
+                raise InputError(f"{name}: matches masks or folders alone; give a pattern of MRC volumes.")
         else:
-            found.append(name)
-    return found
+            inside = taken = [name]
+        others = [path.name for path in inside if path not in taken]
+        if others:
+            print(f"{name}: {len(taken)} volumes are read; left out: {', '.join(others)}", file=sys.stderr)
+        found += taken
+    own = [str(path) for path in found if is_own(path)]
+    if len(own) == len(found):
+        raise InputError(f"{own[0]}: was written by `voxuda segment`; give the volume that it was made from.")
+    if own:
+        print(f"left out, as `voxuda segment` wrote them: {', '.join(own)}", file=sys.stderr)
+    once: dict[str, Path] = {}
+    for path in found:
+        if str(path) not in own:
+            once.setdefault(os.path.abspath(path), path)
+    return list(once.values())
+
+
+def matches(pattern: Path) -> list[Path]:
+    """What a pattern stands for, sorted; its folder may have brackets in its name."""
+    found = glob.glob(str(pattern)) or glob.glob(os.path.join(glob.escape(str(pattern.parent)), pattern.name))
+    return sorted(map(Path, found))
 
 
 def plain(path: Path) -> Path:
@@ -147,14 +172,25 @@ def is_output(path: Path) -> bool:
     return plain(path).stem.endswith(("_mask", "_probabilities", "_uncertainty", "_instances"))
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file was written by this module, as ``*.mrc`` finds them where masks lie beside their volumes."""
+    if not is_output(path) or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return LABEL.encode() in file.read(HEADER)
+
+
 def name_masks(paths: list[Path]) -> dict[str, Volume]:
     """The volumes, opened, by the names of their masks."""
     volumes: dict[str, Volume] = {}
+    stems: dict[str, Path] = {}
     for path in paths:
-        name = f"{plain(path).stem}_mask{plain(path).suffix}"
-        if name in volumes:
-            raise InputError(f"{path}: {name} would be written twice; segment files of the same name one by one.")
-        volumes[name] = read(path)
+        stem, suffix = plain(path).stem, plain(path).suffix
+        other = stems.setdefault(stem, path)
+        if other != path:
+            twice = f"{stem}_mask{suffix if plain(other).suffix == suffix else '.png'} would be written twice"
+            raise InputError(f"{path}: {twice}, as {other} has the same name; segment it with another --out.")
+        volumes[f"{stem}_mask{suffix}"] = read(path)
     return volumes
 
 
@@ -169,7 +205,7 @@ def is_whole(shape: tuple[int, ...]) -> bool:
 
 
 def read(path: Path) -> Volume:
-    """A tomogram, left on disk, or subtomograms, in memory and checked."""
+    """A tomogram or subtomograms, the latter checked; of the data the shape alone is kept, for there may be many files."""
     suffix = path.suffix.lower()
     if suffix == ".star" and path.is_file():
         raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs made.")
@@ -177,12 +213,13 @@ def read(path: Path) -> Volume:
         raise InputError(f"{path}: {EXPORT[suffix]}.")
     volume = read_mrc(path, memory_map=suffix not in COMPRESSED)
     volume.check_is_volume()
-    if is_tomogram(volume):
-        return volume
-    check_side(volume.data.shape, path)
-    for part in read_mrc(path).data.reshape(-1, *volume.data.shape[-3:]):
-        check_volume(part, str(path))
-    return volume
+    if not is_tomogram(volume):
+        check_side(volume.data.shape, path)
+        volume = read_mrc(path)
+    if not is_tomogram(volume) or suffix in COMPRESSED:
+        for part in volume.data.reshape(-1, *volume.data.shape[-3:]):
+            check_volume(part, str(path))
+    return dataclasses.replace(volume, data=np.broadcast_to(np.float32(0), volume.data.shape))
 
 
 class Job:
@@ -265,15 +302,24 @@ class Job:
         """The line in the mask's header by which the same command knows it again."""
         wanted = ("threshold", "min_voxels", "probabilities", "uncertainty", "instances", "coordinates", "picture")
         made = {**self.made, "voxel_size": self.voxel_size, **{name: getattr(self.options, name) for name in wanted}}
-        return "voxuda segment " + hashlib.sha256(json.dumps(made).encode()).hexdigest()[:32]
+        return LABEL + hashlib.sha256(json.dumps(made).encode()).hexdigest()[:32]
 
-    def beside(self, what: str, suffix: str = "") -> Path:
-        """Name of another file that belongs to the mask."""
-        return self.mask.with_name(f"{self.mask.stem.removesuffix('_mask')}_{what}{suffix or self.mask.suffix}")
+    def files(self) -> dict[str, Path]:
+        """All files that are written, by kind, the mask last."""
+        stem, suffix = self.mask.stem.removesuffix("_mask"), self.mask.suffix
+        names = {kind: f"{stem}_{kind}{suffix}" for kind in ("probabilities", "uncertainty", "instances")}
+        names |= {"coordinates": f"{stem}_particles.star", "picture": f"{stem}_mask.png"}
+        wanted = {kind: self.mask.with_name(name) for kind, name in names.items() if getattr(self.options, kind)}
+        return {**wanted, "mask": self.mask}
 
     def is_made(self) -> bool:
-        """Whether the mask is there; refuses what else stands under its name."""
+        """Whether the mask is there; refuses what else stands under its name, or under that of a file beside it."""
+        if self.mask.is_dir():
+            raise InputError(f"{self.mask}: is a folder; choose another --out.")
         if not self.mask.exists():
+            taken = [] if self.work.exists() else [path for path in self.files().values() if path.exists()]
+            if taken:
+                raise InputError(f"{taken[0]}: exists without {self.mask.name}; move it elsewhere or choose another --out.")
             return False
         with open(self.mask, "rb") as file:
             if self.label.encode() not in file.read(HEADER):
@@ -323,12 +369,15 @@ class Job:
         """
         begun = time.perf_counter()
         if self.is_made():
+            shutil.rmtree(self.work, ignore_errors=True)  # left by a process killed at its very end
             share = np.mean([read_sections(self.mask, z, z + 1).mean() for z in range(self.tomogram.sides[0])])
             return Segmented(self.mask, float(share), None, self.voxel_size, 0.0, memory())
         try:
             table, share = self._segment(progress)
         except OSError as error:
-            how = f"cannot be written ({error.strerror}); make room there, the same command then goes on"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "make room there, the same command then goes on" if full else "choose another --out"
+            how = f"cannot be written ({error.strerror}); {remedy}"
             raise InputError(f"{error.filename or self.work}: {how}.") from error
         return Segmented(self.mask, share, len(table.voxels), self.voxel_size, time.perf_counter() - begun, memory())
 
@@ -348,8 +397,8 @@ class Job:
 
     def _unpack(self) -> None:
         """Unpack the file into the work folder: it cannot be read piece by piece."""
-        if self.tomogram.path.exists():
-            return
+        if self.tomogram.path.exists() and (self.work / "progress").exists():
+            return  # otherwise it may have been unpacked from another file of the same name
         self.work.mkdir(parents=True, exist_ok=True)
         part = self.work / "unpacked"
         with COMPRESSED[self.volume.path.suffix.lower()](self.volume.path) as packed, open(part, "wb") as file:
@@ -377,13 +426,13 @@ class Job:
         for _ in self._label(probabilities, components):
             pass
         table = components.table(self.options.min_voxels)
-        kinds = {"mask": "int8"}
-        kinds |= {"probabilities": "float32"} if self.options.probabilities else {}
-        kinds |= {"uncertainty": "float32"} if self.options.uncertainty else {}
-        kinds |= {"instances": "int16" if len(table.voxels) < 2**15 else "float32"} if self.options.instances else {}
-        files = {kind: self.work / (self.beside(kind) if kind != "mask" else self.mask).name for kind in kinds}
+        files = {kind: self.work / path.name for kind, path in self.files().items()}
+        kinds = {"probabilities": "float32", "uncertainty": "float32", "mask": "int8"}
+        kinds["instances"] = "int16" if len(table.voxels) < 2**15 else "float32"
         writers = {
-            kind: SectionWriter(files[kind], self.volume, self.voxel_size, dtype, self.label) for kind, dtype in kinds.items()
+            kind: SectionWriter(path, self.volume, self.voxel_size, kinds[kind], self.label)
+            for kind, path in files.items()
+            if kind in kinds
         }
         counts = [np.zeros(side, int) for side in self.tomogram.sides]
         for start, values, pieces in self._label(probabilities, Components()):
@@ -403,15 +452,13 @@ class Job:
         for writer in writers.values():
             writer.finish()
         if self.options.coordinates:
-            files["particles"] = self.work / self.beside("particles", ".star").name
-            write_star(table, self.volume, self.voxel_size, files["particles"])
+            write_star(table, self.volume, self.voxel_size, files["coordinates"])
         if self.options.picture:
             depth = self.tomogram.tile[0] if self.is_stack else len(counts[0])
             fullest = depth * int(counts[0].reshape(-1, depth).sum(1).argmax())
             sections = range(fullest, fullest + depth)
-            files["picture"] = self.work / self.mask.with_suffix(".png").name
             draw(self.tomogram, files["mask"], sections, self.voxel_size, [counts[0][sections], *counts[1:]], files["picture"])
-        for path in [*list(files.values())[1:], files["mask"]]:
+        for path in files.values():
             os.replace(path, self.mask.with_name(path.name))
         shutil.rmtree(self.work)
         return table, float(counts[0].sum() / np.prod(self.volume.data.shape, dtype=float))
@@ -424,12 +471,13 @@ def write_star(table: Table, volume: Volume, voxel_size: float, path: Path) -> N
     which RELION carries along. Row k is label k of the instances.
     """
     name = plain(volume.path).stem
-    quote = '"' if " " in name else ""
+    # Readers split at blanks, and take # for a comment, _ for a label and data_ for the next table.
+    quote = "" if re.fullmatch(r"(?!(?:data|loop|save|stop|global)_)[^\W_][\w.+-]*", name, re.I) else '"'
     z, y, x = ((table.centres - np.array(volume.data.shape) / 2) * voxel_size).T
     axes = [f"_rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
     angles = ["_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi"]
     columns = ["_rlnTomoName", "_rlnTomoParticleName", *axes, *angles, "_voxudaVoxels", "_voxudaMeanProbability"]
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         print("data_particles", "", "loop_", *(f"{column} #{i}" for i, column in enumerate(columns, 1)), sep="\n", file=file)
         for k, row in enumerate(zip(x, y, z, table.voxels, table.probabilities, strict=True), start=1):
             names = [f"{quote}{value}{quote}" for value in (name, f"{name}/{k}")]
