@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_locked_is_one_sentence(tmp_path, monkeypatch):
             raise AssertionError
     monkeypatch.setattr("fcntl.flock", refuse(errno.EROFS))
     with (
-        pytest.raises(InputError, match=r"out: cannot be written \(Read-only file system\); free some space"),
+        pytest.raises(InputError, match=r"out: cannot be written \(Read-only file system\); choose a writable"),
         new_folder(tmp_path / "out"),
     ):
         raise AssertionError

@@ -280,7 +280,7 @@ def test_names_that_mean_something_in_a_star_file(tmp_path, bright, name):
 
 @pytest.mark.parametrize("voxel_size", [10.0, 5.0])
 def test_a_square_of_infinity_is_not_blank(tmp_path, bright, voxel_size):
-    volume = noise((40, 40, 40))
+    volume = noise((41, 40, 40))
     volume[:8, :10, :10] = np.inf
     with mrcfile.new(tmp_path / "t.mrc") as mrc, np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="infinit"):
         mrc.set_data(volume)
@@ -289,10 +289,10 @@ def test_a_square_of_infinity_is_not_blank(tmp_path, bright, voxel_size):
 
 
 def test_nearly_all_blank_is_not_called_constant(tmp_path, bright):
-    volume = np.zeros((64, 64, 64), np.float32)
+    volume = np.zeros((65, 64, 64), np.float32)
     volume[20:40, 20:40, 20:40] = noise((20, 20, 20))
     path = write_mrc(tmp_path / "t.mrc", volume, 10.0)
-    with pytest.raises(InputError, match=r"t\.mrc: more than 9 tenths of every tile are blank, of one value; crop the volume"):
+    with pytest.raises(InputError, match=r"t\.mrc: holds little but areas of one value"):
         segment_files([path], tmp_path / "m", progress=False)
 
 
@@ -300,9 +300,6 @@ def test_what_stands_in_the_way_is_said(tmp_path, bright, tomogram):
     (tmp_path / "m" / "t_mask.mrc").mkdir(parents=True)
     with pytest.raises(InputError, match=r"m/t_mask\.mrc: is a folder; choose another --out"):
         segment_files([tomogram], tmp_path / "m", progress=False)
-    os.symlink("nowhere", tmp_path / "link")
-    with pytest.raises(InputError, match=r"link: cannot be written \(File exists\); choose another --out"):
-        segment_files([tomogram], tmp_path / "link", progress=False)
 
 
 def test_a_run_among_the_files_is_named(tmp_path):
@@ -339,7 +336,7 @@ def test_batch_norm_of_the_volume(tmp_path, monkeypatch):
 
 def test_models_that_come_along():
     names = sorted(path.name for path in MODELS.iterdir())
-    assert names == ["ours", "source-only", "vox-uda", "zero-shot"]
+    assert names == ["ours", "vox-uda", "vox-uda-bf", "zero-shot"]
     size = 0
     for name in names:
         load_network(find_model(name))
@@ -347,7 +344,7 @@ def test_models_that_come_along():
         size += weights.stat().st_size
         assert weights.read_bytes() == (RESULTS / "laptop" / name / "seed-0" / weights.name).read_bytes()
     assert size < 2e6
-    with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of ours, source-only"):
+    with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of ours, vox-uda, vox-uda-bf"):
         find_model("best")
 
 

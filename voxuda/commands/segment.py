@@ -27,9 +27,9 @@ class Segment:
 
     After an interruption the same command goes on where it stopped. Masks that are there already are kept.
 
-    The network sees 32 voxels a side at a time. A particle larger than that is labelled piece by piece, by its texture and not
-    by its shape, and its inside may be missed. Then say a larger --voxel-size than the true one, or train on samples simulated
-    with --size 64 and pass --tile 64.
+    The network sees 32 voxels a side at a time, 320 to 480 angstrom. A larger particle is labelled piece by piece, by its
+    texture and not by its shape, and its inside may be missed. Then train on samples simulated with --size 64, and pass
+    --tile 64.
     """
 
     files: Annotated[tyro.conf.Positional[list[Path]], tyro.conf.arg(metavar="FILE...")]

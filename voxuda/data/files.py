@@ -88,7 +88,8 @@ def _unwritable(path: str | Path, error: OSError) -> InputError:
     reason = error.strerror or error
     if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
         return InputError(f"{path}: cannot be locked against other jobs ({reason}); choose a folder on another file system.")
-    return InputError(f"{path}: cannot be written ({reason}); free some space or choose a writable folder.")
+    remedy = "free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a writable folder"
+    return InputError(f"{path}: cannot be written ({reason}); {remedy}.")
 
 
 PART = ".part"
@@ -245,7 +246,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
                 os.replace(item, moved[-1])
             done = True
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); free some space or choose another.") from error
+            raise _unwritable(path, error) from error
         finally:
             for item in [] if done else moved:
                 if item.is_dir():

@@ -87,7 +87,7 @@ class Config:
 class SegmentOptions:
     """How files are segmented, and what is written."""
 
-    model: str = "ours"  #: Name of a model that comes with the package, or the folder of a finished run.
+    model: str = "vox-uda-bf"  #: Name of a model that comes with the package, or the folder of a finished run.
     voxel_size: float | None = None  #: Edge of the files' voxels in angstrom, instead of what their headers say.
     invert: bool = False  #: Protein is dark in the files.
     threshold: float = 0.5  #: A voxel belongs to the mask where its probability of being protein is above this.

@@ -46,12 +46,16 @@ def find_model(name: str | Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     names = ", ".join(sorted(path.name for path in MODELS.iterdir()))
+    if Path(name).is_file():
+        raise InputError(f"{name}: is a file; give the folder of the run that it lies in.")
     raise InputError(f"{name}: no such model; give the folder of a run, or one of {names}.")
 
 
 def read_record(run: str | Path) -> dict:
     """The whole of ``RUN/config.json``: configuration, sizes, provenance; ``InputError`` where the folder is not a run."""
     path = Path(run) / "config.json"
+    if Path(run).is_file():
+        raise InputError(f"{run}: is a file; give the folder of the run that it lies in.")
     try:
         record = json.loads(path.read_text())
         if not isinstance(record, dict):
@@ -60,7 +64,9 @@ def read_record(run: str | Path) -> dict:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; make a run with `voxuda train --out {shlex.quote(str(run))}`.") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
+        raise InputError(
+            f"{path}: not a run's configuration ({error}); put back the file that `voxuda train` wrote."
+        ) from error
 
 
 def is_run_of(run: str | Path, config: Config) -> bool:
@@ -86,7 +92,9 @@ def read_config(run: str | Path) -> Config:
         return config
     except (InputError, ValueError, KeyError, TypeError) as error:
         path = Path(run) / "config.json"
-        raise InputError(f"{path}: not a run's configuration ({error}); train again into a new folder.") from error
+        raise InputError(
+            f"{path}: not a run's configuration ({error}); put back the file that `voxuda train` wrote."
+        ) from error
 
 
 def save_json(values: dict, path: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from voxuda.data.files import LAST, check_folder
+from voxuda.data.files import LAST, check_folder, locked
 from voxuda.data.listing import EXPORT, MRC
 from voxuda.data.mrc import COMPRESSED, Volume, check_volume, read_mrc
 from voxuda.data.sections import HEADER, SectionWriter, read_sections
@@ -111,12 +111,12 @@ def segment_files(
     out = Path(out)
     network = load_network(find_model(options.model)).to(choose_device(options.device))
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a third faster on a CPU
-    check_folder(out)
     volumes = name_masks(find_files(files))
-    jobs = [Job(volume, out / name, options, network) for name, volume in volumes.items()]
-    for job in jobs:  # all of them before hours go into the first
-        job.check()
-    return [job.run(progress) for job in jobs]
+    with locked(check_folder(out)):
+        jobs = [Job(volume, out / name, options, network) for name, volume in volumes.items()]
+        for job in jobs:  # all of them before hours go into the first
+            job.check()
+        return [job.run(progress) for job in jobs]
 
 
 def find_files(names: Sequence[str | Path]) -> list[Path]:

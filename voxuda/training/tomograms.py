@@ -195,7 +195,6 @@ def survey(tomogram: Tomogram) -> Survey:
     """
     path = tomogram.volume.path
     places, means, deviations, skewness = [], [], [], []
-    holds_specimen = False
     starts = [positions(side, tile, 0) for side, tile in zip(tomogram.shape, tomogram.tile, strict=True)]
     for z in starts[0]:
         slab, valid = tomogram.slab(z)
@@ -204,7 +203,6 @@ def survey(tomogram: Tomogram) -> Survey:
         for y, x in product(*starts[1:]):
             part = (slice(None), slice(y, y + tomogram.tile[1]), slice(x, x + tomogram.tile[2]))
             if valid[part].float().mean() < 0.1:
-                holds_specimen |= bool(valid[part].any())
                 continue
             centred, deviation = spread(slab[part][valid[part]])
             places.append((z, y, x))
@@ -214,12 +212,11 @@ def survey(tomogram: Tomogram) -> Survey:
                 smooth = F.avg_pool3d(centred.reshape(1, *tomogram.tile), 4)
                 smooth = smooth - smooth.mean()
                 skewness.append(float(smooth.pow(3).mean() / smooth.square().mean().sqrt().clamp_min(1e-9 * deviation) ** 3))
-    if not places and holds_specimen:
-        raise InputError(f"{path}: more than 9 tenths of every tile are blank, of one value; crop the volume to the specimen.")
     if not places or max(deviations) == 0:
         if tomogram.volume.data.min() == tomogram.volume.data.max():
             raise InputError(f"{path}: every voxel has the same value; give a tomogram with some signal in it.")
-        raise InputError(f"{path}: holds little but areas of one value, as a mask or a lone molecule does; give a tomogram.")
+        little = "holds little but areas of one value, as a mask or a lone molecule does"
+        raise InputError(f"{path}: {little}; give a tomogram, cropped to the specimen.")
     return Survey(float(np.median(means)), float(np.quantile(deviations, 0.9)), places, np.array(skewness))
 
 
