@@ -195,9 +195,11 @@ def survey(tomogram: Tomogram) -> Survey:
     """
     path = tomogram.volume.path
     places, means, deviations, skewness = [], [], [], []
+    low, high = torch.inf, -torch.inf
     starts = [positions(side, tile, 0) for side, tile in zip(tomogram.shape, tomogram.tile, strict=True)]
     for z in starts[0]:
         slab, valid = tomogram.slab(z)
+        low, high = min(low, float(slab.min())), max(high, float(slab.max()))
         if not torch.isfinite(slab[valid]).all():
             raise InputError(f"{path}: some voxels are NaN or infinite; replace them, for example by the mean.")
         for y, x in product(*starts[1:]):
@@ -213,7 +215,7 @@ def survey(tomogram: Tomogram) -> Survey:
                 smooth = smooth - smooth.mean()
                 skewness.append(float(smooth.pow(3).mean() / smooth.square().mean().sqrt().clamp_min(1e-9 * deviation) ** 3))
     if not places or max(deviations) == 0:
-        if tomogram.volume.data.min() == tomogram.volume.data.max():
+        if low == high:
             raise InputError(f"{path}: every voxel has the same value; give a tomogram with some signal in it.")
         little = "holds little but areas of one value, as a mask or a lone molecule does"
         raise InputError(f"{path}: {little}; give a tomogram, cropped to the specimen.")
