@@ -24,12 +24,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from tests.trust.interrupt import in_child, keep, prepare
 from voxuda.commands.main import main as voxuda
 from voxuda.data.listing import list_entries
+from voxuda.data.mrc import write_mrc
 from voxuda.errors import InputError
 
 BUSY = re.compile(
@@ -37,6 +39,8 @@ BUSY = re.compile(
 )
 UNREADABLE = ("no such folder or file", "so it is being written, or that was interrupted; wait", "holds no volumes.mrcs")
 """What a job says whose input is not there yet."""
+TAKEN = ("the folder is not empty", "made from another volume", "unfinished mask of other volume")
+"""What a job says where another has written before."""
 
 
 @dataclass
@@ -93,7 +97,7 @@ def content(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         bytes_ = path.read_bytes()
-        if path.suffix == ".mrcs":
+        if path.suffix in (".mrc", ".mrcs"):
             bytes_ = bytes_[:220] + bytes_[1024:]  # without the labels, which hold the time
         elif path.name == "config.json":
             record = json.loads(bytes_)
@@ -148,12 +152,16 @@ def kinds(base: Path) -> dict[str, Kind]:
     simulate = "simulate quick --molecules 4v94 --n-per-molecule 40 --size 16"
     simulates = [[*simulate.split(), "--seed", seed, "--out", str(out)] for seed in "01"]
     reads = [*train[:-1], str(out), "--out", str(run)]
+    for name, seed in (("a", 3), ("b", 4)):  # two tomograms of one name
+        write_mrc(base / name / "t.mrc", np.random.default_rng(seed).normal(size=(72, 40, 40)).astype(np.float32), 10.0)
+    segments = [["segment", str(base / name / "t.mrc"), "--out", str(out)] for name in "ab"]
     return {
         "convert, train on it": Kind(converts[0], reads, out, run, converts[0]),
         "convert, convert": Kind(*converts, out, out, converts[0]),
         "train, train": Kind(*trains, out, out, [*trains[0], "--resume"]),
         "train, train --resume": Kind(trains[0], [*trains[0], "--resume"], out, out, [*trains[0], "--resume"]),
         "simulate, simulate": Kind(*simulates, out, out, simulates[0]),
+        "segment, segment": Kind(*segments, out, out, segments[0]),
     }
 
 
@@ -185,7 +193,7 @@ def check(kind: Kind, jobs: list[Job], alone: list[dict[str, str]], run: Callabl
         said, busy = job.said(), BUSY.search(job.said())
         demand(said.startswith("voxuda: "), f"exit 2 without a sentence: {said}")
         if shared:
-            demand(bool(busy) or "the folder is not empty" in said, f"refused otherwise: {said}")
+            demand(bool(busy) or any(why in said for why in TAKEN), f"refused otherwise: {said}")
         else:
             demand(job is second and any(why in said for why in UNREADABLE), f"refused otherwise: {said}")
         if busy and busy[2]:

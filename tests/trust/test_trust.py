@@ -43,13 +43,13 @@ def test_no_damaged_file_is_read_wrongly(tmp_path, root, each):
     assert len(kinds) == 8 and all(sum(counts.values()) == each and counts["sentence"] for counts in kinds.values())
 
 
-@pytest.mark.parametrize("pairs", [5, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pairs", [6, pytest.param(42, marks=pytest.mark.slow)])
 def test_two_jobs_never_share_a_folder(tmp_path, root, pairs):
     done = script(root, "-m", "tests.trust.pairs", "--pairs", pairs, "--out", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     counts = [sum(outcomes.values()) for outcomes in found["outcomes"].values()]
-    assert counts == [pairs // 5] * 5 and found["killed"] > 0 and found["wrong"] == 0
+    assert counts == [pairs // 6] * 6 and found["killed"] > 0 and found["wrong"] == 0
 
 
 FAULTS = """
