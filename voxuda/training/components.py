@@ -44,8 +44,8 @@ class Components:
 
     def add(self, mask: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """Number the pieces in the next sections ``(n, H, W)`` of a mask, counting on from those before; 0 is background."""
-        before = np.zeros_like(mask[:1], int) if self.last is None else self.last[None]
-        labels, pieces = ndimage.label(np.concatenate([before > 0, mask]), TOUCHING, output=np.int64)
+        before = np.zeros_like(mask[:1], np.int32) if self.last is None else self.last[None]
+        labels, pieces = ndimage.label(np.concatenate([before > 0, mask]), TOUCHING, output=np.int32)
         labels[labels > 0] += self.count
         seam = before > 0
         self.pairs.append(np.unique(np.stack([before[seam], labels[:1][seam]]), axis=1))

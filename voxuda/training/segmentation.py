@@ -43,7 +43,10 @@ LABEL = "voxuda segment "
 """Begins the line in the header of all that is written here."""
 
 SECTIONS = 16
-"""Sections in memory at a time; and how many are looked at to know a tomogram again."""
+"""Sections in memory at a time, fewer where they are large; and how many are looked at to know a tomogram again."""
+
+VOXELS = 2**23
+"""Most voxels in memory at a time after the network, unless a single section has more."""
 
 
 @dataclass(frozen=True)
@@ -407,7 +410,8 @@ class Job:
 
     def _chunks(self, probabilities: Probabilities) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
         """Some sections after another: the first one's number, probabilities ``(n, C, H, W)``, and the mask ``(n, H, W)``."""
-        for start, values in probabilities.on_file_grid(self.tomogram.tile[0] if self.is_stack else SECTIONS):
+        few = min(SECTIONS, max(1, VOXELS // int(np.prod(self.tomogram.sides[1:]))))
+        for start, values in probabilities.on_file_grid(self.tomogram.tile[0] if self.is_stack else few):
             if self.tomogram.shape != self.tomogram.sides:
                 _, blank = self.tomogram.read(start, start + len(values))
                 values = values.masked_fill(blank[:, None], 0)
