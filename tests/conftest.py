@@ -49,6 +49,7 @@ def held(folder: Path, name: str = LOCK) -> Iterator[str]:
     """Let another process hold a folder; yields what a job says that is refused."""
     child = os.fork()
     if child == 0:
+        signal.alarm(120)
         try:
             with locked(folder, name):
                 signal.pause()

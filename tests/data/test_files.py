@@ -19,6 +19,7 @@ def fork(action):
     """Call ``action`` in a forked process, whose exit code is 2 where it is refused."""
     child = os.fork()
     if child == 0:
+        signal.alarm(120)  # if a test fails that would end it
         code = 70
         try:
             action()

@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,12 +73,13 @@ def test_scores_on_another_target_are_not_the_runs_own(tmp_path, short_smoke, fo
 def test_a_run_is_held_until_its_summary_is_written(tmp_path, monkeypatch, tiny):
     held = []
 
-    def look(*arguments, **_):
+    def look(*_, **__):
         held.append((tmp_path / "run" / LOCK).exists())
-        return {"iou": 0.5}
+        return SimpleNamespace(scores=SimpleNamespace(overall=SimpleNamespace(iou=0.5)))
 
-    for name in ("train", "evaluate_run", "_summarise"):
+    for name in ("train", "evaluate_run"):
         monkeypatch.setattr(experiments, name, look)
+    monkeypatch.setattr(experiments, "_summarise", lambda *_: look() and {})
     assert experiments.run_row(tiny(), tmp_path / "run", 1) == 0.5
     assert held == [True] * 3 and [p.name for p in (tmp_path / "run").iterdir()] == ["summary.json"]
 

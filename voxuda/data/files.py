@@ -97,7 +97,7 @@ PART = ".part"
 
 
 TEMPORARY = "{}.voxuda-{}.part"
-"""The file that stands beside another until that is written, by its name and a token of eight characters."""
+"""A file that is not finished yet, by its name and eight characters."""
 
 
 LOCK = ".voxuda.lock"
@@ -151,22 +151,12 @@ def remove_debris(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: str | Path, name: str = LOCK) -> Iterator[None]:
-    """Hold a folder for one job, which may call this again inside; make it if it is missing.
+    """Hold an output folder for one job, which may call this again inside; make it if it is missing.
 
     A thread or process that the job starts is another job. The kernel frees the lock when the job ends, in whatever way. What
-    killed jobs left half-written is removed, and at the end the lock's file, and the folder if it was made here and is empty.
-
-    Parameters
-    ----------
-    folder : path
-        Output folder.
-    name : str
-        File in it that is locked; jobs that give other names than :data:`LOCK` share the folder.
-
-    Raises
-    ------
-    InputError
-        Another job holds the folder, it cannot be written, or its file system has no locks.
+    killed jobs left half-written is removed, and at the end the locked file ``name``, and the folder if it was made here and is
+    empty. Jobs that give other names share the folder. ``InputError`` where another job holds it, it cannot be written, or its
+    file system has no locks.
     """
     from filelock import FileLock, Timeout  # slow to import
 
