@@ -20,7 +20,7 @@ def _trial(name: str) -> dict:
 
 def figures() -> dict[str, str]:
     """What the page of trust says of the trials, by the names that stand in its text."""
-    interrupt, disk, fuzz, tried = (_trial(name) for name in ("interrupt", "full_disk", "fuzz", "versions"))
+    interrupt, disk, pairs, fuzz, tried = (_trial(name) for name in ("interrupt", "full_disk", "pairs", "fuzz", "versions"))
     rows = [f"| {kind} | {c['answer']} | {c['sentence']} | {c['fault']} |" for kind, c in fuzz["kinds"].items()]
     total = {key: sum(counts[key] for counts in fuzz["kinds"].values()) for key in ("answer", "sentence", "fault")}
     columns = ("python", "torch", "numpy", "commit", "passed", "failed", "skipped")
@@ -35,12 +35,21 @@ def figures() -> dict[str, str]:
         "CHECKPOINTS": str(disk["checkpoints"]),
         "DISK_DIFFERENT": str(disk["different"]),
         "SENTENCES": "\n".join(f"> {sentence}" for sentence in disk["sentences"]),
+        "PAIRS": str(pairs["pairs"]),
+        "PAIRS_KILLED": str(pairs["killed"]),
+        "REFUSED": "\n".join(f"| {kind} | {sum(c.values())} | {_refused(c)} |" for kind, c in pairs["outcomes"].items()),
+        "WRONG": str(pairs["wrong"]),
         "DAMAGED": f"{sum(total.values()):,}",
         "DAMAGE": "\n".join([*rows, f"| **all** | {total['answer']} | {total['sentence']} | {total['fault']} |"]),
         "VERSIONS": "\n".join(versions),
         "REASONS": "\n".join(f"- {reason}" for reason in sorted({r for run in tried["runs"] for r in run["reasons"]})),
         "MACHINE": "{processor}, Python {python}, torch {torch}; commit {commit}".format(**fuzz["provenance"]),
     }
+
+
+def _refused(outcomes: dict[str, int]) -> int:
+    """In how many pairs of jobs one of the two was refused."""
+    return sum(count for how, count in outcomes.items() if "refused" in how)
 
 
 def page(text: str) -> str:
