@@ -21,7 +21,8 @@ from voxuda.networks.voxresnet import VoxResNet
 from voxuda.training import segmentation
 from voxuda.training.config import SegmentOptions
 from voxuda.training.run_folder import MODELS, RESULTS, find_model, load_network
-from voxuda.training.segmentation import find_files, read, segment_files
+from voxuda.training.segment_inputs import find_files, read
+from voxuda.training.segmentation import segment_files
 
 BALLS = {(20, 25, 30): 8, (20, 60, 66): 6, (21, 90, 20): 3}
 """Radii in voxels of three bright balls, by their centres."""

@@ -20,7 +20,8 @@ from voxuda.training import tomograms
 from voxuda.training.config import SegmentOptions
 from voxuda.training.evaluation import iou_and_dice, predict
 from voxuda.training.run_folder import load_network
-from voxuda.training.segmentation import Job, read
+from voxuda.training.segment_inputs import read
+from voxuda.training.segmentation import Job
 from voxuda.training.tomograms import Survey, Tomogram, blending, find_blank, normalise, positions, spread, survey
 
 

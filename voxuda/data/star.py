@@ -72,3 +72,16 @@ def number(star: Path, column: str, text: str, *, least: float = -math.inf) -> f
     if not least <= value < math.inf or value == -math.inf:
         raise InputError(f"{star}: {column} holds {shown(text)}; it must be a number{' of at least 0' * (least == 0)}.")
     return value
+
+
+BARE = re.compile(r"(?!(?:data|loop|save|stop|global)_)[^\W_][\w.+-]*|[+-]?[\d.]+", re.I)
+"""A value that needs no quotation marks: readers split at blanks, and take # for a comment, _ for a label."""
+
+
+def write_star(path: Path, block: str, columns: dict[str, list[str]]) -> None:
+    """Write one table, its values as text by column."""
+    rows = zip(*columns.values(), strict=True)
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        print(f"data_{block}", "", "loop_", *(f"_{name} #{i}" for i, name in enumerate(columns, 1)), sep="\n", file=file)
+        for row in rows:
+            print(*(value if BARE.fullmatch(value) else f'"{value}"' for value in row), file=file)

@@ -11,6 +11,7 @@ _NAMES: dict[str, list[str]] = {
     "loop": ["train"],
     "provenance": [],
     "run_folder": ["RESULTS", "find_model", "load_network", "read_config"],
+    "segment_inputs": [],
     "segmentation": ["Segmented", "segment_files"],
     "tomograms": [],
 }

@@ -1,15 +1,12 @@
-"""Files in, masks out: which files, at which voxel size, and what is written beside each."""
+"""Files in, masks out: at which voxel size a file is segmented, and what is written beside it."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import errno
-import glob
 import hashlib
 import json
 import os
-import re
 import resource
 import shutil
 import sys
@@ -22,11 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from voxuda.data.files import LAST, check_folder, locked
-from voxuda.data.listing import EXPORT, MRC
-from voxuda.data.mrc import COMPRESSED, Volume, check_volume, read_mrc
+from voxuda.data.files import check_folder, locked
+from voxuda.data.mrc import COMPRESSED, Volume
 from voxuda.data.sections import HEADER, SectionWriter, read_sections
-from voxuda.data.subtomograms import check_side
+from voxuda.data.star import write_star
 from voxuda.errors import InputError
 from voxuda.training import tomograms
 from voxuda.training.components import Components, Table
@@ -34,13 +30,11 @@ from voxuda.training.config import SegmentOptions
 from voxuda.training.devices import choose_device
 from voxuda.training.picture import draw
 from voxuda.training.run_folder import find_model, load_network
+from voxuda.training.segment_inputs import LABEL, find_files, is_whole, name_masks, plain
 from voxuda.training.tomograms import Probabilities, Survey, Tomogram
 
 VOXEL_SIZES = (10.0, 15.0)
 """Of the models' training samples, in angstrom; volumes of others are rescaled to the nearer end."""
-
-LABEL = "voxuda segment "
-"""Begins the line in the header of all that is written here."""
 
 SECTIONS = 16
 """Sections in memory at a time, fewer where they are large; and how many are looked at to know a tomogram again."""
@@ -120,109 +114,6 @@ def segment_files(
         for job in jobs:  # all of them before hours go into the first
             job.check()
         return [job.run(progress) for job in jobs]
-
-
-def find_files(names: Sequence[str | Path]) -> list[Path]:
-    """The files that names, folders and patterns stand for, each once; says on the error stream what of them is not taken."""
-    if not names:
-        raise InputError("no file was given; name at least one MRC volume, or a folder of them.")
-    found: list[Path] = []
-    for name in map(Path, names):
-        if (name / "config.json").is_file():
-            raise InputError(f"{name}: is a run, no volume; give it as --model {name}.")
-        if name.is_dir():
-            inside = sorted(path for path in name.iterdir() if not path.is_dir() and not path.name.startswith("."))
-            # A folder of samples holds their masks, too.
-            taken = [path for path in inside if path.name == LAST] or [path for path in inside if MRC.fullmatch(path.name)]
-            taken = [path for path in taken if not is_output(path)]
-            if not taken:
-                raise InputError(f"{name}: holds no MRC volume (.mrc, .map, .rec, .mrcs); give the folder that does.")
-        elif not name.exists() and (inside := matches(name)):
-            taken = [path for path in inside if not path.is_dir() and not is_output(path)]
-            if not taken:
-                raise InputError(f"{name}: matches masks or folders alone; give a pattern of MRC volumes.")
-        else:
-            inside = taken = [name]
-        others = [path.name for path in inside if path not in taken]
-        if others:
-            print(f"{name}: {len(taken)} volumes are read; left out: {', '.join(others)}", file=sys.stderr)
-        found += taken
-    own = [str(path) for path in found if is_own(path)]
-    if len(own) == len(found):
-        raise InputError(f"{own[0]}: was written by `voxuda segment`; give the volume that it was made from.")
-    if own:
-        print(f"left out, as `voxuda segment` wrote them: {', '.join(own)}", file=sys.stderr)
-    once: dict[str, Path] = {}
-    for path in found:
-        if str(path) not in own:
-            once.setdefault(os.path.abspath(path), path)
-    return list(once.values())
-
-
-def matches(pattern: Path) -> list[Path]:
-    """What a pattern stands for, sorted; its folder may have brackets in its name."""
-    found = glob.glob(str(pattern)) or glob.glob(os.path.join(glob.escape(str(pattern.parent)), pattern.name))
-    return sorted(map(Path, found))
-
-
-def plain(path: Path) -> Path:
-    """A path without the ending that says how it is packed."""
-    return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
-
-
-def is_output(path: Path) -> bool:
-    """Whether a file has a name that this module gives."""
-    return plain(path).stem.endswith(("_mask", "_probabilities", "_uncertainty", "_instances"))
-
-
-def is_own(path: Path) -> bool:
-    """Whether a file was written by this module, as ``*.mrc`` finds them where masks lie beside their volumes."""
-    if not is_output(path) or not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return LABEL.encode() in file.read(HEADER)
-
-
-def name_masks(paths: list[Path]) -> dict[str, Volume]:
-    """The volumes, opened, by the names of their masks."""
-    volumes: dict[str, Volume] = {}
-    stems: dict[str, Path] = {}
-    for path in paths:
-        stem, suffix = plain(path).stem, plain(path).suffix
-        other = stems.setdefault(stem, path)
-        if other != path:
-            twice = f"{stem}_mask{suffix if plain(other).suffix == suffix else '.png'} would be written twice"
-            raise InputError(f"{path}: {twice}, as {other} has the same name; segment it with another --out.")
-        volumes[f"{stem}_mask{suffix}"] = read(path)
-    return volumes
-
-
-def is_tomogram(volume: Volume) -> bool:
-    """Whether a volume must be tiled: no stack, and a side above 64 voxels or one that the network does not take whole."""
-    return volume.data.ndim == 3 and not is_whole(volume.data.shape)
-
-
-def is_whole(shape: tuple[int, ...]) -> bool:
-    """Whether the network takes a shape ``(D, H, W)`` in one piece."""
-    return all(side % 8 == 0 and 16 <= side <= 64 for side in shape)
-
-
-def read(path: Path) -> Volume:
-    """A tomogram or subtomograms, the latter checked; of the data the shape alone is kept, for there may be many files."""
-    suffix = path.suffix.lower()
-    if suffix == ".star" and path.is_file():
-        raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs made.")
-    if suffix in (".hdf", ".em") and path.is_file():
-        raise InputError(f"{path}: {EXPORT[suffix]}.")
-    volume = read_mrc(path, memory_map=suffix not in COMPRESSED)
-    volume.check_is_volume()
-    if not is_tomogram(volume):
-        check_side(volume.data.shape, path)
-        volume = read_mrc(path)
-    if not is_tomogram(volume) or suffix in COMPRESSED:
-        for part in volume.data.reshape(-1, *volume.data.shape[-3:]):
-            check_volume(part, str(path))
-    return dataclasses.replace(volume, data=np.broadcast_to(np.float32(0), volume.data.shape))
 
 
 class Job:
@@ -456,7 +347,7 @@ class Job:
         for writer in writers.values():
             writer.finish()
         if self.options.coordinates:
-            write_star(table, self.volume, self.voxel_size, files["coordinates"])
+            write_star(files["coordinates"], "particles", particles(table, self.volume, self.voxel_size))
         if self.options.picture:
             depth = self.tomogram.tile[0] if self.is_stack else len(counts[0])
             fullest = depth * int(counts[0].reshape(-1, depth).sum(1).argmax())
@@ -468,24 +359,25 @@ class Job:
         return table, float(counts[0].sum() / np.prod(self.volume.data.shape, dtype=float))
 
 
-def write_star(table: Table, volume: Volume, voxel_size: float, path: Path) -> None:
-    """Write centres of components as RELION 5 reads them: angstrom from the middle of the tomogram, which is voxel n / 2.
+def particles(table: Table, volume: Volume, voxel_size: float) -> dict[str, list[str]]:
+    """Components as RELION 5 reads them: centres in angstrom from the middle of the tomogram, which is voxel n / 2.
 
     Orientations are not known and stand as 0, which readers expect. Sizes and mean probabilities stand in columns of our own,
     which RELION carries along. Row k is label k of the instances.
     """
-    name = plain(volume.path).stem
-    # Readers split at blanks, and take # for a comment, _ for a label and data_ for the next table.
-    quote = "" if re.fullmatch(r"(?!(?:data|loop|save|stop|global)_)[^\W_][\w.+-]*", name, re.I) else '"'
+    name, count = plain(volume.path).stem, len(table.voxels)
     z, y, x = ((table.centres - np.array(volume.data.shape) / 2) * voxel_size).T
-    axes = [f"_rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
-    angles = ["_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi"]
-    columns = ["_rlnTomoName", "_rlnTomoParticleName", *axes, *angles, "_voxudaVoxels", "_voxudaMeanProbability"]
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-        print("data_particles", "", "loop_", *(f"{column} #{i}" for i, column in enumerate(columns, 1)), sep="\n", file=file)
-        for k, row in enumerate(zip(x, y, z, table.voxels, table.probabilities, strict=True), start=1):
-            names = [f"{quote}{value}{quote}" for value in (name, f"{name}/{k}")]
-            print(*names, *(f"{value:.3f}" for value in row[:3]), 0, 0, 0, row[3], f"{row[4]:.4f}", file=file)
+    return {
+        "rlnTomoName": [name] * count,
+        "rlnTomoParticleName": [f"{name}/{k}" for k in range(1, count + 1)],
+        **{
+            f"rlnCenteredCoordinate{axis}Angst": [f"{v:.3f}" for v in values]
+            for axis, values in zip("XYZ", (x, y, z), strict=True)
+        },
+        **{f"rlnAngle{angle}": ["0"] * count for angle in ("Rot", "Tilt", "Psi")},
+        "voxudaVoxels": [str(voxels) for voxels in table.voxels],
+        "voxudaMeanProbability": [f"{probability:.4f}" for probability in table.probabilities],
+    }
 
 
 def memory() -> float:

@@ -1,0 +1,125 @@
+"""Which files are segmented: volumes that names, folders and patterns stand for, opened and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from voxuda.data.files import LAST
+from voxuda.data.listing import EXPORT, MRC
+from voxuda.data.mrc import COMPRESSED, Volume, check_volume, read_mrc
+from voxuda.data.sections import HEADER
+from voxuda.data.subtomograms import check_side
+from voxuda.errors import InputError
+
+LABEL = "voxuda segment "
+"""Begins the line in the header of all that is written here."""
+
+
+def find_files(names: Sequence[str | Path]) -> list[Path]:
+    """The files that names, folders and patterns stand for, each once; says on the error stream what of them is not taken."""
+    if not names:
+        raise InputError("no file was given; name at least one MRC volume, or a folder of them.")
+    found: list[Path] = []
+    for name in map(Path, names):
+        if (name / "config.json").is_file():
+            raise InputError(f"{name}: is a run, no volume; give it as --model {name}.")
+        if name.is_dir():
+            inside = sorted(path for path in name.iterdir() if not path.is_dir() and not path.name.startswith("."))
+            # A folder of samples holds their masks, too.
+            taken = [path for path in inside if path.name == LAST] or [path for path in inside if MRC.fullmatch(path.name)]
+            taken = [path for path in taken if not is_output(path)]
+            if not taken:
+                raise InputError(f"{name}: holds no MRC volume (.mrc, .map, .rec, .mrcs); give the folder that does.")
+        elif not name.exists() and (inside := matches(name)):
+            taken = [path for path in inside if not path.is_dir() and not is_output(path)]
+            if not taken:
+                raise InputError(f"{name}: matches masks or folders alone; give a pattern of MRC volumes.")
+        else:
+            inside = taken = [name]
+        others = [path.name for path in inside if path not in taken]
+        if others:
+            print(f"{name}: {len(taken)} volumes are read; left out: {', '.join(others)}", file=sys.stderr)
+        found += taken
+    own = [str(path) for path in found if is_own(path)]
+    if len(own) == len(found):
+        raise InputError(f"{own[0]}: was written by `voxuda segment`; give the volume that it was made from.")
+    if own:
+        print(f"left out, as `voxuda segment` wrote them: {', '.join(own)}", file=sys.stderr)
+    once: dict[str, Path] = {}
+    for path in found:
+        if str(path) not in own:
+            once.setdefault(os.path.abspath(path), path)
+    return list(once.values())
+
+
+def matches(pattern: Path) -> list[Path]:
+    """What a pattern stands for, sorted; its folder may have brackets in its name."""
+    found = glob.glob(str(pattern)) or glob.glob(os.path.join(glob.escape(str(pattern.parent)), pattern.name))
+    return sorted(map(Path, found))
+
+
+def plain(path: Path) -> Path:
+    """A path without the ending that says how it is packed."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+
+
+def is_output(path: Path) -> bool:
+    """Whether a file has a name that this module gives."""
+    return plain(path).stem.endswith(("_mask", "_probabilities", "_uncertainty", "_instances"))
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file was written by this module, as ``*.mrc`` finds them where masks lie beside their volumes."""
+    if not is_output(path) or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return LABEL.encode() in file.read(HEADER)
+
+
+def name_masks(paths: list[Path]) -> dict[str, Volume]:
+    """The volumes, opened, by the names of their masks."""
+    volumes: dict[str, Volume] = {}
+    stems: dict[str, Path] = {}
+    for path in paths:
+        stem, suffix = plain(path).stem, plain(path).suffix
+        other = stems.setdefault(stem, path)
+        if other != path:
+            twice = f"{stem}_mask{suffix if plain(other).suffix == suffix else '.png'} would be written twice"
+            raise InputError(f"{path}: {twice}, as {other} has the same name; segment it with another --out.")
+        volumes[f"{stem}_mask{suffix}"] = read(path)
+    return volumes
+
+
+def is_tomogram(volume: Volume) -> bool:
+    """Whether a volume must be tiled: no stack, and a side above 64 voxels or one that the network does not take whole."""
+    return volume.data.ndim == 3 and not is_whole(volume.data.shape)
+
+
+def is_whole(shape: tuple[int, ...]) -> bool:
+    """Whether the network takes a shape ``(D, H, W)`` in one piece."""
+    return all(side % 8 == 0 and 16 <= side <= 64 for side in shape)
+
+
+def read(path: Path) -> Volume:
+    """A tomogram or subtomograms, the latter checked; of the data the shape alone is kept, for there may be many files."""
+    suffix = path.suffix.lower()
+    if suffix == ".star" and path.is_file():
+        raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs made.")
+    if suffix in (".hdf", ".em") and path.is_file():
+        raise InputError(f"{path}: {EXPORT[suffix]}.")
+    volume = read_mrc(path, memory_map=suffix not in COMPRESSED)
+    volume.check_is_volume()
+    if not is_tomogram(volume):
+        check_side(volume.data.shape, path)
+        volume = read_mrc(path)
+    if not is_tomogram(volume) or suffix in COMPRESSED:
+        for part in volume.data.reshape(-1, *volume.data.shape[-3:]):
+            check_volume(part, str(path))
+    return dataclasses.replace(volume, data=np.broadcast_to(np.float32(0), volume.data.shape))
