@@ -73,5 +73,7 @@ class Components:
         voxels, *weighted = (np.bincount(component, values, number) for values in sums)
         kept = voxels >= max(least, 1)
         probability, *centres = (values[kept] / voxels[kept] for values in weighted)
-        labels = np.where(kept, np.cumsum(kept), 0)[component]
-        return Table(voxels[kept].astype(int), np.stack(centres, axis=1), probability, np.concatenate([[0], labels]))
+        labels = np.where(kept, np.cumsum(kept), 0)[component].astype(np.int32)
+        return Table(
+            voxels[kept].astype(int), np.stack(centres, axis=1), probability, np.concatenate([np.zeros(1, np.int32), labels])
+        )

@@ -112,7 +112,8 @@ class Tomogram:
     def read(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Sections ``start`` to ``stop`` of the file, as values ``(n, H, W)``, protein bright, and where they are blank."""
         values = torch.from_numpy(read_sections(self.path, start, stop))
-        return -values if self.invert else values, find_blank(values)
+        blank = torch.cat([find_blank(section[None]) for section in values])  # one by one: a section may be large
+        return -values if self.invert else values, blank
 
     def slab(self, start: int) -> tuple[torch.Tensor, torch.Tensor]:
         """What a layer of tiles sees: values ``(tile, h, w)`` at the voxel size of the network, and where they are valid.
@@ -122,15 +123,17 @@ class Tomogram:
         depth = min(self.tile[0], self.shape[0] - start)
         if self.shape == self.sides:
             values, blank = self.read(start, start + depth)
-            slab = torch.stack([values, (~blank).float()])
+            valid = ~blank
         else:
-            slab = self._rescaled(start, depth)
-        missing = [(0, 0), *((0, max(tile - side, 0)) for tile, side in zip(self.tile, slab.shape[1:], strict=True))]
-        slab = torch.from_numpy(np.pad(slab.numpy(), missing, "symmetric"))
-        return slab[0], slab[1] > 0.5
+            values, shares = self._rescaled(start, depth)
+            valid = shares > 0.5
+        missing = [(0, max(tile - side, 0)) for tile, side in zip(self.tile, values.shape, strict=True)]
+        if np.any(missing):
+            values, valid = (torch.from_numpy(np.pad(part.numpy(), missing, "symmetric")) for part in (values, valid))
+        return values, valid
 
-    def _rescaled(self, start: int, depth: int) -> torch.Tensor:
-        """Values and shares of valid voxels, ``(2, depth, h, w)``; sections are shrunk one by one, for they may be large."""
+    def _rescaled(self, start: int, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and shares of valid voxels, ``(depth, h, w)``; sections are shrunk one by one, for they may be large."""
         along_z, along_y, along_x = (linear_weights(old, new) for old, new in zip(self.sides, self.shape, strict=True))
         along_z = along_z[start : start + depth]
         used = along_z.any(0).nonzero()[:, 0]
@@ -140,7 +143,7 @@ class Tomogram:
             section = along_y @ torch.cat([values.masked_fill(blank, 0), (~blank).float()]) @ along_x.T
             hit = along_z[:, z].nonzero()[:, 0]
             total[:, hit] += along_z[hit, z, None, None] * section[:, None]
-        return torch.stack([total[0] / total[1].clamp_min(1e-6), total[1]])
+        return total[0] / total[1].clamp_min(1e-6), total[1]
 
     def layers(self) -> list[tuple[int, int, torch.Tensor]]:
         """Start of each layer of tiles, the first section that the next one reaches, and weights ``(tile,)`` along z."""
@@ -200,7 +203,7 @@ def survey(tomogram: Tomogram) -> Survey:
     for z in starts[0]:
         slab, valid = tomogram.slab(z)
         low, high = min(low, float(slab.min())), max(high, float(slab.max()))
-        if not torch.isfinite(slab[valid]).all():
+        if not (torch.isfinite(slab) | ~valid).all():
             raise InputError(f"{path}: some voxels are NaN or infinite; replace them, for example by the mean.")
         for y, x in product(*starts[1:]):
             part = (slice(None), slice(y, y + tomogram.tile[1]), slice(x, x + tomogram.tile[2]))
@@ -304,7 +307,7 @@ def segment_layer(
                 (_, along_y), (_, along_x) = part[i]
                 blended[:, *boxes[i]] += found * along_y[:, None] * along_x
         bar.update(len(part))
-    return blended * valid
+    return blended.mul_(valid)
 
 
 class Probabilities:
@@ -365,7 +368,7 @@ class Probabilities:
         with tqdm(total=total, initial=each * self.done, desc=name, unit="tile", disable=not progress) as bar:
             for start, end, along_z in layers[self.done :]:
                 layer = segment_layer(network, self.tomogram, start, typical, rule, flips, bar)
-                sums = (layer * along_z[:, None, None])[:, :, :height, :width]
+                sums = layer.mul_(along_z[:, None, None])[:, :, :height, :width]
                 sums[:, : self.sums.shape[1]] += self.sums
                 self._append(start, sums[:, : end - start], sums[:, end - start :])
 
