@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,9 @@ from voxuda.methods import Batch, build
 from voxuda.networks.voxresnet import VoxResNet
 from voxuda.simulation import molecules
 from voxuda.simulation.quick import simulate_source
+from voxuda.training.config import SegmentOptions
 from voxuda.training.run_folder import save_json
+from voxuda.training.segmentation import segment_files
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
@@ -63,10 +67,21 @@ def simulating(samples):
     return lambda: simulate_source(library, n_per_molecule=samples // 12)
 
 
+def segmenting(side):
+    folder, count = Path(tempfile.mkdtemp()), iter(range(1000))
+    path, section = folder / "t.mrc", np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
+    with mrcfile.new_mmap(path, (side, side, side), mrc_mode=2) as mrc:
+        for z in range(side):
+            mrc.data[z] = np.roll(section, (3 * z, 5 * z), (0, 1))
+        mrc.voxel_size = 10.0
+    return lambda: segment_files([path], folder / str(next(count)), SegmentOptions(picture=False, device="cpu"), progress=False)
+
+
 CURVES = {
     "side-filter": ("voxels a side", [16, 32, 64, 128, 256], 3, filtering),
     "side-noise-level": ("voxels a side", [16, 32, 64, 128, 256], 3, level),
     "side-network": ("voxels a side", [16, 32, 64, 128, 256], 3, network),
+    "side-segment": ("voxels a side", [64, 128, 256, 512], 3, segmenting),
     "batch-step": ("pairs a step", [1, 2, 4, 8, 16, 32], 1, lambda batch: training(8, batch)),
     "width-step": ("channels of the first stage", [8, 16, 32, 64], 2, lambda width: training(width, 2)),
     "samples-simulate": ("samples", [12, 48, 192, 768, 3072], 1, simulating),
@@ -87,7 +102,7 @@ def measure(name, value):
     call = make(value)
     before = resident("VmRSS")
     seconds = []
-    while len(seconds) < 5 or (sum(seconds) < 4 and len(seconds) < 50):
+    while sum(seconds) < 4 and len(seconds) < 50 or len(seconds) < 5 and sum(seconds) < 60:
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
