@@ -102,7 +102,7 @@ def measure(name, value):
     call = make(value)
     before = resident("VmRSS")
     seconds = []
-    while sum(seconds) < 4 and len(seconds) < 50 or len(seconds) < 5 and sum(seconds) < 60:
+    while (sum(seconds) < 4 and len(seconds) < 50) or (len(seconds) < 5 and sum(seconds) < 60):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
