@@ -43,14 +43,14 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return round(float((a & b).sum() / (a | b).sum()), 4)
 
 
-def model_scores(folder: Path, model: str, normalise: str, batch_norm: str, flips: bool = False) -> dict:
-    """A row: how a model segments ``microtubule.mrc`` with some options, and its scores."""
+def model_scores(path: Path, truth: np.ndarray, model: str, normalise: str, batch_norm: str, flips: bool = False) -> dict:
+    """A row: how a model segments a tomogram with some options, and its scores against the truth ``(D, H, W)``."""
     row = {"model": model, "normalise": normalise, "batch_norm": batch_norm, "flips": flips}
     options = SegmentOptions(**{**row, "model": str(RUNS / model / "seed-0")}, probabilities=True, picture=False, device="cpu")
     with tempfile.TemporaryDirectory() as out:
-        segment_files([folder / "microtubule.mrc"], out, options, progress=False)
-        probabilities = read_mrc(Path(out) / "microtubule_probabilities.mrc").data
-    return {**row, **scores(probabilities, read_wall(folder), options.threshold)}
+        segment_files([path], out, options, progress=False)
+        probabilities = read_mrc(Path(out) / f"{path.stem}_probabilities.mrc").data
+    return {**row, **scores(probabilities, truth, options.threshold)}
 
 
 def blur_scores(folder: Path, sigma: float) -> dict:
@@ -74,7 +74,7 @@ def main(folder: Path) -> None:
         "note": NOTE,
         "wall_share": round(float(read_wall(folder).mean()), 4),
         "blur": [blur_scores(folder, sigma) for sigma in SIGMAS],
-        "models": [model_scores(folder, *way) for way in tqdm(ways)],
+        "models": [model_scores(folder / "microtubule.mrc", read_wall(folder), *way) for way in tqdm(ways)],
     }
     save_json(result, ROOT / "results" / "microtubule.json")
 
