@@ -49,13 +49,14 @@ def _smooth(volumes: torch.Tensor, axis: int) -> torch.Tensor:
 def sobel(padded: torch.Tensor) -> torch.Tensor:
     """Three Sobel responses, unnormalised: (-1, 0, 1) along one axis, (1, 2, 1) along the other two.
 
+    Eqs 10 to 12, with Δ read as the smoothing by (1, 2, 1), and q + 1 less q - 1 as (-1, 0, 1); the two may change places.
     ``(B, 1, D + 2, H + 2, W + 2)`` becomes ``(B, 3, D, H, W)``, derivative along z, y, x. A ramp of slope 1 gives 32.
     """
     z, y, x = 2, 3, 4
     smooth_x = _smooth(padded, x)
-    along_z = _difference(_smooth(smooth_x, y), z)
-    along_y = _smooth(_difference(smooth_x, y), z)
-    along_x = _smooth(_smooth(_difference(padded, x), y), z)
+    along_z = _difference(_smooth(smooth_x, y), z)  # Eq 12, d is z
+    along_y = _smooth(_difference(smooth_x, y), z)  # Eq 10, h is y
+    along_x = _smooth(_smooth(_difference(padded, x), y), z)  # Eq 11, w is x
     return torch.cat([along_z, along_y, along_x], 1)
 
 
@@ -199,8 +200,8 @@ def reference_filter(
     denominator = torch.zeros_like(numerator)
     for dz, dy, dx in product(range(-radius, radius + 1), repeat=3):
         domain = torch.exp(torch.tensor(-(dz**2 + dy**2 + dx**2) / (2 * sigma_d**2), dtype=torch.float64))
-        difference = shifted(features, dz, dy, dx) - shifted(features, 0, 0, 0)
+        difference = shifted(features, dz, dy, dx) - shifted(features, 0, 0, 0)  # Eq 14 for gradients; squared below
         weight = domain * torch.exp(-difference.square().sum(1, keepdim=True) / (2 * sigma_r**2))
         numerator += weight * shifted(values, dz, dy, dx)
         denominator += weight
-    return numerator / denominator
+    return numerator / denominator  # Eq 8 for values, Eq 13 for gradients

@@ -248,6 +248,7 @@ def train_epochs(session: Session, out: Path, first: int, progress: bool) -> Ite
             with fabric.autocast():
                 losses = session.model(batch, (epoch * steps + step) / (epochs * steps))
             optimizer.zero_grad()
+            # Eq 1, with the pseudo-labels' loss; each method's losses() names the terms.
             fabric.backward(torch.stack(list(losses.values())).sum())  # in which the processes' gradients are averaged
             optimizer.step()
             method.after_step()

@@ -33,6 +33,9 @@ SAMPLE = 64
 BLANK = 5
 """A square of so many voxels of one value is no specimen: padding, or what lies outside the field of view."""
 
+FILLS = 2
+"""Most values of padding in a section. Where even squares have more, the volume is smooth and has few grey levels."""
+
 FLIPS = list(product((False, True), repeat=3))
 """The eight ways to mirror a volume in some of its axes."""
 
@@ -72,6 +75,9 @@ def find_blank(sections: torch.Tensor) -> torch.Tensor:
     if not (repeats[..., 1:] & repeats[..., :-1]).any():  # most volumes have no three equal values in a row
         return torch.zeros(sections.shape, dtype=torch.bool)
     even = largest(sections, BLANK) == -largest(-sections, BLANK)
+    for section, places in zip(sections, even, strict=True):
+        if len(section[places].unique()) > FILLS:
+            places[:] = False
     # Near: the corners of a slanted border hold no square.
     high = largest(sections.where(even, -torch.inf), 4 * BLANK + 1)
     low = -largest((-sections).where(even, -torch.inf), 4 * BLANK + 1)
@@ -222,7 +228,7 @@ def survey(tomogram: Tomogram) -> Survey:
             raise InputError(f"{path}: every voxel has the same value; give a tomogram with some signal in it.")
         little = "holds little but areas of one value, as a mask or a lone molecule does"
         raise InputError(f"{path}: {little}; give a tomogram, cropped to the specimen.")
-    return Survey(float(np.median(means)), float(np.quantile(deviations, 0.9)), places, np.array(skewness))
+    return Survey(float(np.median(means)), float(np.quantile(deviations, 0.9, method="lower")), places, np.array(skewness))
 
 
 def normalise(tile: torch.Tensor, valid: torch.Tensor, typical: Survey | None, rule: str = "tile") -> torch.Tensor:
