@@ -1,6 +1,7 @@
 """Files in, masks and what stands beside them out."""
 
 import bz2
+import errno
 import gzip
 import os
 import shutil
@@ -297,6 +298,15 @@ def test_nearly_all_blank_is_not_called_constant(tmp_path, bright):
         segment_files([path], tmp_path / "m", progress=False)
 
 
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, bright, tomogram):
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tomogram))
+
+    monkeypatch.setattr(mrcfile, "mmap", forbidden)
+    with pytest.raises(InputError, match=r"t\.mrc: cannot be read \(Permission denied\); give a file that may be read"):
+        segment_files([tomogram], tmp_path / "m", progress=False)
+
+
 def test_what_stands_in_the_way_is_said(tmp_path, bright, tomogram):
     (tmp_path / "m" / "t_mask.mrc").mkdir(parents=True)
     with pytest.raises(InputError, match=r"m/t_mask\.mrc: is a folder; choose another --out"):
@@ -309,6 +319,8 @@ def test_a_run_among_the_files_is_named(tmp_path):
     (run / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"run: is a run, no volume; give it as --model .*run"):
         find_files([run, "x.mrc"])
+    volume = write_mrc(run / "t.mrc", noise((16, 16, 16)))  # other programs call their files config.json, too
+    assert find_files([run]) == [volume]
 
 
 def test_stacks_are_segmented_volume_by_volume(tmp_path, bright):
@@ -347,6 +359,16 @@ def test_models_that_come_along():
     assert size < 2e6
     with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of ours, vox-uda, vox-uda-bf"):
         find_model("best")
+
+
+def test_a_folder_here_does_not_change_the_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(MODELS / "vox-uda", "ours")
+    assert find_model("ours") == MODELS / "ours"
+    assert capsys.readouterr().err == "ours: the model that comes with the package is used; your run is ./ours.\n"
+    for name in ("./ours", "ours/", tmp_path / "ours"):
+        assert find_model(name).resolve() == tmp_path / "ours"
+    assert not capsys.readouterr().err
 
 
 def test_other_options_are_another_mask(tmp_path, tomogram, bright):

@@ -90,6 +90,8 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
             mapped = memory_map and path.suffix.lower() not in COMPRESSED
             opened = mrcfile.mmap(path, mode="r") if mapped else mrcfile.open(path, mode="r")
     except Exception as error:  # mrcfile raises ValueError, OSError, EOFError or a RuntimeWarning, by what is broken
+        if isinstance(error, OSError) and error.strerror:  # the system's word, not gzip's about the content
+            raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that may be read.") from error
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{path}: not a readable MRC file ({reason}); export it again as MRC2014.") from error
     with opened as mrc:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shlex
+import sys
 from pathlib import Path
 
 import torch
@@ -35,18 +37,24 @@ MODELS = Path(__file__).parent / "models"
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a model: that of a run, or of one that comes with the package.
+    """The folder of a model: one that comes with the package, or that of a run.
+
+    A bare name such as "ours" means the one of the package, whatever lies in the working directory; "./ours" is the run.
 
     Raises
     ------
     InputError
         There is neither.
     """
-    for folder in (Path(name), MODELS / name):
-        if (folder / "config.json").is_file():
-            return folder
+    run, packaged = Path(name), MODELS / name
+    if os.sep not in str(name) and (packaged / "config.json").is_file():
+        if (run / "config.json").is_file():
+            print(f"{name}: the model that comes with the package is used; your run is ./{name}.", file=sys.stderr)
+        return packaged
+    if (run / "config.json").is_file():
+        return run
     names = ", ".join(sorted(path.name for path in MODELS.iterdir()))
-    if Path(name).is_file():
+    if run.is_file():
         raise InputError(f"{name}: is a file; give the folder of the run that it lies in.")
     raise InputError(f"{name}: no such model; give the folder of a run, or one of {names}.")
 

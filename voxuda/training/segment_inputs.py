@@ -28,13 +28,13 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
         raise InputError("no file was given; name at least one MRC volume, or a folder of them.")
     found: list[Path] = []
     for name in map(Path, names):
-        if (name / "config.json").is_file():
-            raise InputError(f"{name}: is a run, no volume; give it as --model {name}.")
         if name.is_dir():
             inside = sorted(path for path in name.iterdir() if not path.is_dir() and not path.name.startswith("."))
             # A folder of samples holds their masks, too.
             taken = [path for path in inside if path.name == LAST] or [path for path in inside if MRC.fullmatch(path.name)]
             taken = [path for path in taken if not is_output(path)]
+            if not taken and (name / "config.json").is_file():
+                raise InputError(f"{name}: is a run, no volume; give it as --model {name}.")
             if not taken:
                 raise InputError(f"{name}: holds no MRC volume (.mrc, .map, .rec, .mrcs); give the folder that does.")
         elif not name.exists() and (inside := matches(name)):
