@@ -13,30 +13,30 @@ from voxuda.training.config import SegmentOptions
 
 @dataclasses.dataclass
 class Segment:
-    """Find protein in tomograms or subtomograms; writes a mask, 1 for protein, and a picture of it for each file.
+    """Find protein in tomograms or subtomograms: for each file a mask, 1 for protein and 0 elsewhere, and a picture of it.
 
-    One tomogram, with a model that comes along: voxuda segment tomogram.mrc
+    One tomogram, with the model that comes with the package: voxuda segment tomogram.mrc
 
-    Also where each molecule is, for RELION: voxuda segment tomograms/ --coordinates --min-voxels 50
+    With coordinates of the components for RELION 5: voxuda segment tomograms/ --coordinates --min-voxels 50
 
-    With a run of your own: voxuda segment "*.rec" --model runs/first --out masks
+    With a model that you trained: voxuda segment "*.rec" --model runs/first --out masks
 
-    Protein must be bright; --invert turns a volume in which it is dark. Voxels of 10 to 15 angstrom are taken as they are;
-    others are rescaled for the network, and the mask comes back on the voxels of the file. A volume of up to 64 voxels a
-    side, each a multiple of 8, goes through the network whole; a larger one in overlapping tiles, in little memory.
+    Protein must be bright; pass --invert if it is dark. The models were trained on voxels of 10 to 15 angstrom. The network
+    sees a volume with smaller voxels at 10 angstrom and one with larger voxels at 15, but the mask has the voxels of the file.
+    Stacks of subtomograms are not rescaled. A volume whose sides are multiples of 8 from 16 to 64 goes through the network in
+    one piece; any other is cut into overlapping tiles, so that memory does not grow with the number of sections.
 
-    After an interruption the same command goes on where it stopped. Masks that are there already are kept.
+    After an interruption, run the same command again: it continues where it stopped. Finished masks are kept.
 
-    The network sees 32 voxels a side at a time, 320 to 480 angstrom. A larger particle is labelled piece by piece, by its
-    texture and not by its shape, and its inside may be missed. Then train on samples simulated with --size 64, and pass
-    --tile 64.
+    A tile has 32 voxels a side, 320 to 480 angstrom. A larger particle is recognised by its texture, not by its shape, and its
+    inside may be missed. In that case train on samples simulated with --size 64, and pass --tile 64.
     """
 
     files: Annotated[tyro.conf.Positional[list[Path]], tyro.conf.arg(metavar="FILE...")]
-    """MRC volumes (.mrc .map .rec, also .gz and .bz2), stacks of subtomograms (.mrcs), folders, or quoted patterns."""
+    """MRC volumes (.mrc .map .rec, also .gz and .bz2), stacks of subtomograms (.mrcs), folders, or patterns in quotes."""
     options: Annotated[SegmentOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SegmentOptions)
     out: Path = Path("masks")
-    """Folder for the masks."""
+    """Folder for everything that is written."""
 
     def run(self) -> None:
         """Segment."""

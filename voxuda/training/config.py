@@ -88,22 +88,24 @@ class SegmentOptions:
     """How files are segmented, and what is written."""
 
     model: str = "vox-uda-bf"  #: Name of a model that comes with the package, or the folder of a finished run.
-    voxel_size: float | None = None  #: Edge of the files' voxels in angstrom, instead of what their headers say.
-    invert: bool = False  #: Protein is dark in the files.
-    threshold: float = 0.5  #: A voxel belongs to the mask where its probability of being protein is above this.
-    min_voxels: int = 0  #: Leave out components of fewer voxels.
-    flips: bool = False  #: Average over the eight mirror images; eight times as long, and a little better.
+    voxel_size: float | None = None  #: Edge of a voxel in angstrom, for all files; replaces that of their headers.
+    invert: bool = False  #: For files in which protein is dark.
+    threshold: float = 0.5  #: The mask holds the voxels whose probability of being protein is above this.
+    min_voxels: int = 0  #: Leave out connected components of fewer voxels.
+    flips: bool = False  #: Average over the eight mirror images; takes eight times as long and is a little better.
     probabilities: bool = False  #: Write NAME_probabilities.mrc.
-    uncertainty: bool = False  #: Write NAME_uncertainty.mrc, the standard deviation of probabilities over the mirror images.
-    instances: bool = False  #: Write NAME_instances.mrc, in which each component has a number.
-    coordinates: bool = False  #: Write NAME_particles.star for RELION 5; centre, size and mean probability of each component.
-    picture: bool = True  #: Write NAME_mask.png, three slices with the outline of the mask.
-    #: Mean and deviation of each tile, limited by typical ones ("tile"), or those of the whole volume ("volume").
+    #: Write NAME_uncertainty.mrc, the standard deviation of the probability over the mirror images; implies --flips.
+    uncertainty: bool = False
+    instances: bool = False  #: Write NAME_instances.mrc, which numbers the components: 1, 2, 3 and so on.
+    coordinates: bool = False  #: Write NAME_particles.star for RELION 5: centre, size and mean probability of each component.
+    picture: bool = True  #: Write NAME_mask.png: three slices with the outline of the mask.
+    #: Normalise by the mean and deviation of each tile, the latter at least that of a typical tile ("tile"), or by those of the
+    #: whole volume ("volume").
     normalise: Literal["tile", "volume"] = "tile"
-    #: Batch norm statistics of the model ("model"), or measured anew on each file ("volume").
+    #: Use the batch norm statistics of the model ("model"), or measure them on each file ("volume").
     batch_norm: Literal["model", "volume"] = "model"
-    tile: int = 32  #: Side of a tile in voxels, a multiple of 8; best that of the samples that the model was trained on.
-    overlap: int = 16  #: Voxels that neighbouring tiles share; fewer are faster and leave more seams.
+    tile: int = 32  #: Side of a tile in voxels, a multiple of 8; best the side of the training samples.
+    overlap: int = 16  #: Voxels that neighbouring tiles share; a smaller overlap is faster but leaves seams.
     device: Literal["cpu", "cuda", "auto"] = "auto"  #: "cpu", "cuda" or "auto".
 
     def __post_init__(self) -> None:
