@@ -45,7 +45,10 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
             inside = taken = [name]
         others = [path.name for path in inside if path not in taken]
         if others:
-            print(f"{name}: {len(taken)} volumes are read; left out: {', '.join(others)}", file=sys.stderr)
+            print(
+                f"{name}: {len(taken)} {'volume is' if len(taken) == 1 else 'volumes are'} read; left out: {', '.join(others)}",
+                file=sys.stderr,
+            )
         found += taken
     own = [str(path) for path in found if is_own(path)]
     if len(own) == len(found):
