@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from torch import nn
 
 from voxuda.data.mrc import read_mrc, write_mrc
@@ -126,6 +127,18 @@ def test_blank_is_a_square_of_one_value_and_what_belongs_to_it():
         assert torch.equal(find_blank(values.masked_fill(outside, fill))[1], outside)
     values[:, 30:34, 30:34] = 0.0  # too small to be padding
     assert not find_blank(values).any()
+
+
+def test_few_grey_levels_are_not_padding():
+    smooth = ndimage.gaussian_filter(noise((2, 80, 80)), (0, 6, 6))
+    levels = torch.from_numpy(np.round(4 * smooth / smooth.std()))
+    assert not find_blank(levels).any()
+
+
+def test_one_bad_tile_of_four_does_not_set_the_scale(tmp_path):
+    volume = noise((32, 64, 64))
+    volume[:, :32, :32] *= 1000
+    assert survey(opened(write_mrc(tmp_path / "t.mrc", volume))).deviation == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("fill", [0.0, -50.0])

@@ -42,5 +42,4 @@ class Segment:
         """Segment."""
         from voxuda.training.segmentation import segment_files
 
-        for result in segment_files(self.files, self.out, self.options):
-            print(result)
+        segment_files(self.files, self.out, self.options)

@@ -92,7 +92,7 @@ def segment_files(
     options : SegmentOptions, optional
         How, and what else is written.
     progress : bool
-        Show progress bars.
+        Show progress bars, and a line for each file when it is done.
 
     Returns
     -------
@@ -113,7 +113,12 @@ def segment_files(
         jobs = [Job(volume, out / name, options, network) for name, volume in volumes.items()]
         for job in jobs:  # all of them before hours go into the first
             job.check()
-        return [job.run(progress) for job in jobs]
+        done = []
+        for job in jobs:
+            done.append(job.run(progress))
+            if progress:
+                print(done[-1], flush=True)
+        return done
 
 
 class Job:
