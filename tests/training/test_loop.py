@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from voxuda import methods
+from voxuda.data.domain import Domain
 from voxuda.errors import InputError
 from voxuda.methods import base
 from voxuda.simulation import molecules, quick
@@ -284,3 +286,21 @@ def test_trains_on_a_gpu(tmp_path, tiny):
     assert all(torch.isfinite(v).all() for v in trained.values())
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert set(log[-1]) >= {"seg", "con", "dis", "pseudo"}
+
+
+@pytest.mark.parametrize("method", ["vox-uda", "tent", "asc-slices"])
+def test_gpus_share_batch_norm(tiny, monkeypatch, method):
+    """As far as it can be seen without one: every batch norm is made SyncBatchNorm, and the weights keep their names."""
+    fabric = SimpleNamespace(
+        world_size=2, device=torch.device("cuda"), strategy=SimpleNamespace(setup_module=lambda module: module)
+    )
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
+    monkeypatch.setattr(Domain, "to", lambda self, device: self)
+    config = tiny(method=method)
+    made = loop.prepare(config, fabric, progress=False).method
+    one = methods.build(method, config.size("width"), config.vox_uda)
+    assert made.state_dict().keys() == one.state_dict().keys()
+    assert not [module for module in made.modules() if type(module) is torch.nn.BatchNorm3d]
+    kinds = (torch.nn.SyncBatchNorm, torch.nn.BatchNorm3d)
+    counts = [sum(isinstance(module, kind) for module in who.modules()) for who, kind in zip((made, one), kinds, strict=True)]
+    assert counts[0] == counts[1] > 0
