@@ -237,10 +237,9 @@ def normalise(tile: torch.Tensor, valid: torch.Tensor, typical: Survey | None, r
     Training samples are normalised one by one, but all of them hold a particle. A tile without one has less spread, and would
     have its noise blown up; the typical deviation sets a limit. The mean stays the tile's own: batch norm statistics are
     fixed, so that after one mean for a whole tomogram a slow change of brightness, as from ice that grows thicker, reads as
-    protein. The rule "volume" takes mean and deviation from the whole tomogram. On a simulated tomogram with such a change
-    it falls from 69 % IoU to 9 %, on the even ones it loses one to four points (``tests/training/test_tomograms.py``), and on
-    the microtubule it is, by the model, from two points worse to seven better (``results/microtubule.json``). Without
-    ``typical`` the deviation is the tile's own.
+    protein. The rule "volume" takes mean and deviation from the whole tomogram: better on the even microtubule
+    (``results/microtubule.json``), ruinous where brightness changes (``results/tomogram-rules.json``). Without ``typical`` the
+    deviation is the tile's own.
     """
     result = torch.zeros_like(tile)
     if valid.any():
