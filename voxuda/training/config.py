@@ -87,7 +87,9 @@ class Config:
 class SegmentOptions:
     """How files are segmented, and what is written."""
 
-    model: str = "vox-uda-bf"  #: Name of a model that comes with the package, or the folder of a finished run.
+    #: Name of a model that comes along (ours, vox-uda, vox-uda-bf, zero-shot), or the folder of a finished run. The default is
+    #: the best on simulated tomograms and a real one together, see results/tomogram-rules.json and results/microtubule.json.
+    model: str = "ours"
     voxel_size: float | None = None  #: Edge of a voxel in angstrom, for all files; replaces that of their headers.
     invert: bool = False  #: For files in which protein is dark.
     threshold: float = 0.5  #: The mask holds the voxels whose probability of being protein is above this.
@@ -96,9 +98,10 @@ class SegmentOptions:
     probabilities: bool = False  #: Write NAME_probabilities.mrc.
     #: Write NAME_uncertainty.mrc, the standard deviation of the probability over the mirror images; implies --flips.
     uncertainty: bool = False
-    instances: bool = False  #: Write NAME_instances.mrc, which numbers the components: 1, 2, 3 and so on.
-    coordinates: bool = False  #: Write NAME_particles.star for RELION 5: centre, size and mean probability of each component.
-    picture: bool = True  #: Write NAME_mask.png: three slices with the outline of the mask.
+    instances: bool = False  #: Write NAME_instances.mrc, which numbers the components from 1 on.
+    #: Write NAME_particles.star for RELION 5, with centre, size and mean probability of each component.
+    coordinates: bool = False
+    picture: bool = True  #: Write NAME_mask.png, three slices with the outline of the mask.
     #: Normalise by the mean and deviation of each tile, the latter at least that of a typical tile ("tile"), or by those of the
     #: whole volume ("volume").
     normalise: Literal["tile", "volume"] = "tile"
