@@ -60,10 +60,10 @@ def test_after_a_failure_the_rest_does_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "calibration", lambda: 0.25)
     monkeypatch.setattr(execute, "JOBS", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    notebooks = [tmp_path / f"0{number}.ipynb" for number in range(1, 6)]
+    notebooks = [tmp_path / f"0{number}.ipynb" for number in range(1, 7)]
     for notebook in notebooks:
         nbformat.write(new_notebook(cells=[new_markdown_cell("# One"), new_code_cell("1 / 0")], metadata=PYTHON), notebook)
     (tmp_path / "out").mkdir()
     with pytest.raises(papermill.PapermillExecutionError, match="division by zero"):
         execute.execute_all(notebooks, tmp_path / "out", {"scale": "smoke"})
-    assert len(list((tmp_path / "out").glob("*.proved.ipynb"))) <= 3, "of the other four the worker has been given two"
+    assert len(list((tmp_path / "out").glob("*.proved.ipynb"))) <= 4, "of the other five the worker has been given three at most"
