@@ -66,4 +66,4 @@ def test_after_a_failure_the_rest_does_not_run(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     with pytest.raises(papermill.PapermillExecutionError, match="division by zero"):
         execute.execute_all(notebooks, tmp_path / "out", {"scale": "smoke"})
-    assert len(list((tmp_path / "out").glob("*.proved.ipynb"))) <= 4, "of the other five the worker has been given three at most"
+    assert len(list((tmp_path / "out").glob("*.proved.ipynb"))) <= 4, "of the other five the worker is given three at most"
