@@ -166,6 +166,7 @@ def test_a_page_is_readable_in_the_dark(browser, name):
     page = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme="dark")
     page.goto((HTML / name).as_uri())
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.wait_for_function("document.getAnimations().length === 0")  # colours may still be changing
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", background)[:3])) < 60
     assert barriers(page) == []
