@@ -284,7 +284,8 @@ def predict_tiles(network: nn.Module, tiles: torch.Tensor, flips: bool) -> torch
     for chosen in FLIPS:
         axes = [axis for axis, flip in enumerate(chosen, start=1) if flip]
         turned.append(predict(network, tiles.flip(axes)[:, None], BATCH).flip(axes))
-    return torch.stack([torch.stack(turned).mean(0), torch.stack(turned).std(0, correction=0)], 1)
+    found = torch.stack(turned)
+    return torch.stack([found.mean(0), found.std(0, correction=0)], 1)
 
 
 def segment_layer(
