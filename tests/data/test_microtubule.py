@@ -4,7 +4,7 @@ import mrcfile
 import numpy as np
 import pytest
 from PIL import Image
-from test_ribosomes import git
+from test_ribosomes import git, publish
 
 from voxuda.commands.main import main
 from voxuda.data import microtubule
@@ -35,12 +35,7 @@ def upstream(tmp_path, monkeypatch):
     path.parent.mkdir(parents=True)
     first, *others = map(Image.fromarray, volume)
     first.save(path, save_all=True, append_images=others)
-    (folder / "other.txt").write_text("not wanted")
-    git(folder, "init", "--quiet")
-    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
-    git(folder, "config", "uploadpack.allowFilter", "true")
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "-m", "one")
+    publish(folder)
     monkeypatch.setattr(microtubule, "URL", folder.as_uri())
     monkeypatch.setattr(microtubule, "COMMIT", git(folder, "rev-parse", "HEAD"))
     monkeypatch.setattr(microtubule, "CHECKSUM", sha256(path))

@@ -27,11 +27,21 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def publish(folder: Path) -> None:
+    """Make a folder a repository from which single files of a commit can be had, as on GitHub."""
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    (folder / "other.txt").write_text("not wanted")
+    git(folder, "init", "--quiet")
+    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(folder, "config", "uploadpack.allowFilter", "true")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "one")
+
+
 @pytest.fixture
 def upstream(tmp_path, monkeypatch) -> Path:
     """A repository of tiny files by the published names, and the module told of it."""
-    if shutil.which("git") is None:
-        pytest.skip("no git")
     folder = tmp_path / "upstream"
     content = {name: name.encode() for name in ribosomes.CHECKSUMS}
     content |= {
@@ -42,12 +52,7 @@ def upstream(tmp_path, monkeypatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text)
     path.chmod(0o755)
-    (folder / "other.txt").write_text("not wanted")
-    git(folder, "init", "--quiet")
-    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
-    git(folder, "config", "uploadpack.allowFilter", "true")
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "-m", "one")
+    publish(folder)
     digest = {name: hashlib.sha256(text).hexdigest() for name, text in content.items()}
     monkeypatch.setattr(ribosomes, "CHECKSUMS", {name: digest[name] for name in ribosomes.CHECKSUMS})
     joined = {t: "".join(digest[ribosomes._stack(t, i + 1)] for i in range(10)) for t in ribosomes.STACK_CHECKSUMS}
