@@ -3,7 +3,7 @@
 from lazy_loader import attach
 
 _NAMES: dict[str, list[str]] = {
-    "intervals": ["seeds_needed", "student"],
+    "intervals": ["moderated", "seeds_needed", "student"],
     "ladder": ["Rung", "climb"],
     "paper": ["PUBLISHED"],
     "plots": [],
