@@ -38,7 +38,7 @@ Start with:
 Add --debug to see where an error came from."""
 
 
-ASCII = {"Å": "A", "±": "+/-", "²": "^2", "³": "^3", "°": " deg", "–": "-", "×": "x", "•": "*", "…": "..."}
+ASCII = {"Å": "A", "±": "+/-", "²": "^2", "³": "^3", "°": " deg", "–": "-", "×": "x", "¬": "not ", "•": "*", "…": "..."}
 """How signs are written where the output does not take them; others are escaped, so that a path stays known."""
 codecs.register_error("voxuda", lambda e: ("".join(ASCII.get(c, ascii(c)[1:-1]) for c in e.object[e.start : e.end]), e.end))  # type: ignore[attr-defined]
 

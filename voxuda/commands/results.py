@@ -14,6 +14,15 @@ from voxuda.errors import InputError
 from voxuda.training.config import Scale
 
 
+def _runs(chosen: Path | None, scale: str) -> tuple[Path, Path]:
+    """The folder of runs: the chosen one, or results/SCALE here, in a folder above, or of the project, which comes second."""
+    from voxuda.training.run_folder import RESULTS
+
+    here, stored = Path("results") / scale, RESULTS.absolute() / scale
+    looked = [chosen] if chosen else [here, *(above / here for above in Path.cwd().parents), stored]
+    return next(filter(Path.is_dir, looked), looked[0]), stored
+
+
 @dataclasses.dataclass
 class Show:
     """Print a table beside the paper's, with intervals over samples and seeds, and what its differences are worth.
@@ -37,12 +46,9 @@ class Show:
     def run(self) -> None:
         """Collect and print."""
         from voxuda.experiments import report, sweep, tables
-        from voxuda.training.run_folder import RESULTS
 
         target = None if self.target is None else str(self.target.absolute())
-        here, stored = Path("results") / self.scale, RESULTS.absolute() / self.scale
-        looked = [self.runs] if self.runs else [here, *(above / here for above in Path.cwd().parents), stored]
-        folder = next(filter(Path.is_dir, looked), looked[0])
+        folder, stored = _runs(self.runs, self.scale)
         result = sweep.collect(tables.Sweep(self.table, self.scale, target=target, epochs=self.epochs), folder)
         names = [row["name"] for row in result["rows"]]
         if not names:
@@ -63,6 +69,33 @@ class Show:
         )
         print(table if self.markdown else report.plain(table))
         print(report.power_note(result, reference))
+
+
+@dataclasses.dataclass
+class Verdicts:
+    """Judge each claim of the paper, and ours, by rules fixed before the runs: reproduced [Re], not [¬Re], or [open].
+
+    Example: voxuda results verdicts
+
+    Your own runs: voxuda results verdicts --runs runs/laptop
+    """
+
+    #: Folder of runs, ROW/seed-K; by default results/SCALE, here, in a folder above, or of the project.
+    runs: Path | None = None
+    scale: Scale = "laptop"  #: Sizes of the runs.
+    markdown: bool = False  #: Print Markdown, not aligned text.
+
+    def run(self) -> None:
+        """Judge and print."""
+        from voxuda.experiments import report, tables, verdicts
+
+        folder, _ = _runs(self.runs, self.scale)
+        judged = verdicts.judge(tables.Sweep("table1", self.scale), folder)
+        if not judged.found:
+            raise InputError(f"{folder}: holds no two rows of a claim; name a folder of `voxuda reproduce` with --runs.")
+        table = verdicts.markdown(judged)
+        print(table if self.markdown else report.plain(table))
+        print(f"\n{verdicts.note(judged)}\nTraining of all runs in {folder}: {report.cpu_hours(folder):.1f} CPU hours.")
 
 
 @dataclasses.dataclass
@@ -131,10 +164,11 @@ class Rows:
 
 @dataclasses.dataclass
 class Results:
-    """Look at tables of finished runs (`show`), `keep` what is small of them, list the `rows` of a table."""
+    """Look at tables of finished runs (`show`), at `verdicts`, `keep` what is small of runs, list the `rows` of a table."""
 
     command: Annotated[
         Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
+        | Annotated[Verdicts, tyro.conf.subcommand("verdicts", prefix_name=False)]
         | Annotated[Keep, tyro.conf.subcommand("keep", prefix_name=False)]
         | Annotated[Rows, tyro.conf.subcommand("rows", prefix_name=False)],
         tyro.conf.arg(name=""),

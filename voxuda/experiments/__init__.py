@@ -10,5 +10,6 @@ _NAMES: dict[str, list[str]] = {
     "report": [],
     "sweep": ["collect", "reproduce"],
     "tables": ["Row", "TABLES"],
+    "verdicts": ["CLAIMS", "Claim", "judge"],
 }
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when a name of it is used

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from voxuda.experiments.intervals import difference, interval, seeds_needed, student
@@ -66,8 +68,13 @@ def _paired(a: dict[int, Any], b: dict[int, Any]) -> tuple[list, list]:
 def gain_by_seed(row: dict, reference: dict, kind: str = "target") -> tuple[float, float, float]:
     """Mean IoU of a row minus a reference row's, both with one kind of batch norm statistics, in points, and Student's 95 %
     interval over the seeds that both have; for claims, where :func:`gain` is too sure with few seeds."""
+    return student(differences_by_seed(row, reference, kind))
+
+
+def differences_by_seed(row: dict, reference: dict, kind: str = "target") -> list[float]:
+    """Mean IoU over samples of a row minus a reference row's, in points, for each seed that both have."""
     theirs, mine = _paired(*({run["seed"]: 100 * run[kind]["iou"] for run in each["runs"]} for each in (reference, row)))
-    return student([m - t for t, m in zip(theirs, mine, strict=True)])
+    return [m - t for t, m in zip(theirs, mine, strict=True)]
 
 
 def beside_the_paper(result: dict, reference: str) -> str:
@@ -130,6 +137,12 @@ def power_note(result: dict, reference: str) -> str:
         f"{len(variances)} rows). Seeds needed for Student's interval to exclude 0 with probability 0.8 at a step of that many "
         f"points: {needed}."
     )
+
+
+def cpu_hours(folder: Path) -> float:
+    """CPU hours of training of all finished runs below a folder: seconds times threads, by every ``summary.json``."""
+    runs = [json.loads(path.read_text()) for path in folder.rglob("summary.json")]
+    return sum(run["seconds"] * run["provenance"]["threads"] * run["provenance"].get("processes", 1) for run in runs) / 3600
 
 
 def plain(table: str) -> str:

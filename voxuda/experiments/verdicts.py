@@ -1,0 +1,182 @@
+"""Verdicts on claims, by rules that were fixed before the runs were read.
+
+A claim says that the mean IoU of one row is above another's. With our simultaneous 95 % interval (l, u) of the difference
+(:func:`~voxuda.experiments.intervals.moderated`), and the 95 % interval g ± h of the paper's gap
+(:data:`~voxuda.experiments.paper.GAP_HALF_WIDTH`), it is
+
+- [Re], reproduced, if l > 0; "as large" where the two intervals overlap, else "smaller" or "larger";
+- [¬Re], not reproduced, if u < 0, or if l <= 0 and u < g - h: no effect is shown, and one as large as the paper's is excluded;
+- [open] otherwise.
+
+A gap with g - h <= 0 is marked "within the paper's own spread", whatever the verdict. A claim for which the paper prints no
+numbers is never called falsified: it is shown (l > 0), reversed (u < 0) or not shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxuda.experiments.intervals import moderated
+from voxuda.experiments.paper import GAP_HALF_WIDTH, PUBLISHED
+from voxuda.experiments.report import differences_by_seed, in_markdown
+from voxuda.experiments.sweep import collect
+from voxuda.experiments.tables import TABLES, Sweep
+from voxuda.training.config import BatchNorm
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row is above another."""
+
+    name: str  #: Key, ``TABLE/BETTER/WORSE``.
+    text: str  #: What the page shows.
+    better: str  #: Name of the row that is said to be above.
+    worse: str  #: Name of the other row.
+    table: str  #: Where the paper has it, or ``ours``.
+    paper: float | None = None  #: The paper's gap in points of IoU; ``None`` where the paper prints no numbers.
+    statistics: BatchNorm | None = None  #: Batch norm statistics of both rows' scores, where they are fixed.
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What our runs say of a claim."""
+
+    claim: Claim  #: The claim.
+    seeds: int  #: Seeds that both rows have.
+    gain: float  #: Mean difference in points of IoU.
+    low: float  #: Lower end of its simultaneous 95 % interval.
+    high: float  #: Upper end.
+    verdict: str  #: By the rules of this module.
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What our runs say of all claims."""
+
+    found: list[Verdict]  #: Those with runs.
+    missing: list[Claim]  #: Those without.
+    comparisons: int  #: Intervals that hold together; claims on the same two rows share one.
+    degrees: float  #: Degrees of freedom of the variances' prior, d0.
+    deviation: float  #: Its standard deviation in points of IoU, s0.
+    kind: BatchNorm  #: Batch norm statistics of the scores.
+
+
+# --- the claims ----------------------------------------------------------------------------------------------------
+
+
+def _above(table: str, better: str, worse: str) -> Claim:
+    """The claim that a table of the paper makes with two of its rows."""
+    labels = {row.name: row.label for row in TABLES[table]}
+    numbers = PUBLISHED.get(table)
+    gap = None if numbers is None else round(numbers[better]["iou"] - numbers[worse]["iou"], 1)
+    return Claim(f"{table}/{better}/{worse}", f"{labels[better]} above {labels[worse]}", better, worse, table, gap)
+
+
+def _of_the_paper() -> Iterator[Claim]:
+    for table, prefix in (("table1", ""), ("table2", "table2-")):
+        best = f"{prefix}vox-uda"
+        yield from (_above(table, best, row) for row in PUBLISHED[table] if row != best)
+        yield _above(table, f"{prefix}dann", f"{prefix}source-only")
+    first, second = (PUBLISHED[table][row]["iou"] for table, row in (("table1", "vox-uda"), ("table2", "table2-vox-uda")))
+    text = "Vox-UDA (IBF), source of Table I above that of Table II"
+    yield Claim("table2/vox-uda/table2-vox-uda", text, "vox-uda", "table2-vox-uda", "table2", round(first - second, 1))
+    yield from (_above("table3", "vox-uda", row) for row in PUBLISHED["table3"] if row != "vox-uda")
+    for chosen in ("n_sampled-10", "rho-0.244", "lambdas-0.2-0.2-0.3-0.3", "sigma_r-1.2"):  # sigma_d does nothing
+        option = chosen.split("-")[0]
+        yield from (_above("table4", chosen, row) for row in PUBLISHED["table4"] if row.startswith(option) and row != chosen)
+    yield from (_above("figure7", "noise-gaussian", row) for row in ("noise-poisson", "noise-speckle"))
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *_of_the_paper(),
+    Claim("ours/vox-uda/blur-threshold", "Vox-UDA above blur and threshold", "vox-uda", "blur-threshold", "ours"),
+    Claim("ours/ours/vox-uda", "ours above Vox-UDA", "ours", "vox-uda", "ours"),
+    Claim("ours/supervised/ours", "fully supervised above ours", "supervised", "ours", "ours"),
+)
+"""Claims of the paper, in its direction, and ours."""
+
+
+# --- the rules -----------------------------------------------------------------------------------------------------
+
+
+def rule(low: float, high: float, gap: float | None) -> str:
+    """The verdict for our interval and the paper's gap, by the rules of this module."""
+    if gap is None:
+        return "shown" if low > 0 else "reversed" if high < 0 else "not shown"
+    least, most = gap - GAP_HALF_WIDTH, gap + GAP_HALF_WIDTH
+    if low > 0:
+        verdict = "[Re] " + ("smaller" if high < least else "larger" if low > most else "as large")
+    elif high < 0 or high < least:
+        verdict = "[¬Re]"
+    else:
+        verdict = "[open]"
+    return verdict if least > 0 else f"{verdict}, within the paper's own spread"
+
+
+def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: tuple[Claim, ...] = CLAIMS) -> Verdicts:
+    """Judge claims by finished runs.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        What the runs have in common; its table does not matter.
+    out : path
+        Folder of the runs.
+    kind : "target" or "running"
+        Batch norm statistics of both rows' scores, for claims that do not fix them.
+    claims : tuple of Claim
+        Which claims; the intervals of those with runs hold together with probability 0.95.
+    """
+    wanted = {name for claim in claims for name in (claim.better, claim.worse)}
+    tables = [table for table, rows in TABLES.items() if wanted & {row.name for row in rows}]
+    rows = {row["name"]: row for table in tables for row in collect(dataclasses.replace(sweep, table=table), out)["rows"]}
+    pairs = {claim: (claim.better, claim.worse, claim.statistics or kind) for claim in claims}
+    run = {pair for pair in pairs.values() if pair[0] in rows and pair[1] in rows}
+    gaps = {pair: differences_by_seed(rows[pair[0]], rows[pair[1]], pair[2]) for pair in pairs.values() if pair in run}
+    gaps = {pair: values for pair, values in gaps.items() if values}  # others have no seed in common
+    result = moderated(list(gaps.values()))
+    intervals = dict(zip(gaps, result.intervals, strict=True))
+    found = [
+        Verdict(claim, len(gaps[pair]), gain, low, high, rule(low, high, claim.paper))
+        for claim, pair in pairs.items()
+        if pair in gaps
+        for gain, low, high in [intervals[pair]]
+    ]
+    missing = [claim for claim, pair in pairs.items() if pair not in gaps]
+    return Verdicts(found, missing, len(gaps), result.degrees, result.deviation, kind)
+
+
+# --- for people ----------------------------------------------------------------------------------------------------
+
+
+def markdown(judged: Verdicts) -> str:
+    """One line for each claim that has runs, as a Markdown table."""
+    return in_markdown(
+        "| claim | where | paper's gap (95 %) | our gap (simultaneous 95 %) | seeds | verdict |",
+        [
+            [
+                v.claim.text,
+                v.claim.table,
+                "no numbers" if v.claim.paper is None else f"{v.claim.paper:+.1f} ± {GAP_HALF_WIDTH:.1f}",
+                f"{v.gain:+.1f} ({v.low:+.1f} to {v.high:+.1f})",
+                str(v.seeds),
+                v.verdict,
+            ]
+            for v in judged.found
+        ],
+    )
+
+
+def note(judged: Verdicts) -> str:
+    """What the intervals rest on, and which claims have no runs."""
+    lines = [
+        f"{len(judged.found)} claims, {judged.comparisons} comparisons; IoU in points, batch norm statistics of the "
+        f"{judged.kind} kind. Moderated t, paired by seed: d0 = {judged.degrees:.1f}, s0 = {judged.deviation:.1f} points; "
+        f"Bonferroni level 1 - 0.05/{judged.comparisons}."
+    ]
+    if judged.missing:
+        lines.append("No runs: " + "; ".join(f"{claim.text} ({claim.table})" for claim in judged.missing) + ".")
+    return "\n".join(lines)
