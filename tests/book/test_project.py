@@ -221,7 +221,7 @@ SUMMARIES = sorted((ROOT / "results" / "laptop").glob("*/seed-*/summary.json"))
 def test_stored_runs_are_what_their_rows_declare():
     from voxuda.experiments import sweep, tables
 
-    folders = {row.folder(Path(), 0).parent.name: row for rows in tables.TABLES.values() for row in rows}
+    folders = {row.folder(Path(), 0).parent.name: row for table in tables.TABLES for row in tables.select(table)}
     seeds = {}
     for path in SUMMARIES:
         row, seed = folders[path.parts[-3]], int(path.parent.name.removeprefix("seed-"))

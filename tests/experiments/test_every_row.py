@@ -14,7 +14,7 @@ import torch
 from test_pool import Here
 
 from voxuda.commands.main import main
-from voxuda.experiments import pool, sweep, tables
+from voxuda.experiments import pool, report, sweep, tables
 from voxuda.experiments.tables import Sweep
 from voxuda.methods import build
 from voxuda.networks.voxresnet import target_batch_norm
@@ -72,25 +72,37 @@ def everything(tmp_path_factory):
         patch.setattr(sweep, "train", one_step)
         patch.setattr(pool, "in_processes", Here)
         torch.set_num_threads(1)  # for so little to do, two threads take longer
-        for table in (*PAPERS, "modules", "share"):
+        for table in (*PAPERS, "modules", "share", "references"):
             sweep.reproduce(Sweep(table), out)
         torch.set_num_threads(threads)
         yield out
 
 
-@pytest.mark.parametrize("table", (*PAPERS, "modules", "share"))
+@pytest.mark.parametrize("table", (*PAPERS, "modules", "share", "references"))
 def test_every_row_makes_a_run_and_is_collected(everything, table):
     result = json.loads((everything / f"{table}-smoke.json").read_text())
-    assert [row["name"] for row in result["rows"]] == [row.name for row in tables.TABLES[table]]
+    assert [row["name"] for row in result["rows"]] == [row.name for row in tables.select(table)]
     assert all(0 <= run["target"]["iou"] <= 1 for row in result["rows"] for run in row["runs"])
 
 
 def test_the_other_tables_have_the_same_configurations_on_another_target():
     """So that one step of theirs would show nothing new."""
     seen = {(row.method, repr(row.options)) for table in (*PAPERS, "modules", "share") for row in tables.TABLES[table]}
-    assert {*tables.TABLES} == {*PAPERS, "modules", "share", "tilt-series", "real"}
+    assert {*tables.TABLES} == {*PAPERS, "modules", "share", "references", "tilt-series", "real"}
     for row in (*tables.TABLES["tilt-series"], *tables.TABLES["real"]):
         assert (row.method, repr(row.options)) in seen
+
+
+@pytest.mark.parametrize("row", tables.REFERENCES, ids=lambda row: row.name)
+def test_a_reference_trains_nothing_and_is_scored_as_a_run(everything, row):
+    folder = row.folder(everything, 0)
+    assert [path.name for path in folder.iterdir()] == ["summary.json"]
+    run, trained = (json.loads((everything / name / "seed-0" / "summary.json").read_text()) for name in (row.name, "dann"))
+    assert run["seconds"] > 0 and run["oracle"] is None and run["target"] == run["running"]
+    extra = {"chosen", "best_with_labels"} if row.name == "blur-threshold" else {"chosen"}
+    assert run.keys() - extra == trained.keys() and run["target"].keys() == trained["target"].keys()
+    assert run.get("best_with_labels", 1) >= run["target"]["iou"] - 1e-9, "the grid holds what was chosen"
+    assert row.label in report.markdown(sweep.collect(Sweep("table1"), everything))
 
 
 def test_figure_6_maps_both_domains_before_and_after(everything):

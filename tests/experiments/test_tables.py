@@ -1,12 +1,13 @@
 import pytest
 
 from voxuda.experiments import paper, tables
+from voxuda.experiments.references import REFERENCES
 from voxuda.methods import METHODS, VoxUDAOptions
 
 
 @pytest.mark.parametrize("table", list(tables.TABLES))
 def test_rows_are_distinct_and_valid(table):
-    rows = tables.TABLES[table]
+    rows = tables.select(table)
     assert len({row.name for row in rows}) == len({row.label for row in rows}) == len(rows)
     made = [(repr(row.config("smoke", 0)), row.statistics) for row in rows if row.runs is None]
     assert len(set(made)) == len(made), "two rows are the same"
@@ -14,14 +15,14 @@ def test_rows_are_distinct_and_valid(table):
 
 def test_a_folder_holds_runs_of_one_configuration():
     seen = {}
-    for rows in tables.TABLES.values():
-        for row in rows:
+    for table in tables.TABLES:
+        for row in tables.select(table):
             folder = row.runs or row.name
             assert seen.setdefault(folder, row.config("smoke", 0)) == row.config("smoke", 0), folder
 
 
-def test_every_method_has_a_row():
-    assert {row.method for rows in tables.TABLES.values() for row in rows} == set(METHODS)
+def test_every_method_and_every_reference_has_a_row():
+    assert {row.method for rows in tables.TABLES.values() for row in rows} == {*METHODS, *REFERENCES}
 
 
 def test_the_papers_row_has_the_papers_options():

@@ -7,6 +7,7 @@ _NAMES: dict[str, list[str]] = {
     "ladder": ["Rung", "climb"],
     "paper": ["PUBLISHED"],
     "plots": [],
+    "references": [],
     "report": [],
     "sweep": ["collect", "reproduce"],
     "tables": ["Row", "TABLES"],

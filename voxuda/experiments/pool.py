@@ -34,16 +34,17 @@ def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finis
             held.enter_context(locked(folder.parent, f".{folder.name}.lock"))
         bar = held.enter_context(tqdm(total=total, initial=before, unit="epoch", desc=title))
         pool = held.enter_context(in_processes(jobs))
-        labels: dict[Future, str] = {pool.submit(work, threads): label for label, work in todo.values()}
-        waiting = set(labels)
+        runs: dict[Future, Path] = {pool.submit(work, threads): folder for folder, (_, work) in todo.items()}
+        waiting = set(runs)
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
-                bar.n = before + sum(_epochs(folder) for folder in todo)
+                # What is made counts whole: a reference trains no epochs.
+                bar.n = before + sum(_epochs(runs[future]) if future in waiting else epochs for future in runs)
                 bar.refresh()
                 for future in done:
                     if (iou := future.result()) is not None:
-                        bar.write(f"{labels[future]}: IoU {100 * iou:.1f} %")
+                        bar.write(f"{todo[runs[future]][0]}: IoU {100 * iou:.1f} %")
         except BrokenProcessPool as error:
             raise InputError(f"{title}: a run was killed, perhaps for want of memory; try again with fewer --jobs.") from error
         except BaseException:  # Ctrl-C too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -13,13 +14,14 @@ import torch
 
 from voxuda.data.files import append_line, locked
 from voxuda.errors import InputError
+from voxuda.experiments import references
 from voxuda.experiments.pool import Work, run_all
 from voxuda.experiments.tables import Row, Sweep, select
 from voxuda.methods.base import Method
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.training.config import BatchNorm, Config
-from voxuda.training.domains import load_target
-from voxuda.training.evaluation import Evaluation, evaluate_run, iou_and_dice, predict
+from voxuda.training.domains import load_domains, load_target
+from voxuda.training.evaluation import Evaluation, Scores, evaluate_run, iou_and_dice, predict, scores
 from voxuda.training.features import domain_features, embed, separability
 from voxuda.training.loop import train, trim_log
 from voxuda.training.provenance import provenance
@@ -59,7 +61,8 @@ def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
     run_all(todo, jobs=jobs, epochs=sweep.sizes()["epochs"], finished=len(finished), title=title)
     result = collect(sweep, out)
     if sweep.table == "figure6":
-        result |= _features({row.name: [row.folder(out, seed) for seed in seeds] for row in rows})
+        trained = [row for row in rows if row.method not in references.REFERENCES]
+        result |= _features({row.name: [row.folder(out, seed) for seed in seeds] for row in trained})
     save_json(result, out / f"{sweep.table}-{sweep.scale}.json")
     return result
 
@@ -83,12 +86,14 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
     """Train and score one run in a process of its own, and write its ``summary.json``; returns its IoU.
 
     After each epoch the test samples are scored too, into ``oracle.jsonl``: no choice is made by it, it only tells what a
-    choice with target labels would have gained.
+    choice with target labels would have gained. A reference has nothing to train.
     """
     torch.set_num_threads(threads)
     seen, test = load_target(config)
     if test.masks is None:
         raise InputError(f"{config.target}: has no masks; a table's runs are scored on them.")
+    if config.method in references.REFERENCES:
+        return _run_reference(config, folder)
     oracle, masks = folder / "oracle.jsonl", test.masks[:, 0]
 
     def score_epoch(epoch: int, method: Method) -> None:
@@ -105,19 +110,41 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
     return report.scores.overall.iou
 
 
+def _run_reference(config: Config, folder: Path) -> float:
+    """Score a reference, and write the ``summary.json`` of a run, with what was ``chosen`` on the source; returns its IoU."""
+    source, seen, test = load_domains(config)
+    began = time.perf_counter()
+    found = references.find(config.method, source, seen, test, torch.Generator().manual_seed(config.seed))
+    seconds = time.perf_counter() - began
+    of = scores(found.masks, test)
+    about: dict = {"chosen": found.chosen}
+    if config.method == "blur-threshold":  # what the best choice by test labels would have scored
+        about["best_with_labels"] = references.blur_scores(test).max().item()
+    values = {
+        "config": dataclasses.asdict(config), "sizes": config.sizes(), "seed": config.seed, "n": of.overall.n,
+        "seconds": round(seconds, 6), "provenance": provenance(), "oracle": None, **about,
+        **dict.fromkeys(get_args(BatchNorm), _kept(of)),  # it has no batch norm
+    }  # fmt: skip
+    with locked(folder):
+        save_json(values, folder / "summary.json")
+    return of.overall.iou
+
+
+def _kept(found: Scores) -> dict:
+    """What a table keeps of scores."""
+    return {
+        "iou": found.overall.iou,
+        "dice": found.overall.dice,
+        "samples": found.samples,
+        "pooled_iou": found.pooled["iou"],
+        "classes": {name: score.iou for name, score in found.classes.items()},
+        "foreground_share": found.foreground_share,
+    }
+
+
 def _summarise(config: Config, folder: Path, report: Evaluation) -> dict:
     """What a table keeps of a run."""
-    kept = {
-        kind: {
-            "iou": s.overall.iou,
-            "dice": s.overall.dice,
-            "samples": s.samples,
-            "pooled_iou": s.pooled["iou"],
-            "classes": {name: score.iou for name, score in s.classes.items()},
-            "foreground_share": s.foreground_share,
-        }
-        for kind, s in report.by_batch_norm.items()
-    }
+    kept = {kind: _kept(found) for kind, found in report.by_batch_norm.items()}
     return {
         "config": dataclasses.asdict(config),
         "sizes": config.sizes(),
@@ -188,7 +215,8 @@ def collect(sweep: Sweep, out: str | Path) -> dict:
         ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
         ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
         statistics), and for both kinds of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
-        and foreground share.
+        and foreground share. Of a reference there is no oracle, but the settings ``chosen`` on the source, and of
+        blur-threshold ``best_with_labels``, the IoU that the best settings by test labels have.
     """
     collected = []
     for row in select(sweep.table):

@@ -19,7 +19,7 @@ class Row:
 
     name: str  #: Key, and folder of its runs unless ``runs`` says otherwise.
     label: str  #: What the page shows.
-    method: str = "vox-uda"  #: Name of the method.
+    method: str = "vox-uda"  #: Name of the method, or of one of :mod:`voxuda.experiments.references`.
     #: Fields of :class:`~voxuda.methods.options.VoxUDAOptions` that differ from the paper's.
     options: dict = field(default_factory=dict)
     recipe: Recipe = "convolution"  #: How the target is simulated where no folder is given.
@@ -88,6 +88,14 @@ _DANN = Row("dann", "DANN", "dann")
 _VOX_UDA = Row("vox-uda", "Vox-UDA (IBF)")
 _OURS = Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED)
 
+REFERENCES = (
+    Row("blur-threshold", "blur and threshold", "blur-threshold"),
+    Row("otsu", "blur and Otsu's threshold", "otsu"),
+    Row("ball", "a ball in the middle", "ball"),
+    Row("other-mask", "the mask of another sample", "other-mask"),
+)
+"""What needs no network; :func:`select` puts these rows at the end of every table."""
+
 _TABLE1 = (
     _WITHOUT,
     _SUPERVISED,
@@ -104,8 +112,19 @@ _TABLE1 = (
 
 
 def _of_table2(row: Row) -> Row:
-    """The same on the source of Table II; full supervision has no source."""
-    return row if row.method == "supervised" else dataclasses.replace(row, name=f"table2-{row.name}", source_set="table2")
+    """The same on the source of Table II; full supervision and the masks of other samples have no source."""
+    without = row.method in ("supervised", "other-mask")
+    return row if without else dataclasses.replace(row, name=f"table2-{row.name}", source_set="table2")
+
+
+def _by_tilt_series(row: Row) -> Row:
+    """The same on the target by tilt series."""
+    return dataclasses.replace(row, name=f"tilt-{row.name}", recipe="tilt-series")
+
+
+def _of_folder(row: Row) -> Row:
+    """The same on a folder of real subtomograms."""
+    return dataclasses.replace(row, name=f"real-{row.name}")
 
 
 def _sweep(option: str, *values: Any) -> list[Row]:
@@ -185,22 +204,28 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("share-10", "share 0.10", options=dict(_BALANCED, share=0.10)),
         Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
     ),
-    "tilt-series": tuple(dataclasses.replace(row, name=f"tilt-{row.name}", recipe="tilt-series") for row in _MAIN),
-    "real": tuple(dataclasses.replace(row, name=f"real-{row.name}") for row in _MAIN),
+    "tilt-series": tuple(map(_by_tilt_series, _MAIN)),
+    "real": tuple(map(_of_folder, _MAIN)),
+    "references": REFERENCES,
 }
 """Declared tables.
 
 ``table1`` to ``table4``, ``figure6``, ``figure7``: the paper's. ``today``: what a reader of today expects beside them.
 ``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth.
 ``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
+``references``: what needs no network, which :func:`select` adds to all others.
 """
+
+_ON_ITS_SAMPLES = {"table2": _of_table2, "tilt-series": _by_tilt_series, "real": _of_folder}
+"""How a row becomes that of a table whose samples are not those of Table I."""
 
 
 def select(table: str, only: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table, or those named; ``InputError`` where there is no such table or row."""
+    """The rows of a table and then the references, or those named; ``InputError`` where there is no such table or row."""
     if table not in TABLES:
         raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
-    rows = TABLES[table]
+    references = () if table == "references" else map(_ON_ITS_SAMPLES.get(table, lambda row: row), REFERENCES)
+    rows = (*TABLES[table], *references)
     unknown = set(only) - {row.name for row in rows}
     if unknown:
         raise InputError(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(row.name for row in rows)}.")
