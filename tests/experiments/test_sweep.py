@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -100,6 +101,18 @@ def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, short_smoke):
         path.write_text(json.dumps(broken))
         with pytest.raises(InputError, match=message):
             experiments.reproduce(Sweep("modules", only=("source-only",)), tmp_path)
+
+
+def test_a_run_of_before_an_option_is_one_with_its_default(tmp_path, short_smoke):
+    folder, config = SOURCE_ONLY.folder(tmp_path, 0), SOURCE_ONLY.config("smoke", 0)
+    experiments.run_row(config, folder, 1)
+    path = folder / "summary.json"
+    kept = json.loads(path.read_text())
+    assert kept["config"].pop("normalisation") == "batch" and kept["config"]["vox_uda"].pop("warm_up") == 0.3
+    path.write_text(json.dumps(kept))
+    assert experiments.summary(folder, config) == kept
+    with pytest.raises(InputError, match="normalisation is batch, not group"):
+        experiments.summary(folder, dataclasses.replace(config, normalisation="group"))
 
 
 def test_what_cannot_be_scored_is_not_trained(tmp_path, folders):

@@ -15,11 +15,13 @@ from voxuda import methods
 from voxuda.data.domain import Domain
 from voxuda.errors import InputError
 from voxuda.methods import base
+from voxuda.networks.normalisation import BatchRenorm3d
 from voxuda.simulation import molecules, quick
 from voxuda.simulation.samples import save_samples
 from voxuda.training import loop
 from voxuda.training.domains import load_domains
 from voxuda.training.evaluation import evaluate_run
+from voxuda.training.run_folder import load_network
 
 
 def weights(config, out, **options):
@@ -64,6 +66,34 @@ def test_an_interrupted_run_has_the_weights_of_a_whole_one_and_only_supervised_r
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     logs = [[json.loads(line)["seg"] for line in (tmp_path / r / "log.jsonl").read_text().splitlines()] for r in "ab"]
     assert logs[0] == logs[1] and len(logs[0]) == 3
+
+
+def test_an_interrupted_run_with_batch_renorm_has_the_weights_of_a_whole_one(tmp_path, monkeypatch, tiny):
+    for name, value in dict(WARM_UP=2, R_WIDE=12, D_WIDE=8).items():
+        monkeypatch.setattr(BatchRenorm3d, name, value)
+    setting = tiny(normalisation="renorm", epochs=3)
+    whole = weights(setting, tmp_path / "a")
+    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        weights(setting, tmp_path / "b")
+    monkeypatch.setattr(loop, "save_checkpoint", save_checkpoint)
+    resumed = weights(setting, tmp_path / "b", resume=True)
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    again = load_network(tmp_path / "b").state_dict()
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+    batch = weights(tiny(epochs=3), tmp_path / "c")
+    assert whole.keys() == batch.keys() and not torch.equal(whole["conv1a.weight"], batch["conv1a.weight"])
+
+
+@pytest.mark.parametrize("normalisation", ["group", "renorm"])
+@pytest.mark.parametrize("method", ["vox-uda", "pdam", "le-uda-slices", "advent", "tent"])  # those with a part of their own
+def test_methods_train_with_every_normalisation(tmp_path, tiny, method, normalisation):
+    setting = tiny(method=method, normalisation=normalisation, width=4, epochs=1)
+    trained = weights(setting, tmp_path / "run")
+    assert all(value.isfinite().all() for value in trained.values())
+    assert any("running_mean" in name for name in trained) == (normalisation == "renorm")
+    again = load_network(tmp_path / "run").state_dict()
+    assert all(torch.equal(trained[k], again[k]) for k in trained)
 
 
 @pytest.mark.parametrize("method", ["source-only", "vox-uda"])
@@ -304,3 +334,5 @@ def test_gpus_share_batch_norm(tiny, monkeypatch, method):
     kinds = (torch.nn.SyncBatchNorm, torch.nn.BatchNorm3d)
     counts = [sum(isinstance(module, kind) for module in who.modules()) for who, kind in zip((made, one), kinds, strict=True)]
     assert counts[0] == counts[1] > 0
+    with pytest.raises(InputError, match="normalisation renorm cannot be shared by several GPUs; choose batch or group"):
+        loop.prepare(tiny(method=method, normalisation="renorm"), fabric, progress=False)

@@ -184,7 +184,10 @@ def summary(folder: Path, config: Config) -> dict | None:
         return None
     try:
         found = json.loads(path.read_text())
-        kept = {**found["config"], **found["sizes"], **_ANYWHERE}
+        # What a run of an earlier version does not say had the value that is the default since.
+        usual, said = as_stored(dataclasses.asdict(Config())), found["config"]
+        said = {**usual, **said, "vox_uda": {**usual["vox_uda"], **said["vox_uda"]}}
+        kept = {**said, **found["sizes"], **_ANYWHERE}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not the summary of a run; delete it, and the run is scored again.") from error
     asked = as_stored({**dataclasses.asdict(config), **config.sizes(), **_ANYWHERE})

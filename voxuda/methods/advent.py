@@ -4,6 +4,7 @@ import torch
 
 from voxuda.methods.base import Batch, Method, supervised_pass
 from voxuda.methods.losses import adversarial_loss, self_information
+from voxuda.networks.choices import Normalisation
 from voxuda.networks.discriminators import EntropyDiscriminator, reverse_gradient
 
 
@@ -17,8 +18,8 @@ class ADVENT(Method):
 
     WEIGHT = 1e-3
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
+    def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
+        super().__init__(width, normalisation=normalisation)
         self.discriminator = EntropyDiscriminator(width)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:

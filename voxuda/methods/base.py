@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from voxuda.methods.losses import adversarial_loss, segmentation_loss
+from voxuda.networks.choices import Normalisation
 from voxuda.networks.discriminators import Discriminator, reversal_strength, reverse_gradient
 from voxuda.networks.teacher import Teacher
 from voxuda.networks.voxresnet import VoxResNet
@@ -30,16 +31,16 @@ class Method(nn.Module):
 
     Batch norm, about which the paper is silent: each stream of a step (source, noised source, target) is a forward of its own
     and is normalised by its own batch statistics, and all of them feed one set of running averages. Which statistics a
-    trained network uses is a choice made afterwards, see ``batch_norm`` of :class:`voxuda.training.config.Config`. ``width`` is
-    that of the student.
+    trained network uses is a choice made afterwards, see ``batch_norm`` of :class:`voxuda.training.config.Config`. ``width``
+    and ``normalisation`` are those of the student.
     """
 
     needs_target_labels = False
     planar = False  #: Whether the network treats each z slice as an image of its own.
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
         super().__init__()
-        self.student = VoxResNet(width, planar=self.planar)
+        self.student = VoxResNet(width, planar=self.planar, normalisation=normalisation)
 
     def prepare(self, target: torch.Tensor) -> None:
         """Called once before training with all unlabelled target volumes ``(N, 1, D, H, W)``."""
@@ -63,8 +64,8 @@ class Method(nn.Module):
 class TeacherMethod(Method):
     """A method whose student has a moving average as its teacher."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
+    def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
+        super().__init__(width, normalisation=normalisation)
         self.teacher = Teacher(self.student)
 
     def after_step(self) -> None:
@@ -74,8 +75,8 @@ class TeacherMethod(Method):
 class AdversarialMethod(Method):
     """A method with a domain discriminator on the deepest tap, v6."""
 
-    def __init__(self, width: int, weight: float = 1.0) -> None:
-        super().__init__(width)
+    def __init__(self, width: int, weight: float = 1.0, *, normalisation: Normalisation = "batch") -> None:
+        super().__init__(width, normalisation=normalisation)
         self.weight = weight
         self.discriminator = Discriminator(2 * width)
 

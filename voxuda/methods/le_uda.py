@@ -9,6 +9,7 @@ from voxuda.methods.losses import adversarial_loss, prediction_distance, segment
 from voxuda.methods.mean_teacher import jitter
 from voxuda.methods.pdam import translate
 from voxuda.methods.pseudo_labels import ramp_up
+from voxuda.networks.choices import Normalisation
 from voxuda.networks.discriminators import EntropyDiscriminator, reverse_gradient
 from voxuda.signal.spectra import radial_power
 
@@ -28,8 +29,8 @@ class LEUDA(TeacherMethod):
     TARGET_TEACHER = 0.1
     ADVERSARY = 1e-2
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
+    def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
+        super().__init__(width, normalisation=normalisation)
         self.discriminator = EntropyDiscriminator(width)
 
     def prepare(self, target: torch.Tensor) -> None:

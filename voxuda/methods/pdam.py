@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from voxuda.methods.base import Batch, Method
 from voxuda.methods.losses import adversarial_loss, segmentation_loss, self_information
+from voxuda.networks.choices import Normalisation
 from voxuda.networks.discriminators import Discriminator, EntropyDiscriminator, reversal_strength, reverse_gradient
 from voxuda.signal.normalise import zscore
 from voxuda.signal.spectra import match_power, radial_power
@@ -47,8 +48,8 @@ class PDAM(Method):
     their adversary.
     """
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
+    def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
+        super().__init__(width, normalisation=normalisation)
         self.on_features = Discriminator(2 * width)
         self.on_entropy = EntropyDiscriminator(width)
 

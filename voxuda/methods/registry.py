@@ -19,6 +19,7 @@ from voxuda.methods.supervised import Supervised
 from voxuda.methods.tent import TENT
 from voxuda.methods.vox_uda import VoxUDA
 from voxuda.methods.zero_shot import ZeroShot
+from voxuda.networks.choices import Normalisation
 
 METHODS: dict[str, type[Method]] = {
     "source-only": SourceOnly,
@@ -50,8 +51,8 @@ def method_class(name: str) -> type[Method]:
     return METHODS[name]
 
 
-def build(name: str, width: int, vox_uda: VoxUDAOptions | None = None) -> Method:
+def build(name: str, width: int, vox_uda: VoxUDAOptions | None = None, *, normalisation: Normalisation = "batch") -> Method:
     """Make a method by name; only vox-uda has options."""
     if name == "vox-uda":
-        return VoxUDA(width, vox_uda)
-    return method_class(name)(width)
+        return VoxUDA(width, vox_uda, normalisation=normalisation)
+    return method_class(name)(width, normalisation=normalisation)

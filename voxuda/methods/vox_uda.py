@@ -11,6 +11,7 @@ from voxuda.methods.base import AdversarialMethod, Batch, supervised_pass
 from voxuda.methods.losses import consistency_loss, segmentation_loss
 from voxuda.methods.options import VoxUDAOptions
 from voxuda.methods.pseudo_labels import balanced_labels, confident_labels
+from voxuda.networks.choices import Normalisation
 from voxuda.networks.teacher import Teacher
 from voxuda.signal.normalise import unit_range, zscore
 
@@ -30,9 +31,9 @@ def denoise(volumes: torch.Tensor, options: VoxUDAOptions) -> torch.Tensor:
 class VoxUDA(AdversarialMethod):
     """The whole method; ``options`` names each choice and ablation."""
 
-    def __init__(self, width: int, options: VoxUDAOptions | None = None) -> None:
+    def __init__(self, width: int, options: VoxUDAOptions | None = None, *, normalisation: Normalisation = "batch") -> None:
         self.options = options or VoxUDAOptions()
-        super().__init__(width, self.options.adversary)
+        super().__init__(width, self.options.adversary, normalisation=normalisation)
         self.teacher = Teacher(self.student, self.options.ema)
 
     def prepare(self, target: torch.Tensor) -> None:

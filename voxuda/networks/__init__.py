@@ -3,7 +3,9 @@
 from lazy_loader import attach
 
 _NAMES: dict[str, list[str]] = {
+    "choices": ["Normalisation"],
     "discriminators": ["Discriminator", "EntropyDiscriminator", "reversal_strength", "reverse_gradient"],
+    "normalisation": ["BatchRenorm3d"],
     "teacher": ["Teacher"],
     "voxresnet": ["TAPS", "VoxRes", "VoxResNet", "target_batch_norm"],
 }

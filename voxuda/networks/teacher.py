@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from voxuda.errors import InputError
+from voxuda.networks.normalisation import BatchRenorm3d
 
 
 class Teacher(nn.Module):
     """Exponential moving average of a student network.
 
     The decay is ``min(1 - 1 / (t + 1), decay)``: a plain average of the first students, then a moving one. Parameters are
-    averaged; batch norm always uses the statistics of the batch it is given, as in ASC and UA-MT. The paper gives no decay.
+    averaged; batch norm, and batch renormalisation too, always uses the statistics of the batch it is given, as in ASC and
+    UA-MT. The paper gives no decay.
     """
 
     step: torch.Tensor
@@ -24,6 +26,9 @@ class Teacher(nn.Module):
         if not 0 <= decay < 1:
             raise InputError(f"decay is {decay}; it must be at least 0 and below 1.")
         self.network = copy.deepcopy(student).requires_grad_(False)
+        for layer in self.network.modules():
+            if isinstance(layer, BatchRenorm3d):
+                layer.momentum = None  # the statistics of the batch, uncorrected
         self.decay = decay
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 

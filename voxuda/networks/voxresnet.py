@@ -8,7 +8,11 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
+
+from voxuda.networks.choices import Normalisation
+from voxuda.networks.normalisation import normaliser
 
 TAPS = ("c", "v2", "v4", "v6")
 """Where Vox-UDA compares features: second convolution, second, fourth and sixth residual module."""
@@ -23,11 +27,11 @@ def convolution(channels: int, out: int, planar: bool, stride: int = 1) -> nn.Co
 class VoxRes(nn.Module):
     """Pre-activation residual module: BN, ReLU, conv, BN, ReLU, conv, plus the input."""
 
-    def __init__(self, channels: int, planar: bool = False) -> None:
+    def __init__(self, channels: int, planar: bool = False, normalisation: Normalisation = "batch") -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.BatchNorm3d(channels), nn.ReLU(), convolution(channels, channels, planar),
-            nn.BatchNorm3d(channels), nn.ReLU(), convolution(channels, channels, planar),
+            normaliser(normalisation, channels, planar), nn.ReLU(), convolution(channels, channels, planar),
+            normaliser(normalisation, channels, planar), nn.ReLU(), convolution(channels, channels, planar),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -60,18 +64,24 @@ class VoxResNet(nn.Module):
     whose kernel equals its stride, straight to the class scores, so that no voxel is written twice.
 
     ``width`` is the number of channels of the first stage, 32 in the paper; later stages have twice as many. A ``planar``
-    network treats each z slice as an image of its own, for the methods that are made for images.
+    network treats each z slice as an image of its own, for the methods that are made for images. ``normalisation`` is "batch",
+    "group" or "renorm", see :mod:`voxuda.networks.normalisation`.
     """
 
-    def __init__(self, width: int = 32, *, planar: bool = False) -> None:
+    def __init__(self, width: int = 32, *, planar: bool = False, normalisation: Normalisation = "batch") -> None:
         super().__init__()
         wide = 2 * width
+
+        def norm(channels: int) -> nn.Module:
+            return normaliser(normalisation, channels, planar)
+
         self.conv1a = convolution(1, width, planar)
-        self.conv1b = nn.Sequential(nn.BatchNorm3d(width), nn.ReLU(), convolution(width, width, planar))
+        self.conv1b = nn.Sequential(norm(width), nn.ReLU(), convolution(width, width, planar))
 
         def halved(channels: int) -> nn.Sequential:
             strided = convolution(channels, wide, planar, stride=2)
-            return nn.Sequential(nn.BatchNorm3d(channels), nn.ReLU(), strided, VoxRes(wide, planar), VoxRes(wide, planar))
+            residual = [VoxRes(wide, planar, normalisation) for _ in range(2)]
+            return nn.Sequential(norm(channels), nn.ReLU(), strided, *residual)
 
         self.stage2, self.stage4, self.stage6 = halved(width), halved(wide), halved(wide)
         self.heads = nn.ModuleDict({"c": PointwiseHead(width, 2)})
@@ -106,8 +116,10 @@ def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int
 
     The volumes are shuffled, always alike, into batches of nearly one size, so that every batch is a fair sample of them all.
     The network itself is left as it was; the result, running means and variances averaged over batches, is to be loaded with
-    ``load_state_dict(..., strict=False)``.
+    ``load_state_dict(..., strict=False)``; it is empty where nothing is to be measured, as with group norm.
     """
+    if not any(isinstance(layer, _BatchNorm) for layer in network.modules()):
+        return {}
     measured = copy.deepcopy(network).train()
     order = torch.randperm(len(volumes), generator=torch.Generator().manual_seed(0)).to(volumes.device)
     batches = volumes[order].tensor_split(math.ceil(len(volumes) / batch_size))

@@ -9,6 +9,7 @@ from typing import Literal
 
 from voxuda.errors import InputError, check_types
 from voxuda.methods.options import VoxUDAOptions
+from voxuda.networks.choices import Normalisation
 
 Scale = Literal["smoke", "laptop", "paper"]
 BatchNorm = Literal["target", "running"]
@@ -54,6 +55,9 @@ class Config:
     #: Statistics in force when the network is used; "target" measures them anew on the unlabelled target samples (AdaBN),
     #: "running" keeps the averages of training. The paper is silent, and it matters more than most modules.
     batch_norm: BatchNorm = "target"
+    #: What normalises the network's features: batch norm; group norm of 4 groups, which has no statistics and so no choice of
+    #: them; or batch renormalisation, which trains with nearly the running averages. The paper is silent.
+    normalisation: Normalisation = "batch"
     seed: int = 0  #: Seed of weights, data order, noise and simulated data.
     device: Literal["cpu", "cuda", "auto"] = "cpu"  #: "cpu", "cuda" or "auto".
     #: "32-true" or "bf16-mixed"; the latter on a processor for samples of 24 voxels a side or more.

@@ -192,7 +192,7 @@ class Session:
 def prepare(config: Config, fabric: Fabric, progress: bool) -> Session:
     """Load the samples, build the method and its optimiser, and refuse what cannot be trained."""
     torch.manual_seed(config.seed)
-    method = build(config.method, config.size("width"), config.vox_uda)
+    method = build(config.method, config.size("width"), config.vox_uda, normalisation=config.normalisation)
     source, target, _ = load_domains(config, progress=progress)
     check_input(config, fabric, method, source, target)
     source, target = source.to(fabric.device), target.to(fabric.device)
@@ -226,6 +226,8 @@ def check_input(config: Config, fabric: Fabric, method: Method, source: Domain, 
             f"samples of {shape} voxels cannot be trained on in bf16 on a processor; choose --precision 32-true, or samples"
             f" of {LEAST_SIDE_IN_BF16} voxels a side."
         )
+    if config.normalisation == "renorm" and processes > 1 and fabric.device.type == "cuda":
+        raise InputError("normalisation renorm cannot be shared by several GPUs; choose batch or group, or train on one GPU.")
     if method.needs_target_labels and target.masks is None:
         raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
 

@@ -183,6 +183,7 @@ def load_network(run: str | Path, batch_norm: BatchNorm | None = None) -> VoxRes
     """The trained network of a run, in evaluation mode, with the run's own choice of batch norm statistics or another."""
     config = read_config(run)
     with torch.device("meta"):  # no memory is taken for a width that the weights do not have
-        network = VoxResNet(config.size("width"), planar=method_class(config.method).planar)
+        planar, normalisation = method_class(config.method).planar, config.normalisation
+        network = VoxResNet(config.size("width"), planar=planar, normalisation=normalisation)
     load_weights(run, network, batch_norm or config.batch_norm)
     return network.eval()

@@ -1,0 +1,75 @@
+"""What normalises the features of a network: batch norm, group norm, batch renormalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from voxuda.errors import InputError
+from voxuda.networks.choices import Normalisation
+
+GROUPS = 4
+"""Groups of channels of group norm."""
+
+
+def normaliser(kind: Normalisation, channels: int, planar: bool = False) -> nn.Module:
+    """The layer that normalises features ``(B, channels, D, H, W)``; with ``planar`` none lets z slices see each other.
+
+    Raises
+    ------
+    InputError
+        Group norm of channels that its groups cannot share.
+    """
+    if kind == "group":
+        if channels % GROUPS:
+            raise InputError(f"width is {channels}; group norm has {GROUPS} groups of channels, so it must be a multiple.")
+        return SliceGroupNorm(GROUPS, channels) if planar else nn.GroupNorm(GROUPS, channels)
+    return BatchRenorm3d(channels) if kind == "renorm" else nn.BatchNorm3d(channels)
+
+
+class SliceGroupNorm(nn.GroupNorm):
+    """Group norm of each z slice by itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        slices = super().forward(x.transpose(1, 2).flatten(0, 1))
+        return slices.unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+class BatchRenorm3d(nn.BatchNorm3d):
+    r"""Batch renormalisation (Ioffe 2017) of features ``(B, channels, D, H, W)``.
+
+    In training :math:`y = \gamma\,(r\,(x - \mu_B)/\sigma_B + d) + \beta` with :math:`r = \sigma_B / \sigma` and
+    :math:`d = (\mu_B - \mu) / \sigma`, where :math:`\mu, \sigma` are the running averages; no gradient flows through r and d.
+    This is :math:`(x - \mu)/\sigma`, what evaluation computes, except where r or d is clipped. It begins as batch norm; the
+    limits, :math:`1/r_{max} \le r \le r_{max}` and :math:`|d| \le d_{max}`, widen linearly after ``WARM_UP`` batches to
+    ``R_MAX`` and ``D_MAX``, as in the paper at a hundredth of its batches. Unlike there, variances are averaged, as in batch
+    norm, and not deviations. Parameters and buffers are those of batch norm; with ``momentum`` ``None`` it is batch norm.
+    """
+
+    WARM_UP = 50
+    R_MAX, R_WIDE = 3.0, 400  #: The widest limit of r, and after how many batches it is reached.
+    D_MAX, D_WIDE = 5.0, 250  #: The same of d.
+
+    def limits(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """r_max and d_max in force, scalars."""
+        # On the device: to read the counter would make the processor wait for a GPU.
+        assert self.num_batches_tracked is not None
+        after = self.num_batches_tracked - self.WARM_UP
+        r, d = ((after / (wide - self.WARM_UP)).clamp(0, 1) for wide in (self.R_WIDE, self.D_WIDE))
+        return 1 + (self.R_MAX - 1) * r, self.D_MAX * d
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.momentum is None:  # None while update_bn measures, and in a teacher
+            return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        with torch.no_grad():
+            variance, mean = torch.var_mean(x.float(), (0, 2, 3, 4), correction=0)
+            deviation = (self.running_var + self.eps).sqrt()
+            r_max, d_max = self.limits()
+            r = ((variance + self.eps).sqrt() / deviation).clamp(1 / r_max, r_max)
+            d = ((mean - self.running_mean) / deviation).clamp(-d_max, d_max)
+            self.num_batches_tracked += 1
+        # Batch norm, whose scale is γ r and whose offset is γ d + β; it updates the running averages.
+        scale, offset = self.weight * r, self.weight * d + self.bias
+        return F.batch_norm(x, self.running_mean, self.running_var, scale, offset, True, self.momentum, self.eps)
