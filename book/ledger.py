@@ -139,7 +139,7 @@ STATEMENTS = [
               "of the foreground, a sample each, then the mean, as the paper's tables suggest"),
     Statement("—", "Batch norm statistics of the trained network", "voxuda.networks.voxresnet.target_batch_norm",
               "networks/test_voxresnet.py::test_target_batch_norm_is_the_mean_of_the_target", ("09_ladder", "target_batch_norm"), None,
-              "the paper is silent; scores with both kinds stand side by side, and other normalisation is an option",
+              "the paper is silent; scores with each kind stand side by side, and other normalisation is an option",
               {"voxuda.training.config.Config.normalisation": "batch"}),
     Statement("Tables I, II", "Nine systems on two source sets", "voxuda.experiments.tables.TABLES",
               "experiments/test_tables.py::test_table_2_is_table_1_on_another_source", ("07_what_closes_the_gap", "tables.TABLES")),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from voxuda.errors import InputError
-from voxuda.networks.normalisation import BatchRenorm3d, SliceGroupNorm
+from voxuda.networks.normalisation import BatchRenorm3d, SliceGroupNorm, mixed_batch_norm
 from voxuda.networks.teacher import Teacher
 from voxuda.networks.voxresnet import VoxResNet, target_batch_norm
 
@@ -101,3 +101,11 @@ def test_slices_are_normalised_one_by_one(generator):
     layer, x = SliceGroupNorm(4, 8), torch.randn(2, 8, 3, 5, 6, generator=generator)
     wanted = torch.stack([nn.functional.group_norm(x[:, :, z], 4) for z in range(3)], 2)
     torch.testing.assert_close(layer(x), wanted)
+
+
+def test_mixed_statistics_are_those_of_both_populations_together(generator):
+    samples = [scale * torch.randn(500, 3, generator=generator) + shift for scale, shift in ((1.0, 0.0), (3.0, 2.0))]
+    one, other = ({"a.running_mean": x.mean(0), "a.running_var": x.var(0, correction=0)} for x in samples)
+    mixed, pooled = mixed_batch_norm({**one, "a.weight": torch.ones(3)}, other), torch.cat(samples)
+    torch.testing.assert_close(mixed, {"a.running_mean": pooled.mean(0), "a.running_var": pooled.var(0, correction=0)})
+    assert mixed_batch_norm(one, {}) == {}

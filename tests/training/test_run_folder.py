@@ -57,19 +57,22 @@ def test_bad_values():
             Config(**bad)
 
 
-def test_weights_hold_both_kinds_of_statistics(tmp_path, generator):
+def test_weights_hold_every_kind_of_statistics(tmp_path, generator):
     torch.manual_seed(0)
     network = VoxResNet(2)
     target = 3 + torch.randn(4, 1, 16, 16, 16, generator=generator)
     save_weights(tmp_path / "weights.safetensors", network, target_batch_norm(network, target))
     loaded = {}
-    for kind in ("target", "running"):
+    for kind in ("target", "running", "mixed"):
         again = VoxResNet(2)
         load_weights(tmp_path, again, kind)
         loaded[kind] = again.state_dict()
         assert torch.equal(loaded[kind]["conv1a.weight"], network.conv1a.weight)
     assert torch.equal(loaded["running"]["conv1b.0.running_mean"], torch.zeros(2))
-    assert loaded["target"]["conv1b.0.running_mean"].abs().max() > 0.1
+    mean, variance = (loaded["target"][f"conv1b.0.running_{name}"] for name in ("mean", "var"))
+    assert mean.abs().max() > 0.1
+    torch.testing.assert_close(loaded["mixed"]["conv1b.0.running_mean"], mean / 2)
+    torch.testing.assert_close(loaded["mixed"]["conv1b.0.running_var"], (1 + variance) / 2 + mean**2 / 4)
     (tmp_path / "weights.safetensors").write_bytes(b"junk")
     with pytest.raises(InputError, match="damaged, or weights of another architecture"):
         load_weights(tmp_path, VoxResNet(2), "target")

@@ -86,7 +86,7 @@ class Evaluate:
     target: Path | None = None
 
     def run(self) -> None:
-        """Evaluate with both kinds of batch norm statistics."""
+        """Evaluate with each kind of batch norm statistics."""
         from voxuda.training.evaluation import evaluate_run
 
         report = evaluate_run(self.run_folder, self.target)

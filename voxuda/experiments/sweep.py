@@ -8,7 +8,6 @@ import json
 import time
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import torch
 
@@ -69,7 +68,7 @@ def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
 
 def _features(runs: dict[str, list[Path]]) -> dict:
     """By row and kind of batch norm statistics: a map of the first seed's features, and how well every seed's tell domains."""
-    kinds = get_args(BatchNorm)
+    kinds: tuple[BatchNorm, ...] = ("target", "running")
     return {
         "embeddings": {row: {kind: embed(seeds[0], kind) for kind in kinds} for row, seeds in runs.items()},
         "separability": {
@@ -217,9 +216,9 @@ def collect(sweep: Sweep, out: str | Path) -> dict:
         (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options``,
         ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
         ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
-        statistics), and for both kinds of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
-        and foreground share. Of a reference there is no oracle, but the settings ``chosen`` on the source, and of
-        blur-threshold ``best_with_labels``, the IoU that the best settings by test labels have.
+        statistics), and for each kind of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
+        and foreground share; runs of earlier versions lack "mixed". Of a reference there is no oracle, but the settings
+        ``chosen`` on the source, and of blur-threshold ``best_with_labels``, the IoU that the best settings by test labels have.
     """
     collected = []
     for row in select(sweep.table):

@@ -5,7 +5,7 @@ from lazy_loader import attach
 _NAMES: dict[str, list[str]] = {
     "choices": ["Normalisation"],
     "discriminators": ["Discriminator", "EntropyDiscriminator", "reversal_strength", "reverse_gradient"],
-    "normalisation": ["BatchRenorm3d"],
+    "normalisation": ["BatchRenorm3d", "mixed_batch_norm"],
     "teacher": ["Teacher"],
     "voxresnet": ["TAPS", "VoxRes", "VoxResNet", "target_batch_norm"],
 }

@@ -1,4 +1,4 @@
-"""What normalises the features of a network: batch norm, group norm, batch renormalisation."""
+"""What normalises the features of a network: batch norm, group norm, batch renormalisation; and mixed statistics."""
 
 from __future__ import annotations
 
@@ -73,3 +73,18 @@ class BatchRenorm3d(nn.BatchNorm3d):
         # Batch norm, whose scale is γ r and whose offset is γ d + β; it updates the running averages.
         scale, offset = self.weight * r, self.weight * d + self.bias
         return F.batch_norm(x, self.running_mean, self.running_var, scale, offset, True, self.momentum, self.eps)
+
+
+def mixed_batch_norm(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Running means and variances of a mixture in equal parts of two populations, from those of each.
+
+    The mean is (μ₁ + μ₂) / 2, the variance (σ₁² + σ₂²) / 2 + ((μ₁ - μ₂) / 2)². Both are state dictionaries; what else they hold
+    is left out.
+    """
+    mixed = {}
+    for key in (name for name in other if name.endswith("running_mean")):
+        mean, variance = key, key.removesuffix("mean") + "var"
+        a, b = one[mean].float(), other[mean].float()
+        mixed[mean] = (a + b) / 2
+        mixed[variance] = (one[variance].float() + other[variance].float()) / 2 + ((a - b) / 2).square()
+    return mixed

@@ -12,7 +12,7 @@ from voxuda.methods.options import VoxUDAOptions
 from voxuda.networks.choices import Normalisation
 
 Scale = Literal["smoke", "laptop", "paper"]
-BatchNorm = Literal["target", "running"]
+BatchNorm = Literal["target", "running", "mixed"]
 Recipe = Literal["convolution", "tilt-series"]
 SourceSet = Literal["table1", "table2"]
 
@@ -53,7 +53,8 @@ class Config:
     batch_size: int | None = None  #: Samples of each domain in a step; overrides the scale.
     learning_rate: float = 1e-3  #: Adam's, divided by 10 after each third of training as in the paper.
     #: Statistics in force when the network is used; "target" measures them anew on the unlabelled target samples (AdaBN),
-    #: "running" keeps the averages of training. The paper is silent, and it matters more than most modules.
+    #: "running" keeps the averages of training, "mixed" is both in equal parts. The paper is silent, and it matters more than
+    #: most modules.
     batch_norm: BatchNorm = "target"
     #: What normalises the network's features: batch norm; group norm of 4 groups, which has no statistics and so no choice of
     #: them; or batch renormalisation, which trains with nearly the running averages. The paper is silent.

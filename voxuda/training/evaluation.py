@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a run's network with both kinds of batch norm statistics."""
+    """Scores of a run's network with each kind of batch norm statistics."""
 
     method: str
     batch_norm: BatchNorm  #: The run's own choice.
@@ -136,7 +137,7 @@ def scores(predicted: torch.Tensor, domain: Domain) -> Scores:
 
 
 def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluation:
-    """Score a run with both kinds of batch norm statistics and write ``RUN/scores.json``, or ``RUN/scores-TARGET.json``.
+    """Score a run with each kind of batch norm statistics and write ``RUN/scores.json``, or ``RUN/scores-TARGET.json``.
 
     Parameters
     ----------
@@ -148,7 +149,7 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluatio
     Returns
     -------
     Evaluation
-        With the run's own choice of batch norm statistics, and with both.
+        With the run's own choice of batch norm statistics, and with each kind.
 
     Raises
     ------
@@ -159,14 +160,14 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluatio
 
     config = read_config(run)
     with locked(run):
-        networks: dict[BatchNorm, nn.Module] = {"target": load_network(run, "target"), "running": load_network(run, "running")}
+        networks: dict[BatchNorm, nn.Module] = {kind: load_network(run, kind) for kind in get_args(BatchNorm)}
         domain = load_domain(target) if target else load_target(config)[1]
         if domain.masks is None:
             raise InputError(f"{target or config.target}: has no masks; scores need labels.")
         results = {kind: scores(predict(network, domain.volumes) > 0.5, domain) for kind, network in networks.items()}
         found = Evaluation(config.method, config.batch_norm, str(target) if target else None, results)
         about, overall = dataclasses.asdict(found), found.scores.overall
-        both = about.pop("by_batch_norm")
-        report = {**about, "iou": overall.iou, "dice": overall.dice, **both[config.batch_norm], "by_batch_norm": both}
+        each = about.pop("by_batch_norm")
+        report = {**about, "iou": overall.iou, "dice": overall.dice, **each[config.batch_norm], "by_batch_norm": each}
         save_json(report, Path(run) / (f"scores-{Path(target).resolve().name}.json" if target else "scores.json"))
     return found

@@ -52,8 +52,8 @@ def domain_features(run: str | Path, statistics: BatchNorm = "target") -> tuple[
     run : path
         Folder of a finished run.
     statistics : str
-        Batch norm statistics: "running" takes those of training for both domains, "target" for each domain its own, measured
-        on its training samples.
+        Batch norm statistics: "running" takes those of training for both domains, "mixed" those and the target's in equal
+        parts, "target" for each domain its own, measured on its training samples.
     """
     source, seen, target = load_domains(read_config(run))
     network = load_network(run, statistics)

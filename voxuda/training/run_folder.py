@@ -18,6 +18,7 @@ from voxuda.data.files import locked, write_atomically
 from voxuda.errors import InputError
 from voxuda.methods.options import VoxUDAOptions
 from voxuda.methods.registry import method_class
+from voxuda.networks.normalisation import mixed_batch_norm
 from voxuda.networks.voxresnet import VoxResNet
 from voxuda.training.config import BatchNorm, Config
 
@@ -156,7 +157,7 @@ def halve_weights(run: str | Path, out: str | Path) -> None:
 
 
 def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:
-    """Load ``RUN/weights.safetensors`` into ``network`` with "target" or "running" batch norm statistics.
+    """Load ``RUN/weights.safetensors`` into ``network`` with "target", "running" or "mixed" batch norm statistics.
 
     ``InputError`` where the file is missing, damaged or of another architecture.
     """
@@ -168,8 +169,9 @@ def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> 
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             raise ValueError("not finite")
         trained = {k: v for k, v in tensors.items() if not k.startswith("target_bn.")}
-        if batch_norm == "target":
-            trained |= {k.removeprefix("target_bn."): v for k, v in tensors.items() if k.startswith("target_bn.")}
+        on_target = {k.removeprefix("target_bn."): v for k, v in tensors.items() if k.startswith("target_bn.")}
+        if batch_norm != "running":
+            trained |= on_target if batch_norm == "target" else mixed_batch_norm(trained, on_target)
         if next(network.parameters()).is_meta:  # made by load_network; kept weights may be bfloat16
             trained = {k: v.float() if v.is_floating_point() else v for k, v in trained.items()}
             network.load_state_dict(trained, assign=True)
