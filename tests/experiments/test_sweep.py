@@ -42,6 +42,13 @@ def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, short_smok
         and runs[0]["seconds"] > 0
         and runs[0]["provenance"]["libraries"]["numpy"] == np.__version__
     )
+    assert runs[0]["signs"].keys() == {"target", "running", "mixed"} and "mixed" in runs[0]
+    for found in runs[0]["signs"].values():
+        assert (
+            0 <= found["agreement"] <= 1
+            and 0 <= found["entropy"] <= 1
+            and found["foreground_share"].keys() == {"predicted", "source"}
+        )
     values = sorted(100 * run["target"]["iou"] for run in runs)
     assert f"| source-only | {sum(values) / 2:.1f} ({values[0]:.1f} to {values[1]:.1f}) |" in report.markdown(result)
 

@@ -8,6 +8,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -20,11 +21,14 @@ from voxuda.methods.base import Method
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.training.config import BatchNorm, Config
 from voxuda.training.domains import load_domains, load_target
-from voxuda.training.evaluation import Evaluation, Scores, evaluate_run, iou_and_dice, predict, scores
+    kept = {kind: _kept(found) for kind, found in report.by_batch_norm.items()}
+    source, seen, _ = load_domains(config)
+    share = float(source.masks.float().mean())  # type: ignore[union-attr]
 from voxuda.training.features import domain_features, embed, separability
 from voxuda.training.loop import train, trim_log
 from voxuda.training.provenance import provenance
-from voxuda.training.run_folder import as_stored, read_record, save_json
+from voxuda.training.run_folder import as_stored, load_network, read_record, save_json
+from voxuda.training.signs import read_signs
 
 
 def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
@@ -144,6 +148,8 @@ def _kept(found: Scores) -> dict:
 def _summarise(config: Config, folder: Path, report: Evaluation) -> dict:
     """What a table keeps of a run."""
     kept = {kind: _kept(found) for kind, found in report.by_batch_norm.items()}
+    source, seen, _ = load_domains(config)
+    share = float(source.masks.float().mean())  # type: ignore[union-attr]
     return {
         "config": dataclasses.asdict(config),
         "sizes": config.sizes(),
@@ -152,6 +158,7 @@ def _summarise(config: Config, folder: Path, report: Evaluation) -> dict:
         "seconds": round(sum(line["seconds"] for line in _lines(folder / "log.jsonl")), 1),
         "provenance": read_record(folder)["provenance"],
         "oracle": max(_lines(folder / "oracle.jsonl"), key=lambda line: line["iou"], default=None),
+        "signs": {kind: dataclasses.asdict(read_signs(load_network(folder, kind), seen.volumes, share)) for kind in kept},
         **kept,
     }
 
@@ -217,8 +224,9 @@ def collect(sweep: Sweep, out: str | Path) -> dict:
         ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
         ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
         statistics), and for each kind of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
-        and foreground share; runs of earlier versions lack "mixed". Of a reference there is no oracle, but the settings
-        ``chosen`` on the source, and of blur-threshold ``best_with_labels``, the IoU that the best settings by test labels have.
+    kept = {kind: _kept(found) for kind, found in report.by_batch_norm.items()}
+    source, seen, _ = load_domains(config)
+    share = float(source.masks.float().mean())  # type: ignore[union-attr]
     """
     collected = []
     for row in select(sweep.table):

@@ -13,6 +13,7 @@ _NAMES: dict[str, list[str]] = {
     "run_folder": ["RESULTS", "find_model", "load_network", "read_config"],
     "segment_inputs": [],
     "segmentation": ["Segmented", "segment_files"],
+    "signs": ["Signs", "read_signs"],
     "tomograms": [],
 }
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when a name of it is used
