@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from voxuda.experiments import paper, tables
@@ -28,6 +30,19 @@ def test_every_method_and_every_reference_has_a_row():
 def test_the_papers_row_has_the_papers_options():
     for table in ("table1", "table3", "modules"):
         assert next(r for r in tables.TABLES[table] if r.name == "vox-uda").options == {}
+
+
+def test_the_table_of_normalisations_varies_nothing_else():
+    rows, plain = tables.TABLES["normalisation"], {row.name: row for row in tables.TABLES["modules"]}
+    assert [row.name for row in rows] == [
+        f"{method}-{kind}"
+        for method in ("source-only", "dann", "vox-uda", "supervised")
+        for kind in ("batch", "group", "renorm")
+    ]
+    for row in rows:
+        name, kind = row.name.rsplit("-", 1)
+        wanted = dataclasses.replace(plain[name].config("smoke", 3), normalisation=kind)
+        assert row.config("smoke", 3) == wanted and row.runs == (name if kind == "batch" else None)
 
 
 def test_table_2_is_table_1_on_another_source():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from voxuda.errors import InputError
 from voxuda.methods.options import VoxUDAOptions
+from voxuda.networks.choices import Normalisation
 from voxuda.training.config import SCALES, BatchNorm, Config, Recipe, Scale, SourceSet
 
 
@@ -24,6 +25,7 @@ class Row:
     options: dict = field(default_factory=dict)
     recipe: Recipe = "convolution"  #: How the target is simulated where no folder is given.
     source_set: SourceSet = "table1"  #: Molecules of the source, as in Table I or Table II.
+    normalisation: Normalisation = "batch"  #: What normalises the network.
     statistics: BatchNorm = "target"  #: Batch norm statistics of the score that is shown.
     runs: str | None = None  #: Folder of the runs, for a row that shows another row's runs in another way.
 
@@ -34,7 +36,7 @@ class Row:
         statistics_of: BatchNorm = "running" if blind else "target"
         return Config(
             self.method, scale, recipe=self.recipe, source_set=self.source_set, batch_norm=statistics_of,
-            seed=seed, vox_uda=VoxUDAOptions(**self.options), **changes,
+            normalisation=self.normalisation, seed=seed, vox_uda=VoxUDAOptions(**self.options), **changes,
         )  # fmt: skip
 
     def folder(self, out: Path, seed: int) -> Path:
@@ -144,6 +146,23 @@ _PL_IBF = Row("pl-ibf", "pseudo-labels, IBF", options=_ALONE)
 _AS_IN_PAPER = Row("vox-uda", "Vox-UDA (paper's settings)")
 _ON_TARGET = Row("supervised", "supervised on target", "supervised")
 _ZERO_SHOT = Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", statistics="running")
+
+
+def _normalised(row: Row) -> list[Row]:
+    """A row with each normalisation; batch norm shows the runs of the row itself."""
+    kinds: dict[Normalisation, str] = {"batch": "batch norm", "group": "group norm", "renorm": "batch renormalisation"}
+    return [
+        dataclasses.replace(
+            row,
+            name=f"{row.name}-{kind}",
+            label=f"{row.label}, {label}",
+            normalisation=kind,
+            runs=row.name if kind == "batch" else None,
+        )
+        for kind, label in kinds.items()
+    ]
+
+
 _MAIN = (_SOURCE_ONLY, _ZERO_SHOT, _DANN, _NGM, _PL_IBF, _AS_IN_PAPER, _OURS, _ON_TARGET)
 
 TABLES: dict[str, tuple[Row, ...]] = {
@@ -204,6 +223,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("share-10", "share 0.10", options=dict(_BALANCED, share=0.10)),
         Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
     ),
+    "normalisation": tuple(part for row in (_SOURCE_ONLY, _DANN, _AS_IN_PAPER, _SUPERVISED) for part in _normalised(row)),
     "tilt-series": tuple(map(_by_tilt_series, _MAIN)),
     "real": tuple(map(_of_folder, _MAIN)),
     "references": REFERENCES,
@@ -212,6 +232,8 @@ TABLES: dict[str, tuple[Row, ...]] = {
 
 ``table1`` to ``table4``, ``figure6``, ``figure7``: the paper's. ``today``: what a reader of today expects beside them.
 ``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth.
+``normalisation``: batch norm, group norm and batch renormalisation in the main methods; each run is scored with every kind of
+batch norm statistics.
 ``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
 ``references``: what needs no network, which :func:`select` adds to all others.
 """
