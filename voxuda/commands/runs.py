@@ -118,9 +118,9 @@ class Reproduce(Sweep):
     #: numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
     #: modules (which part closes how much of the gap), share (what the balanced variant's prior is worth), normalisation
     #: (batch norm, group norm and batch renormalisation), tilt-series (the main methods on the target by tilt series), real
-    #: (they on the folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle, the mask of another
-    #: sample; every other table has these rows too), ladder (what each difference between the domains costs a network trained
-    #: on the source).
+    #: (they on the folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle, another sample's
+    #: mask; every other table has these rows too), ladder (what each difference between the domains costs a network trained on
+    #: the source).
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     out: Path  #: Folder of the runs and of TABLE-SCALE.json.
     jobs: int = 1  #: Runs side by side.

@@ -21,9 +21,7 @@ from voxuda.methods.base import Method
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.training.config import BatchNorm, Config
 from voxuda.training.domains import load_domains, load_target
-    kept = {kind: _kept(found) for kind, found in report.by_batch_norm.items()}
-    source, seen, _ = load_domains(config)
-    share = float(source.masks.float().mean())  # type: ignore[union-attr]
+from voxuda.training.evaluation import Evaluation, Scores, evaluate_run, iou_and_dice, predict, scores
 from voxuda.training.features import domain_features, embed, separability
 from voxuda.training.loop import train, trim_log
 from voxuda.training.provenance import provenance
