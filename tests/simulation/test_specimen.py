@@ -22,38 +22,74 @@ def test_placed_spheres_touch_no_other_and_stay_in_the_slab(radii, thickness, se
             assert apart.norm() >= radius + other - 1e-3
 
 
-@pytest.fixture
-def no_cytosol(monkeypatch):
-    monkeypatch.setattr(specimen, "CYTOSOL", 0.0)
+@settings(max_examples=20, deadline=None)
+@given(st.floats(1.5, 4), st.integers(0, 400), st.floats(20, 60), st.integers(0, 1000))
+def test_what_fills_gaps_touches_nothing(radius, count, thickness, seed):
+    generator = torch.Generator().manual_seed(seed)
+    blocked = torch.rand(70, 48, 48, generator=generator) < 0.3
+    voxels = packing.fill_gaps(radius, count, thickness, blocked, generator)
+    assert len(voxels) <= count and not blocked[voxels.unbind(1)].any()
+    assert ((voxels[:, 0] - 35).abs() <= max(0, thickness / 2 - radius) + 0.5).all()
+    apart = (voxels[:, None] - voxels).abs().float()
+    apart[..., 1:] = torch.minimum(apart[..., 1:], 48 - apart[..., 1:])
+    # Centres lie within half a voxel of the voxels that are given, along each axis.
+    assert (apart.norm(dim=2) + torch.eye(len(voxels)) * 99 >= 2 * radius - 3**0.5 - 1e-3).all()
 
 
-def build(seed=0):
+def build(seed=0, **changes):
     generator = torch.Generator().manual_seed(seed)
     crowders = [molecules.load("2cg9")]
-    return specimen.build_specimen([TRIC, RIBOSOME, RIBOSOME], crowders, 1200.0, 160, generator)
+    return specimen.build_specimen([TRIC, RIBOSOME, RIBOSOME], crowders, 1200.0, 160, generator, **changes)
 
 
-def test_a_specimen_holds_the_wanted_crowders_and_a_vesicle(no_cytosol):
-    made = build()
+def dalton(density):
+    return float(density.double().sum()) * (specimen.PIXEL_SIZE / 10) ** 3
+
+
+def test_a_specimen_holds_the_wanted_crowders_and_vesicles():
+    made = build(concentration=0.0)
     assert made.names[0] == "4v94" and len(made.names) == len(made.centres) >= 2
     beads = sum(len(molecules.load(name).masses) for name in made.names)
     assert len(made.beads[1]) > beads, "no crowder"
-    vesicle = made.density.double().sum() * (specimen.PIXEL_SIZE / 10) ** 3 - made.beads[1].double().sum()
-    # A shell of 15 to 25 voxels radius; across it, Gaussians of 2 * 700 Da/nm³ by 5 Å and 400 by 10.
+    vesicles = dalton(made.density) - float(made.beads[1].double().sum())
+    # Shells of 10 to 25 voxels radius; across one, Gaussians of 2 * 700 Da/nm³ by 5 Å and 400 by 10.
     across = (2 * 700 * 5 + 400 * 10) * (2 * torch.pi) ** 0.5 / 1000
-    low, high = (4 * torch.pi * (radius * specimen.PIXEL_SIZE) ** 2 * across for radius in (15, 25))
-    assert low < vesicle < high
+    low, high = (4 * torch.pi * (radius * specimen.PIXEL_SIZE) ** 2 * across for radius in (10, 25))
+    assert low < vesicles < specimen.VESICLES * high
 
 
-def test_crops_of_the_specimen_agree_with_the_noise_free_truth(no_cytosol):
+@pytest.mark.parametrize("concentration", [150.0, 300.0])
+def test_a_specimen_has_its_concentration(concentration):
+    made = build(concentration=concentration)
+    slab = 120 * (specimen.FIELD * specimen.PIXEL_SIZE / 10) ** 2  # nm³
+    assert dalton(made.density) / slab / 0.6022 == pytest.approx(concentration, rel=0.02)
+    outside = (torch.arange(160) - 80).abs() > 1200 / specimen.PIXEL_SIZE / 2 + 3
+    assert made.density[outside].abs().max() < 5, "proteins outside the ice"
+
+
+def test_a_ball_is_solid_and_has_its_mass():
+    one = specimen.balls(torch.tensor([[30, 48, 48]]), 60.0, 810.0, 60)
+    assert one[30, 48, 48] == pytest.approx(810, rel=0.03) and one[30, 48, 58].abs() < 8
+    assert dalton(one) == pytest.approx(810 * 4 / 3 * torch.pi * 6**3, rel=1e-4)
+
+
+def test_gold_outshines_everything(monkeypatch):
+    monkeypatch.setattr(specimen, "GOLD_SHARE", 1.0)
+    bright, plain = build().density.max(), build(seed=1).density.max()
+    assert min(bright, plain) > 5000
+    monkeypatch.setattr(specimen, "GOLD_SHARE", 0.0)
+    assert build().density.max() < 3000
+
+
+def test_crops_of_the_specimen_agree_with_the_noise_free_truth():
     """Two ways to the same density: beads added to the slab, and beads on the grid of the crop."""
-    made = build()
+    made = build(concentration=0.0)
     centres = made.centres.round().long()
     crops = tilt_series.cut(made.density, centres, 24)
     fine = tilt_series.truth(made, centres, 24, specimen.PIXEL_SIZE)
     difference = crops - fine
     assert difference.abs().median() < 0.5, "molecules are elsewhere"
-    assert difference.min() > -25, "the vesicle only adds"
+    assert difference.min() > -25, "vesicles only add"
     assert (fine > 300).float().mean() > 0.05
 
 
@@ -71,10 +107,7 @@ def test_the_field_repeats():
     torch.testing.assert_close(wall.roll((48, -48), (1, 2)), shifted, rtol=1e-3, atol=1e-2)
 
 
-def test_cytosol_has_the_stated_deviation(monkeypatch):
-    loud = build()
-    monkeypatch.setattr(specimen, "CYTOSOL", 0.0)
-    quiet = build()
-    noise = (loud.density - quiet.density)[60:100]
-    assert noise.std() == pytest.approx(60, rel=0.1)
-    assert (loud.density - quiet.density)[:15].abs().max() == 0, "cytosol outside the ice"
+def test_a_cube_grows_around_a_voxel_across_the_edge():
+    solid = torch.zeros(9, 12, 12, dtype=torch.bool)
+    solid[4, 0, 5] = True
+    assert specimen.dilate(solid, 2).sum() == 5**3 and specimen.dilate(solid, 2)[6, 11, 3]

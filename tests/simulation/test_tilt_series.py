@@ -18,7 +18,7 @@ from voxuda.simulation import microscope, molecules, tilt_series
 from voxuda.simulation.samples import from_simulation, save_samples
 from voxuda.simulation.specimen import FIELD, PIXEL_SIZE, build_specimen
 
-TARGETS = [molecules.load(name) for name in molecules.TARGET_MOLECULES]
+TARGETS = [molecules.load(name) for name in molecules.IN_CELLS]
 
 SERIES = microscope.Series(
     angles=tilts.tilt_angles(-60, 60),
@@ -42,11 +42,11 @@ def test_protein_exceeds_ice_by_the_potential_of_its_atoms():
     factor = {"H": 0.529, "C": 2.509, "N": 2.211, "O": 1.983, "S": 5.161}
     residue = {"C": 4.9384, "H": 7.7583, "N": 1.3577, "O": 1.4773, "S": 0.0417}
     per_dalton = sum(factor[e] * n for e, n in residue.items()) / 111.1254
-    protein = 47.878 * per_dalton * microscope.PROTEIN_DENSITY / 1000
+    protein = 47.878 * per_dalton * specimen.PROTEIN_DENSITY / 1000
     molecules_of_ice = 0.93 / 18.015 * 0.60221  # per Å³
     ice = 47.878 * (factor["O"] + 2 * factor["H"]) * molecules_of_ice
     assert ice == pytest.approx(4.53, abs=0.02)
-    assert protein - ice == pytest.approx(microscope.PROTEIN_POTENTIAL, abs=0.03)
+    assert protein - ice == pytest.approx(specimen.PROTEIN_POTENTIAL, abs=0.03)
 
 
 def test_signal_fades_with_the_order_of_recording():
@@ -86,7 +86,7 @@ def point_image(series, x, defocus=None):
     point = torch.zeros(20, FIELD, FIELD)
     point[10, FIELD // 2, x] = 1.0
     seen = microscope.ideal_images(point, series)[0]
-    phase = microscope.interaction_constant(300.0) * PIXEL_SIZE * microscope.PROTEIN_POTENTIAL / microscope.PROTEIN_DENSITY
+    phase = microscope.interaction_constant(300.0) * PIXEL_SIZE * specimen.PROTEIN_POTENTIAL / specimen.PROTEIN_DENSITY
     projected = torch.fft.rfft2(tilts.project(point[None], series.angles)[0, 0] * phase)
 
     def error(defocus):
@@ -170,7 +170,7 @@ def samples():
 
 def test_samples_of_the_recipe(samples):
     assert samples.volumes.shape == (14, 1, 32, 32, 32) and torch.isfinite(samples.volumes).all()
-    assert collections.Counter(row["molecule"] for row in samples.table) == {"4v4r": 7, "4cr2": 4, "4v94": 3}
+    assert collections.Counter(row["molecule"] for row in samples.table) == {"6qzp": 7, "4cr2": 4, "4v94": 3}
     assert torch.equal(samples.masks, samples.densities > 300)
     assert len({row["dose"] for row in samples.table}) == len({row["specimen"] for row in samples.table}) >= 3
     # The molecule is where its mask is, in every sample taken together: brighter inside than outside.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from voxuda.simulation.names import TARGET_MOLECULES
+from voxuda.simulation.names import IN_CELLS
 
 if TYPE_CHECKING:
     from voxuda.simulation.quick import Subtomograms
@@ -64,29 +64,36 @@ class SimulateSource(_Simulate):
 class SimulateTarget:
     """Simulate target samples by tilt series, as a microscope would take them, with an unpredictable noise level.
 
-    Each specimen is a slab of ice with up to six molecules of interest among others, a vesicle and cytosol. Its images get
-    contrast transfer, radiation damage, counted electrons and the detector's blur; a tomogram is made of them, and the
-    molecules are cut out of it. Every specimen has a dose, thickness, defocus, tilt range and alignment of its own.
+    Each specimen is a slab of ice as crowded as a cell: up to six molecules of interest among other complexes, vesicles and
+    small proteins. Its images get contrast transfer, radiation damage, counted electrons and the detector's blur; a tomogram
+    is made of them, and the molecules are cut out of it. Every specimen has a dose, thickness, defocus, tilt range and
+    alignment of its own.
 
     The paper's target in its proportions: voxuda simulate target --n 1033 --out target
 
-    Thin ice and a high dose: voxuda simulate target --n 60 --thickness 800 1000 --dose 100 120 --out clear
+    Thin ice and a high dose: voxuda simulate target --n 60 --thickness 800 1000 --dose 140 160 --out clear
+
+    With a phase plate, near focus: voxuda simulate target --n 60 --defocus 3e3 1e4 --phase-shift 54 126 --out plate
     """
 
     out: Path
     """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
     n: int = 60
     """Samples in all; some a second on two cores."""
-    molecules: list[str] = dataclasses.field(default_factory=lambda: list(TARGET_MOLECULES))
+    molecules: list[str] = dataclasses.field(default_factory=lambda: list(IN_CELLS))
     """Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default."""
     proportions: tuple[float, ...] | None = None
     """One number a molecule; 901 66 66 for any three molecules, as in the paper, else equal."""
-    dose: tuple[float, float] = (40.0, 120.0)
+    dose: tuple[float, float] = (80.0, 145.0)
     """Lowest and highest number of electrons per square angstrom, over the whole series."""
-    thickness: tuple[float, float] = (800.0, 2000.0)
+    thickness: tuple[float, float] = (1000.0, 2500.0)
     """Thinnest and thickest ice in angstrom."""
-    defocus: tuple[float, float] = (25e3, 60e3)
+    defocus: tuple[float, float] = (20e3, 50e3)
     """Lowest and highest underfocus in angstrom."""
+    concentration: tuple[float, float] = (150.0, 300.0)
+    """Least and most crowded specimen, in mg/ml of everything."""
+    phase_shift: tuple[float, float] = (0.0, 0.0)
+    """Lowest and highest phase shift of a phase plate in degrees; 0 without one."""
     seed: int = 0
     """The same seed gives the same samples."""
     size: int = 32
@@ -112,6 +119,8 @@ class SimulateTarget:
                 dose=self.dose,
                 thickness=self.thickness,
                 defocus=self.defocus,
+                concentration=self.concentration,
+                phase_shift=self.phase_shift,
                 device=choose_device(self.device),
                 progress=True,
             )

@@ -55,6 +55,7 @@ class Sweep:
     first_seed: int = 0  #: Seed of the first, for sweeps over several machines.
     #: Folder with the target samples, of which each seed tests on other ones; the table real needs one.
     target: str | None = None
+    recipe: Recipe | None = None  #: How the target is simulated; by default as the rows say.
     epochs: int | None = None  #: Fewer or more than the scale has.
     device: Literal["cpu", "cuda", "auto"] = "cpu"  #: Where the runs are trained.
     precision: Literal["32-true", "bf16-mixed"] = "32-true"  #: How they are trained.
@@ -65,6 +66,8 @@ class Sweep:
 
     def config(self, row: Row, seed: int) -> Config:
         """The configuration of a row's run of one seed."""
+        if self.recipe:
+            row = dataclasses.replace(row, recipe=self.recipe)
         shared = dict(target=self.target, epochs=self.epochs, device=self.device, precision=self.precision)
         return row.config(self.scale, seed, **shared)
 
@@ -73,6 +76,8 @@ class Sweep:
         select(self.table, self.only)
         if self.seeds < 1:
             raise InputError(f"seeds is {self.seeds}; it must be at least 1.")
+        if self.target is not None and self.recipe is not None:
+            raise InputError("--target is a folder, and --recipe says how to simulate one; give one of them.")
         if self.table == "tilt-series" and self.target is not None:
             raise InputError("the table tilt-series simulates its target; leave --target away, or choose the table real.")
         if self.table == "real" and self.target is None:

@@ -21,6 +21,44 @@ def pull(spheres, radii, lengths, pushes):
 
 
 @compiled
+def keep_apart(spots, radius, count, shape):
+    """Which of ``spots`` ``(N, 3)`` to take, one after the other, at most ``count``, so that spheres of ``radius`` around them
+    do not overlap; the box of ``shape`` repeats along its last two axes. Indices ``(K,)``."""
+    # A cell is so small that it holds one centre, so that only the cells around one have to be looked at.
+    depth = int(shape[0] * np.sqrt(3) / (2 * radius)) + 1
+    height = int(shape[1] * np.sqrt(3) / (2 * radius)) + 1
+    width = int(shape[2] * np.sqrt(3) / (2 * radius)) + 1
+    owner = np.full((depth, height, width), -1)
+    kept = np.empty(count, np.int64)
+    found = 0
+    for i in range(len(spots)):
+        if found == count:
+            break
+        z = int(spots[i, 0] / shape[0] * depth)
+        y = int(spots[i, 1] / shape[1] * height)
+        x = int(spots[i, 2] / shape[2] * width)
+        free = owner[z, y, x] < 0
+        for a in range(max(z - 2, 0), min(z + 3, depth)):
+            for b in range(y - 2, y + 3):
+                for c in range(x - 2, x + 3):
+                    j = owner[a, b % height, c % width]
+                    free = free and (j < 0 or _distance(spots[i], spots[j], shape) >= 2 * radius)
+        if free:
+            owner[z, y, x] = i
+            kept[found] = i
+            found += 1
+    return kept[:found]
+
+
+@compiled
+def _distance(a, b, shape):
+    """Between two places in a box that repeats along y and x."""
+    dz, dy, dx = abs(a[0] - b[0]), abs(a[1] - b[1]), abs(a[2] - b[2])
+    dy, dx = min(dy, shape[1] - dy), min(dx, shape[2] - dx)
+    return np.sqrt(dz * dz + dy * dy + dx * dx)
+
+
+@compiled
 def _separate(spheres, radii, pushes):
     """Push overlapping pairs apart, all at once, by half of their overlap each; returns the largest overlap there was."""
     largest = np.float32(0)

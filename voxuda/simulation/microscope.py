@@ -11,10 +11,25 @@ from torch_ctf import calculate_ctf_2d
 
 from voxuda.signal.optics import critical_exposure, wavelength
 from voxuda.signal.tilts import Scheme, Weighting, backproject, project, tilt_angles, weighting
-from voxuda.simulation.specimen import FIELD, PIXEL_SIZE
+from voxuda.simulation.specimen import FIELD, PIXEL_SIZE, PROTEIN_DENSITY, PROTEIN_POTENTIAL
 
 RANGES = ((-60.0, 60.0), (-50.0, 70.0))
-"""Tilt ranges in degrees; the second lies off the middle, as where something shades one side."""
+"""Tilt ranges in degrees; the second begins at the 10° by which a lamella may lean (Wietrzynski et al. 2025)."""
+
+DOSE = (80.0, 145.0)
+"""Electrons per Å² over a series: 120 to 144 in lamellae (Klumpe et al. 2021, Wietrzynski et al. 2025), less in older data."""
+
+THICKNESS = (1000.0, 2500.0)
+"""Of a lamella, in angstrom (Elferich et al. 2022)."""
+
+DEFOCUS = (20e3, 50e3)
+"""Underfocus in angstrom without a phase plate (Klumpe et al. 2021, Wietrzynski et al. 2025)."""
+
+PHASE_PLATE = dict(defocus=(3e3, 10e3), phase_shift=(54.0, 126.0))
+"""Near focus, where a Volta plate shifts by about a quarter of a wave (Danev et al. 2014); how far it drifts is our choice."""
+
+CONCENTRATION = (150.0, 300.0)
+"""Of everything in the ice, in mg/ml: 2 to 4 million proteins of 44 kDa in a cubic micrometre (Milo 2013)."""
 
 VOLTAGE = 300.0  # kilovolt
 SPHERICAL_ABERRATION = 2.7  # millimetre
@@ -22,14 +37,6 @@ AMPLITUDE_CONTRAST = 0.07
 MEAN_FREE_PATH = 3950.0  # angstrom, of inelastic scattering in ice at 300 kV, measured by Rice et al. 2018
 DETECTOR_TRANSFER = 0.4  # at the Nyquist frequency of the detector
 DETECTOR_BINNING = 3
-PROTEIN_DENSITY = 810.0  # Da/nm³
-
-PROTEIN_POTENTIAL = 3.37
-"""Volt by which solid protein exceeds vitreous ice.
-
-A mean inner potential is 47.88 V Å² times the sum of the electron scattering factors at angle 0, per volume (Peng et al.
-1996): 7.90 V for the average residue, C4.94 H7.76 N1.36 O1.48 S0.04, at 810 Da/nm³, and 4.53 V for ice at 0.93 g/cm³.
-"""
 
 
 @dataclass(frozen=True)
@@ -54,16 +61,22 @@ class Series:
     """Standard deviation of what is left of each image's shift along each axis, in voxels."""
     weighting: Weighting
     """Weighting of the reconstruction."""
+    concentration: float = 200.0
+    """Of everything in the ice, in mg/ml."""
+    phase_shift: float = 0.0
+    """By a phase plate, in degrees; 0 without one."""
 
 
 def draw_series(
     generator: torch.Generator,
     *,
-    dose: tuple[float, float] = (40.0, 120.0),
-    thickness: tuple[float, float] = (800.0, 2000.0),
-    defocus: tuple[float, float] = (25e3, 60e3),
+    dose: tuple[float, float] = DOSE,
+    thickness: tuple[float, float] = THICKNESS,
+    defocus: tuple[float, float] = DEFOCUS,
+    concentration: tuple[float, float] = CONCENTRATION,
+    phase_shift: tuple[float, float] = (0.0, 0.0),
 ) -> Series:
-    """A series with everything drawn at random: dose log-uniform, thickness and defocus uniform in the ranges given."""
+    """A series with everything drawn at random: dose log-uniform, all else uniform in the ranges given."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * torch.rand((), generator=generator).item()
@@ -82,6 +95,8 @@ def draw_series(
         offset=uniform(-3000, 3000),
         misalignment=uniform(0, 0.7),
         weighting=one_of(get_args(Weighting)),
+        concentration=uniform(*concentration),
+        phase_shift=uniform(*phase_shift),
     )
 
 
@@ -110,7 +125,7 @@ def _contrast_transfer(defocus: torch.Tensor, series: Series, shape: tuple[int, 
         voltage=VOLTAGE,
         spherical_aberration=SPHERICAL_ABERRATION,
         amplitude_contrast=AMPLITUDE_CONTRAST,
-        phase_shift=0.0,
+        phase_shift=series.phase_shift,
         pixel_size=PIXEL_SIZE,
         image_shape=shape,
         rfft=True,
@@ -156,8 +171,8 @@ def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
 def record(density: torch.Tensor, series: Series, generator: torch.Generator) -> torch.Tensor:
     """Images ``(T, H, U)`` of a specimen as a detector counts them, in electrons per pixel, protein dark.
 
-    Modelled: projection of everything in the slab, contrast transfer with astigmatism and a defocus that changes with
-    tilt and place, radiation damage, loss of electrons in ice, Poisson statistics of the dose, the detector's modulation
+    Modelled: projection of everything in the slab, contrast transfer with astigmatism, a phase plate and a defocus that changes
+    with tilt and place, radiation damage, loss of electrons in ice, Poisson statistics of the dose, the detector's modulation
     transfer, and what alignment leaves of each image's shift. Left out: more than one scattering event, the depth of field
     within the slab, beam-induced motion, charging, energy loss other than as lost electrons, and that RNA, which displaces
     less ice than protein of the same mass, scatters more. The density is that of a

@@ -8,3 +8,6 @@ STAND_INS = {"1f1b": "3gl1", "1yg6": "1oel", "2byu": "2cg9", "2h12": "1gyt"}
 
 TARGET_MOLECULES = ("4v4r", "4cr2", "4v94")
 """Ribosome, 26S proteasome and TRiC: the classes of Poly-GA, as PolNet templates of other structures of each."""
+
+IN_CELLS = ("6qzp", "4cr2", "4v94")
+"""Human 80S ribosome, 26S proteasome and TRiC: what the target by tilt series holds, since Poly-GA is of neurons."""

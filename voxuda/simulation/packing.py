@@ -80,14 +80,11 @@ def place_spheres(
     is put in its middle. Each sphere's place is given in voxels ``(3,)``, order z, y, x, or as ``None`` where it found no room
     in 200 tries.
     """
-    box = torch.tensor(shape, dtype=torch.float32)
     period = torch.tensor([torch.inf, *shape[1:]])
     placed: list[torch.Tensor | None] = []
     centres, sizes = torch.empty(0, 3), torch.empty(0)
     for radius in radii:
-        tries = torch.rand(200, 3, generator=generator)
-        tries[:, 0] = 0.5 + max(0.0, thickness - 2 * radius) / shape[0] * (tries[:, 0] - 0.5)
-        tries = tries * box
+        tries = _spots(200, radius, thickness, shape, generator)
         apart = (tries[:, None] - centres).abs()
         distance = torch.minimum(apart, period - apart).norm(dim=2)
         free = (distance >= sizes + radius).all(1).nonzero()
@@ -96,3 +93,25 @@ def place_spheres(
         if spot is not None:
             centres, sizes = torch.cat([centres, spot[None]]), torch.cat([sizes, torch.tensor([radius])])
     return placed
+
+
+def fill_gaps(radius: float, count: int, thickness: float, blocked: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Put up to ``count`` equal spheres into the gaps of a slab that repeats along y and x, none of which touches another.
+
+    Places are tried one after the other, 20 for each sphere that is asked for. ``blocked`` ``(D, H, W)`` bool marks the voxels
+    where no centre may lie. Returns the voxels ``(K, 3)`` nearest to the centres.
+    """
+    shape = tuple(blocked.shape)
+    tries = _spots(20 * count, radius, thickness, shape, generator)
+    z, y, x = tries.round().long().unbind(1)
+    voxels = torch.stack([z, y % shape[1], x % shape[2]], 1)
+    free = ~blocked[voxels.unbind(1)]
+    kept = _packing_loops.keep_apart(tries[free].numpy(), np.float32(radius), count, np.array(shape))
+    return voxels[free][torch.from_numpy(kept)]
+
+
+def _spots(n: int, radius: float, thickness: float, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Random centres ``(n, 3)`` in voxels of spheres in a slab in the middle of a box."""
+    tries = torch.rand(n, 3, generator=generator)
+    tries[:, 0] = 0.5 + max(0.0, thickness - 2 * radius) / shape[0] * (tries[:, 0] - 0.5)
+    return tries * torch.tensor(shape, dtype=torch.float32)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from voxuda.errors import InputError
 from voxuda.signal.resize import fourier_resize
-from voxuda.simulation.microscope import Series, draw_series, reconstruct, record
+from voxuda.simulation.microscope import CONCENTRATION, DEFOCUS, DOSE, THICKNESS, Series, draw_series, reconstruct, record
 from voxuda.simulation.molecules import MASK_THRESHOLD, Molecule, load
 from voxuda.simulation.quick import Subtomograms
 from voxuda.simulation.rendering import add_beads, render_each
@@ -29,6 +29,15 @@ BOX = 42
 
 CROWDERS = ("1qvr", "2cg9", "3d2f", "1u6g")
 """Chaperones and other complexes of 157 to 257 kDa, which no source set of the paper holds."""
+
+LIMITS = {
+    "dose": (1.0, 1e3),
+    "thickness": (600.0, 5e3),
+    "defocus": (1e3, 2e5),
+    "concentration": (0.0, 400.0),
+    "phase_shift": (0.0, 180.0),
+}
+"""What a microscope, or a specimen, can have."""
 
 
 def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor:
@@ -71,9 +80,11 @@ def simulate_tilt_series(
     proportions: Sequence[float] | None = None,
     seed: int = 0,
     size: int = 32,
-    dose: tuple[float, float] = (40.0, 120.0),
-    thickness: tuple[float, float] = (800.0, 2000.0),
-    defocus: tuple[float, float] = (25e3, 60e3),
+    dose: tuple[float, float] = DOSE,
+    thickness: tuple[float, float] = THICKNESS,
+    defocus: tuple[float, float] = DEFOCUS,
+    concentration: tuple[float, float] = CONCENTRATION,
+    phase_shift: tuple[float, float] = (0.0, 0.0),
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Subtomograms:
@@ -92,7 +103,7 @@ def simulate_tilt_series(
         Seed of everything: the same gives the same samples on the same machine with as many threads.
     size : int
         Side of a sample; a crop 1.3 times as large is rescaled to it, which makes voxels of 13.5 angstrom.
-    dose, thickness, defocus : tuple of float
+    dose, thickness, defocus, concentration, phase_shift : tuple of float
         Ranges, see :func:`~voxuda.simulation.microscope.draw_series`.
     device, progress
         Where images and tomograms are computed, and whether a progress bar is shown.
@@ -104,7 +115,10 @@ def simulate_tilt_series(
     """
     if proportions is None:
         proportions = PROPORTIONS if len(molecules) == len(PROPORTIONS) else [1] * len(molecules)
-    _check(molecules, n, proportions, size, dose, thickness, defocus)
+    ranges = dict(
+        dose=dose, thickness=thickness, defocus=defocus, concentration=concentration, phase_shift=phase_shift
+    )
+    _check(molecules, n, proportions, size, ranges)
     generator = torch.Generator().manual_seed(seed)
     imaging = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
     counts = class_counts(n, proportions)
@@ -118,8 +132,8 @@ def simulate_tilt_series(
     bar = tqdm(total=n, unit="sample", desc="simulating", disable=not progress)
     number = 0
     while queue:
-        series = draw_series(generator, dose=dose, thickness=thickness, defocus=defocus)
-        specimen = build_specimen(queue, crowders, series.thickness, depth, generator, device=device)
+        series = draw_series(generator, **ranges)
+        specimen = build_specimen(queue, crowders, series.thickness, depth, generator, concentration=series.concentration, device=device)
         images = record(specimen.density, series, imaging)
         tomogram = reconstruct(images, series, depth)
         picked = (specimen.centres + 4 * torch.rand(specimen.centres.shape, generator=generator) - 2).round().long()
@@ -142,6 +156,8 @@ def _about(series: Series) -> dict:
         "dose": round(series.dose, 1),
         "thickness": round(series.thickness),
         "defocus": round(series.defocus),
+        "phase_shift": round(series.phase_shift),
+        "concentration": round(series.concentration),
         "tilts": f"{series.angles.min():.0f} to {series.angles.max():.0f}",
         "scheme": "bidirectional" if series.angles[2] > series.angles[1] else "dose-symmetric",
         "misalignment": round(series.misalignment, 2),
@@ -150,7 +166,7 @@ def _about(series: Series) -> dict:
 
 
 def _check(
-    molecules: Sequence[Molecule], n: int, proportions: Sequence[float], size: int, *ranges: tuple[float, float]
+    molecules: Sequence[Molecule], n: int, proportions: Sequence[float], size: int, ranges: dict[str, tuple[float, float]]
 ) -> None:
     if not molecules or len(proportions) != len(molecules) or not all(0 < p < math.inf for p in proportions):
         raise InputError(f"{len(molecules)} molecules in proportions {list(proportions)}; give one positive number a molecule.")
@@ -163,7 +179,7 @@ def _check(
         raise InputError(f"n is {n}; it must be at least 1, and at most a million.")
     if size % 8 or not 16 <= size <= 64:
         raise InputError(f"size is {size}; it must be a multiple of 8 from 16 to 64.")
-    limits = {"dose": (1.0, 1000.0), "thickness": (600.0, 5000.0), "defocus": (1e3, 2e5)}
-    for (name, (least, most)), (low, high) in zip(limits.items(), ranges, strict=True):
+    for name, (low, high) in ranges.items():
+        least, most = LIMITS[name]
         if not least <= low <= high <= most:
             raise InputError(f"{name} is {low:g} to {high:g}; give the lower first, both between {least:g} and {most:g}.")

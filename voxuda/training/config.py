@@ -13,7 +13,7 @@ from voxuda.networks.choices import Normalisation
 
 Scale = Literal["smoke", "laptop", "paper"]
 BatchNorm = Literal["target", "running", "mixed"]
-Recipe = Literal["convolution", "tilt-series"]
+Recipe = Literal["convolution", "tilt-series", "phase-plate"]
 SourceSet = Literal["table1", "table2"]
 
 SCALES: dict[str, dict] = {
@@ -44,7 +44,8 @@ class Config:
     #: Folder or star file of subtomograms; 60 % of each class is for training, without labels, the rest for testing.
     target: str | None = None
     #: How the target is simulated when no folder is given; "convolution" takes a second, "tilt-series" a minute at scale laptop
-    #: and is what a microscope does. Both have as many samples; by tilt series their classes are as the paper's.
+    #: and is what a microscope does, "phase-plate" is the same near focus with a phase plate. All have as many samples; by tilt
+    #: series their classes are as the paper's.
     recipe: Recipe = "convolution"
     #: Molecules of a simulated source, those of Table I or of Table II, with stand-ins where the paper's are not embedded.
     source_set: SourceSet = "table1"

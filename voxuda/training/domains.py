@@ -8,6 +8,7 @@ from voxuda.data.domain import Domain
 from voxuda.data.subtomograms import load_domain
 from voxuda.errors import InputError
 from voxuda.simulation import molecules, quick, tilt_series
+from voxuda.simulation.microscope import PHASE_PLATE
 from voxuda.simulation.samples import from_simulation
 from voxuda.training.config import SCALES, Config, Recipe, SourceSet
 
@@ -55,10 +56,11 @@ def _simulated_source(which: SourceSet, n_per_molecule: int, snr: tuple[float, .
 
 @lru_cache(maxsize=1)
 def _simulated_target(recipe: Recipe, n_per_molecule: int, seed: int, progress: bool) -> Domain:
-    library = [molecules.load(n) for n in molecules.TARGET_MOLECULES]
-    if recipe == "tilt-series":
-        n = n_per_molecule * len(library)
-        samples = tilt_series.simulate_tilt_series(library, n=n, seed=2000 + seed, progress=progress)
-    else:
+    names = molecules.TARGET_MOLECULES if recipe == "convolution" else molecules.IN_CELLS
+    library = [molecules.load(n) for n in names]
+    if recipe == "convolution":
         samples = quick.simulate_target(library, n_per_molecule=n_per_molecule, seed=2000 + seed, progress=progress)
+    else:
+        n, optics = n_per_molecule * len(library), PHASE_PLATE if recipe == "phase-plate" else {}
+        samples = tilt_series.simulate_tilt_series(library, n=n, seed=2000 + seed, progress=progress, **optics)
     return from_simulation(samples)
