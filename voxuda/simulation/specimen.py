@@ -93,6 +93,15 @@ def balls(voxels: torch.Tensor, radius: float, density: float, depth: int) -> to
     return density * volume * torch.fft.irfftn(torch.fft.rfftn(grid) * shape * kernel, s=grid.shape)
 
 
+def dilate(solid: torch.Tensor, reach: int) -> torch.Tensor:
+    """What lies within ``reach`` voxels of solid ones along each axis, ``(D, H, W)`` bool; the field repeats."""
+    grown = torch.nn.functional.pad(solid.float()[None], (reach,) * 4 + (0, 0), "circular")
+    for axis in range(3):  # a cube, one axis after the other
+        kernel = [2 * reach + 1 if i == axis else 1 for i in range(3)]
+        grown = torch.nn.functional.max_pool3d(grown, kernel, 1, (reach if axis == 0 else 0, 0, 0))
+    return grown[0] > 0
+
+
 def solution(content: torch.Tensor, thickness: float, concentration: float, generator: torch.Generator) -> torch.Tensor:
     """Small proteins, ``(D, H, W)`` in Da/nm³, in the gaps of ``content`` ``(D, H, W)``, so that both have a concentration.
 
@@ -102,9 +111,7 @@ def solution(content: torch.Tensor, thickness: float, concentration: float, gene
     radius = (3 * SMALL_PROTEIN / (4 * torch.pi * PROTEIN_DENSITY)) ** (1 / 3) * 10  # angstrom
     wanted = concentration * DALTON_PER_NM3 * thickness * (FIELD * PIXEL_SIZE) ** 2 / 1000
     there = float(content.sum()) * (PIXEL_SIZE / 10) ** 3
-    reach = round(radius / PIXEL_SIZE)
-    solid = torch.nn.functional.pad((content > PROTEIN_DENSITY / 4).float()[None], (reach,) * 4 + (0, 0), "circular")
-    near = torch.nn.functional.max_pool3d(solid, 2 * reach + 1, 1, (reach, 0, 0))[0] > 0
+    near = dilate(content > PROTEIN_DENSITY / 4, round(radius / PIXEL_SIZE))
     count = max(0, round((wanted - there) / SMALL_PROTEIN))
     spots = fill_gaps(radius / PIXEL_SIZE, count, thickness / PIXEL_SIZE, near, generator)
     return balls(spots, radius, PROTEIN_DENSITY, len(content))

@@ -27,6 +27,10 @@ PROPORTIONS = (901, 66, 66)
 BOX = 42
 """Side of a crop in voxels of the tomogram, which is rescaled to 32."""
 
+OFF_CENTRE = 8
+"""Most voxels along an axis from the middle of a molecule to that of its crop, as in the source: of crops with the molecule in the
+middle a ball segments half without a look."""
+
 CROWDERS = ("1qvr", "2cg9", "3d2f", "1u6g")
 """Chaperones and other complexes of 157 to 257 kDa, which no source set of the paper holds."""
 
@@ -92,7 +96,7 @@ def simulate_tilt_series(
 
     One specimen at a time, whose images are a batch. Samples of one specimen share ice, dose and, where they are neighbours,
     voxels: the table's ``specimen`` keeps them together when a domain is split. Masks hold every molecule in the crop, crowders
-    too, vesicles not. Picked centres are off by up to 2 voxels.
+    too; vesicles and small proteins are background. Centres are off by up to ``OFF_CENTRE`` voxels along each axis.
 
     Parameters
     ----------
@@ -136,7 +140,8 @@ def simulate_tilt_series(
         specimen = build_specimen(queue, crowders, series.thickness, depth, generator, concentration=series.concentration, device=device)
         images = record(specimen.density, series, imaging)
         tomogram = reconstruct(images, series, depth)
-        picked = (specimen.centres + 4 * torch.rand(specimen.centres.shape, generator=generator) - 2).round().long()
+        off = OFF_CENTRE * (2 * torch.rand(specimen.centres.shape, generator=generator) - 1)
+        picked = (specimen.centres + off).round().long()
         picked[:, 0].clamp_(box // 2, depth - box // 2)
         volumes.append(fourier_resize(cut(tomogram, picked, box), (size, size, size)).cpu())
         densities.append(truth(specimen, picked, size, voxel_size).cpu())
