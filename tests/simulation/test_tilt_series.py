@@ -14,7 +14,7 @@ from voxuda.errors import InputError
 from voxuda.signal import optics, tilts
 from voxuda.signal.normalise import zscore
 from voxuda.signal.resize import fourier_resize
-from voxuda.simulation import microscope, molecules, tilt_series
+from voxuda.simulation import microscope, molecules, specimen, tilt_series
 from voxuda.simulation.samples import from_simulation, save_samples
 from voxuda.simulation.specimen import FIELD, PIXEL_SIZE, build_specimen
 

@@ -117,10 +117,11 @@ class Reproduce(Sweep):
     #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
     #: numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
     #: modules (which part closes how much of the gap), share (what the balanced variant's prior is worth), normalisation
-    #: (batch norm, group norm and batch renormalisation), tilt-series (the main methods on the target by tilt series), real
-    #: (they on the folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle, another sample's
-    #: mask; every other table has these rows too), ladder (what each difference between the domains costs a network trained on
-    #: the source).
+    #: (batch norm, group norm and batch renormalisation), sensitivity (what the paper leaves open), tilt-series (the main
+    #: methods on the target by tilt series), real (they on the folder --target), references (blur and threshold, Otsu's
+    #: threshold, a ball in the middle, another sample's mask; every other table has these rows too), ladder (what each
+    #: difference between the domains costs a network trained on the source). all has each run of these once, but for
+    #: tilt-series, real and ladder; choose from it with --only.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     out: Path  #: Folder of the runs and of TABLE-SCALE.json.
     jobs: int = 1  #: Runs side by side.
@@ -130,7 +131,7 @@ class Reproduce(Sweep):
         from voxuda.experiments import ladder, report, sweep
 
         if self.table == "ladder":
-            others = ("first_seed", "only", "target", "epochs", "device", "precision")
+            others = ("first_seed", "only", "target", "recipe", "epochs", "device", "precision")
             given = [f"--{name.replace('_', '-')}" for name in others if getattr(self, name) != getattr(Sweep, name)]
             if given:
                 raise InputError(
@@ -138,7 +139,7 @@ class Reproduce(Sweep):
                     f" without {', '.join(given)}."
                 )
             print(ladder.markdown(ladder.climb(self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)))
-        elif self.table in TABLES:
+        elif self.table in (*TABLES, "all"):
             print(report.markdown(sweep.reproduce(self, self.out, jobs=self.jobs)))
         else:
-            raise InputError(f"{self.table}: no such table; choose from {', '.join(TABLES)} and ladder.")
+            raise InputError(f"{self.table}: no such table; choose from {', '.join(TABLES)}, all and ladder.")

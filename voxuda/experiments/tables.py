@@ -229,6 +229,17 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
     ),
     "normalisation": tuple(part for row in (_SOURCE_ONLY, _DANN, _AS_IN_PAPER, _SUPERVISED) for part in _normalised(row)),
+    "sensitivity": (
+        _VOX_UDA,
+        Row("gradient-magnitude", "gradient of the Sobel magnitude", options=dict(gradient="sobel_magnitude")),
+        Row("window-5", "window of 5³", options=dict(window=5)),
+        Row("average-volumes", "variance of the mean of the samples", options=dict(average="volumes")),
+        Row("reading-kept", "filter rate is what is kept", options=dict(reading="cube_kept")),
+        Row("noised-not-segmented", "noised source not segmented", options=dict(segment_noised=False)),
+        *(Row(f"eta-{value}", f"η {value}", options=dict(eta=value)) for value in (0.7, 0.95)),
+        *(Row(f"ema-{value}", f"EMA decay {value}", options=dict(ema=value)) for value in (0.9, 0.999)),
+        *(Row(f"warm-up-{value}", f"warm-up {value}", options=dict(warm_up=value)) for value in (0.0, 0.6)),
+    ),
     "tilt-series": tuple(map(_by_tilt_series, _MAIN)),
     "real": tuple(map(_of_folder, _MAIN)),
     "references": REFERENCES,
@@ -239,20 +250,34 @@ TABLES: dict[str, tuple[Row, ...]] = {
 ``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth.
 ``normalisation``: batch norm, group norm and batch renormalisation in the main methods; each run is scored with every kind of
 batch norm statistics.
+``sensitivity``: what the paper leaves open in Vox-UDA, one choice at a time.
 ``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
 ``references``: what needs no network, which :func:`select` adds to all others.
 """
+
+_OF_ONE_TARGET = tuple(name for name in TABLES if name not in ("tilt-series", "real"))
+"""The tables whose runs may stand in one folder."""
 
 _ON_ITS_SAMPLES = {"table2": _of_table2, "tilt-series": _by_tilt_series, "real": _of_folder}
 """How a row becomes that of a table whose samples are not those of Table I."""
 
 
 def select(table: str, only: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table and then the references, or those named; ``InputError`` where there is no such table or row."""
-    if table not in TABLES:
-        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)}.")
-    references = () if table == "references" else map(_ON_ITS_SAMPLES.get(table, lambda row: row), REFERENCES)
-    rows = (*TABLES[table], *references)
+    """The rows of a table and then the references, or those named; "all" has each run of all tables on simulated targets once.
+
+    Raises
+    ------
+    InputError
+        There is no such table or row.
+    """
+    if table not in (*TABLES, "all"):
+        raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)} and all.")
+    if table == "all":
+        each = {row.name: row for name in _OF_ONE_TARGET for row in select(name) if row.runs is None}
+        rows = tuple(each.values())
+    else:
+        references = () if table == "references" else map(_ON_ITS_SAMPLES.get(table, lambda row: row), REFERENCES)
+        rows = (*TABLES[table], *references)
     unknown = set(only) - {row.name for row in rows}
     if unknown:
         raise InputError(f"{', '.join(sorted(unknown))}: no such row; choose from {', '.join(row.name for row in rows)}.")

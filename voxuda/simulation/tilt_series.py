@@ -28,8 +28,8 @@ BOX = 42
 """Side of a crop in voxels of the tomogram, which is rescaled to 32."""
 
 OFF_CENTRE = 8
-"""Most voxels along an axis from the middle of a molecule to that of its crop, as in the source: of crops with the molecule in the
-middle a ball segments half without a look."""
+"""Most voxels along an axis from the middle of a molecule to that of its crop, as in the source. With molecules in the middle,
+a ball there scores half without a look."""
 
 CROWDERS = ("1qvr", "2cg9", "3d2f", "1u6g")
 """Chaperones and other complexes of 157 to 257 kDa, which no source set of the paper holds."""
@@ -119,9 +119,7 @@ def simulate_tilt_series(
     """
     if proportions is None:
         proportions = PROPORTIONS if len(molecules) == len(PROPORTIONS) else [1] * len(molecules)
-    ranges = dict(
-        dose=dose, thickness=thickness, defocus=defocus, concentration=concentration, phase_shift=phase_shift
-    )
+    ranges = dict(dose=dose, thickness=thickness, defocus=defocus, concentration=concentration, phase_shift=phase_shift)
     _check(molecules, n, proportions, size, ranges)
     generator = torch.Generator().manual_seed(seed)
     imaging = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -137,7 +135,9 @@ def simulate_tilt_series(
     number = 0
     while queue:
         series = draw_series(generator, **ranges)
-        specimen = build_specimen(queue, crowders, series.thickness, depth, generator, concentration=series.concentration, device=device)
+        specimen = build_specimen(
+            queue, crowders, series.thickness, depth, generator, concentration=series.concentration, device=device
+        )
         images = record(specimen.density, series, imaging)
         tomogram = reconstruct(images, series, depth)
         off = OFF_CENTRE * (2 * torch.rand(specimen.centres.shape, generator=generator) - 1)

@@ -62,5 +62,5 @@ def _simulated_target(recipe: Recipe, n_per_molecule: int, seed: int, progress: 
         samples = quick.simulate_target(library, n_per_molecule=n_per_molecule, seed=2000 + seed, progress=progress)
     else:
         n, optics = n_per_molecule * len(library), PHASE_PLATE if recipe == "phase-plate" else {}
-        samples = tilt_series.simulate_tilt_series(library, n=n, seed=2000 + seed, progress=progress, **optics)
+        samples = tilt_series.simulate_tilt_series(library, n=n, seed=2000 + seed, progress=progress, **optics)  # type: ignore[arg-type]
     return from_simulation(samples)
