@@ -24,8 +24,16 @@ def normaliser(kind: Normalisation, channels: int, planar: bool = False) -> nn.M
     if kind == "group":
         if channels % GROUPS:
             raise InputError(f"width is {channels}; group norm has {GROUPS} groups of channels, so it must be a multiple.")
-        return SliceGroupNorm(GROUPS, channels) if planar else nn.GroupNorm(GROUPS, channels)
+        return SliceGroupNorm(GROUPS, channels) if planar else GroupNorm(GROUPS, channels)
     return BatchRenorm3d(channels) if kind == "renorm" else nn.BatchNorm3d(channels)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm of features ``(B, channels, D, H, W)`` with channels last in memory."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # torch's own takes six times as long there in bfloat16, and more than the two copies in float32.
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last_3d)
 
 
 class SliceGroupNorm(nn.GroupNorm):
