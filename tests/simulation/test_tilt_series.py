@@ -116,6 +116,15 @@ def test_defocus_changes_across_the_image(angle):
     assert error(20e3 - rise) < 0.02 < 0.05 < error(20e3 + rise)
 
 
+def test_ice_full_of_protein_is_no_darker_with_a_phase_plate():
+    """A phase that is the same everywhere is that of the undiffracted beam, too."""
+    series = dataclasses.replace(SERIES, angles=torch.tensor([0.0]), defocus=5e3, phase_shift=90.0)
+    made = build_specimen([TARGETS[0]], [molecules.load("2cg9")], 1000.0, 140, torch.Generator().manual_seed(0))
+    contrast, fuller = (microscope.ideal_images(made.density + more, series) for more in (0.0, 300.0))
+    assert contrast.mean().abs() < 1e-3 and contrast.std() > 0.1
+    torch.testing.assert_close(fuller, contrast, rtol=0, atol=2e-3)
+
+
 def test_misaligned_images_are_shifted_by_the_deviation_asked_for():
     """The same specimen and electrons, still and shifted: phase correlation finds where the images went."""
     made = build_specimen([TARGETS[0]], [molecules.load("2cg9")], 1000.0, 140, torch.Generator().manual_seed(0))

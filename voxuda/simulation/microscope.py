@@ -157,6 +157,8 @@ def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
     phase = interaction_constant(VOLTAGE) * PIXEL_SIZE * project(potential[None], series.angles)[0]
     shape = (phase.shape[1], phase.shape[2])
     spectrum = torch.fft.rfft2(phase) * exposure_filter(series, shape).to(phase.device)
+    if series.phase_shift:  # the mean phase is that of the undiffracted beam, so the plate turns none of it into contrast
+        spectrum[:, 0, 0] = 0
     u = torch.linspace(-1, 1, shape[1])
     tilt = torch.deg2rad(series.angles)
     contrast = torch.zeros_like(phase)
