@@ -17,13 +17,13 @@ RANGES = ((-60.0, 60.0), (-50.0, 70.0))
 """Tilt ranges in degrees; the second begins at the 10° by which a lamella may lean (Wietrzynski et al. 2025)."""
 
 DOSE = (80.0, 145.0)
-"""Electrons per Å² over a series: 120 to 144 in lamellae (Klumpe et al. 2021, Wietrzynski et al. 2025), less in older data."""
+"""Electrons per Å² over a series: around the 120 and 130 in lamellae of Wietrzynski et al. 2025 and Klumpe et al. 2021."""
 
 THICKNESS = (1000.0, 2500.0)
 """Of a lamella, in angstrom (Elferich et al. 2022)."""
 
 DEFOCUS = (20e3, 50e3)
-"""Underfocus in angstrom without a phase plate (Klumpe et al. 2021, Wietrzynski et al. 2025)."""
+"""Underfocus in angstrom without a phase plate: from 25e3 (Klumpe et al. 2021, Wietrzynski et al. 2025), and a little less."""
 
 PHASE_PLATE = dict(defocus=(3e3, 10e3), phase_shift=(54.0, 126.0))
 """Near focus, where a Volta plate shifts by about a quarter of a wave (Danev et al. 2014); how far it drifts is our choice."""
