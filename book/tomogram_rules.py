@@ -1,7 +1,7 @@
 """How tiles of a tomogram are best normalised: the rules scored on simulated tomograms, as JSON.
 
 Usage: python book/tomogram_rules.py. Some twenty minutes on one thread. Writes results/tomogram-rules.json; what the same rules
-do on a real tomogram says book/microtubule.py.
+do on a real tomogram says book/microtubule.py. The stored scores are of an earlier, emptier specimen by tilt series.
 """
 
 import tempfile
@@ -46,8 +46,9 @@ def tilts(seed: int) -> tuple[torch.Tensor, torch.Tensor, float]:
     generator, imaging = (torch.Generator().manual_seed(seed + k) for k in (0, 1000))
     library = [molecules.load(name) for name in TARGET_MOLECULES]
     crowders = [*library, *(molecules.load(name) for name in CROWDERS)]
-    series, depth, half = draw_series(generator), 238, 48
-    specimen = build_specimen([library[i] for i in (0, 0, 0, 1, 2, 0)], crowders, series.thickness, depth, generator)
+    series, depth, half = draw_series(generator), 260, 48
+    wanted = [library[i] for i in (0, 0, 0, 1, 2, 0)]
+    specimen = build_specimen(wanted, crowders, series.thickness, depth, generator, concentration=series.concentration)
     tomogram = reconstruct(record(specimen.density, series, imaging), series, depth)
     density = torch.zeros(2 * half, FIELD, FIELD)
     for z, y, x in product(range(half // 2, 2 * half, half), range(24, FIELD, 48), range(24, FIELD, 48)):
