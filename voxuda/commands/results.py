@@ -11,14 +11,15 @@ from typing import Annotated
 import tyro
 
 from voxuda.errors import InputError
-from voxuda.training.config import Scale
+from voxuda.training.config import Recipe, Scale
 
 
-def _runs(chosen: Path | None, scale: str) -> tuple[Path, Path]:
+def _runs(chosen: Path | None, scale: str, recipe: Recipe | None) -> tuple[Path, Path]:
     """The folder of runs: the chosen one, or results/SCALE here, in a folder above, or of the project, which comes second."""
     from voxuda.training.run_folder import RESULTS
 
-    here, stored = Path("results") / scale, RESULTS.absolute() / scale
+    name = f"{scale}-{recipe}" if recipe else scale
+    here, stored = Path("results") / name, RESULTS.absolute() / name
     looked = [chosen] if chosen else [here, *(above / here for above in Path.cwd().parents), stored]
     return next(filter(Path.is_dir, looked), looked[0]), stored
 
@@ -34,9 +35,10 @@ class Show:
 
     #: table1 to table4, figure7, today, modules, share, normalisation or references.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
-    #: Folder of runs, ROW/seed-K; by default results/SCALE, here, in a folder above, or of the project.
+    #: Folder of runs, ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE, here, in a folder above, or of the project.
     runs: Path | None = None
     scale: Scale = "laptop"  #: Sizes of the runs.
+    recipe: Recipe | None = None  #: Target of the runs, where they were made with --recipe.
     target: Path | None = None  #: Folder of target samples that the runs were made with, for the table real.
     epochs: int | None = None  #: Epochs of the runs, where they are not the scale's.
     #: Row that differences are taken from; Vox-UDA with the paper's settings where the table has it, else the first.
@@ -48,8 +50,9 @@ class Show:
         from voxuda.experiments import report, sweep, tables
 
         target = None if self.target is None else str(self.target.absolute())
-        folder, stored = _runs(self.runs, self.scale)
-        result = sweep.collect(tables.Sweep(self.table, self.scale, target=target, epochs=self.epochs), folder)
+        folder, stored = _runs(self.runs, self.scale, self.recipe)
+        asked = tables.Sweep(self.table, self.scale, target=target, recipe=self.recipe, epochs=self.epochs)
+        result = sweep.collect(asked, folder)
         names = [row["name"] for row in result["rows"]]
         if not names:
             where = "" if folder.is_dir() or self.runs else f" looked in each folder above, and in {stored};"
@@ -80,17 +83,18 @@ class Verdicts:
     Your own runs: voxuda results verdicts --runs runs/laptop
     """
 
-    #: Folder of runs, ROW/seed-K; by default results/SCALE, here, in a folder above, or of the project.
+    #: Folder of runs, ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE, here, in a folder above, or of the project.
     runs: Path | None = None
     scale: Scale = "laptop"  #: Sizes of the runs.
+    recipe: Recipe | None = None  #: Target of the runs, where they were made with --recipe.
     markdown: bool = False  #: Print Markdown, not aligned text.
 
     def run(self) -> None:
         """Judge and print."""
         from voxuda.experiments import report, tables, verdicts
 
-        folder, _ = _runs(self.runs, self.scale)
-        judged = verdicts.judge(tables.Sweep("table1", self.scale), folder)
+        folder, _ = _runs(self.runs, self.scale, self.recipe)
+        judged = verdicts.judge(tables.Sweep("table1", self.scale, recipe=self.recipe), folder)
         if not judged.found:
             raise InputError(f"{folder}: holds no two rows of a claim; name a folder of `voxuda reproduce` with --runs.")
         table = verdicts.markdown(judged)
