@@ -73,7 +73,7 @@ def test_counts_of_empty_ice():
     counts = microscope.record(empty, SERIES, torch.Generator().manual_seed(0))
     for t in (0, 40):
         path = 1000.0 / math.cos(math.radians(SERIES.angles[t]))
-        expected = 100.0 / 41 * PIXEL_SIZE**2 * math.exp(-path / 3950)
+        expected = 0.6 * 100.0 / 41 * PIXEL_SIZE**2 * math.exp(-path / 3950)
         assert counts[t].mean() == pytest.approx(expected, rel=0.005)
         ky, kx = np.fft.fftfreq(FIELD), np.fft.fftfreq(counts.shape[2])
         # Ours is a third of the detector's resolution: at our Nyquist frequency its transfer is 0.4 to the power 1/9.

@@ -84,7 +84,7 @@ class SimulateTarget:
     """Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default."""
     proportions: tuple[float, ...] | None = None
     """One number a molecule; 901 66 66 for any three molecules, as in the paper, else equal."""
-    dose: tuple[float, float] = (80.0, 145.0)
+    dose: tuple[float, float] = (60.0, 145.0)
     """Lowest and highest number of electrons per square angstrom, over the whole series."""
     thickness: tuple[float, float] = (1000.0, 2500.0)
     """Thinnest and thickest ice in angstrom."""

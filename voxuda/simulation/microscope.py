@@ -16,7 +16,7 @@ from voxuda.simulation.specimen import FIELD, PIXEL_SIZE, PROTEIN_DENSITY, PROTE
 RANGES = ((-60.0, 60.0), (-50.0, 70.0))
 """Tilt ranges in degrees; the second begins at the 10° by which a lamella may lean (Wietrzynski et al. 2025)."""
 
-DOSE = (80.0, 145.0)
+DOSE = (60.0, 145.0)
 """Electrons per Å² over a series: around the 120 and 130 in lamellae of Wietrzynski et al. 2025 and Klumpe et al. 2021."""
 
 THICKNESS = (1000.0, 2500.0)
@@ -37,6 +37,7 @@ AMPLITUDE_CONTRAST = 0.07
 MEAN_FREE_PATH = 3950.0  # angstrom, of inelastic scattering in ice at 300 kV, measured by Rice et al. 2018
 DETECTOR_TRANSFER = 0.4  # at the Nyquist frequency of the detector
 DETECTOR_BINNING = 3
+QUANTUM_EFFICIENCY = 0.6  # of the detector at low frequency: our choice, a little below counting detectors at their best
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def record(density: torch.Tensor, series: Series, generator: torch.Generator) ->
     """
     device = density.device
     path = series.thickness / torch.deg2rad(series.angles).cos()
-    electrons = series.dose / len(series.angles) * PIXEL_SIZE**2 * torch.exp(-path / MEAN_FREE_PATH)
+    electrons = QUANTUM_EFFICIENCY * series.dose / len(series.angles) * PIXEL_SIZE**2 * torch.exp(-path / MEAN_FREE_PATH)
     expected = electrons.to(device)[:, None, None] * (1 + ideal_images(density, series)).clamp_min(0)
     counts = torch.poisson(expected, generator=generator)
     shape = (counts.shape[1], counts.shape[2])

@@ -20,7 +20,7 @@ FIELD = 96
 PER_SPECIMEN = 6
 """Most molecules of interest in a specimen."""
 
-VESICLES = 8
+VESICLES = 6
 """Vesicles for which room is sought."""
 
 COMPLEXES = 0.3
@@ -86,7 +86,7 @@ def balls(voxels: torch.Tensor, radius: float, density: float, depth: int) -> to
     grid.index_put_(voxels.unbind(1), torch.ones(len(voxels)), accumulate=True)
     frequencies = torch.meshgrid(*(torch.fft.fftfreq(n) for n in (depth, FIELD)), torch.fft.rfftfreq(FIELD), indexing="ij")
     k = torch.stack(frequencies).norm(dim=0) / PIXEL_SIZE
-    q = (2 * torch.pi * k * radius).clamp_min(1e-3)
+    q = (2 * torch.pi * k * radius).clamp_min(1e-2)  # below, float32 would cancel
     shape = 3 * (q.sin() - q * q.cos()) / q**3  # the Fourier transform of a ball of volume 1
     kernel = torch.exp(-((2 * torch.pi * k * PIXEL_SIZE) ** 2) / 12)  # as the one that spreads beads over voxels
     volume = 4 / 3 * torch.pi * (radius / PIXEL_SIZE) ** 3
