@@ -157,7 +157,7 @@ def test_the_tomogram_shows_the_specimen_protein_bright_and_not_its_mirror_image
         return np.corrcoef(volumes.flatten(), true.flatten())[0, 1]
 
     mirrored = max(agreement(seen.flip(axis)) for axis in (2, 3, 4))
-    assert agreement(seen) > 0.25 and agreement(seen) > mirrored + 0.1, f"{agreement(seen):.2f}, mirrored {mirrored:.2f}"
+    assert agreement(seen) > 0.2 and agreement(seen) > mirrored + 0.1, f"{agreement(seen):.2f}, mirrored {mirrored:.2f}"
     assert agreement(tilt_series.cut(microscope.reconstruct(images, series, 140, correct=False), centres, 36)) < agreement(seen)
 
 
