@@ -69,3 +69,18 @@ def test_gain_by_seed_pairs_seeds_and_is_wide():
     dann, ours, _ = RESULT["rows"]
     mean, low, high = report.gain_by_seed(ours, dann)
     assert round(mean, 6) == 12 and round(high - mean, 3) == round(mean - low, 3) == round(12.7062 * 2, 3)  # of 10 and 14
+
+
+def test_statistics_are_chosen_by_agreement_and_not_by_score():
+    def run(agreements, scores):
+        kinds = ("target", "running", "mixed")
+        signs = {kind: {"agreement": value} for kind, value in zip(kinds, agreements, strict=True)}
+        return {"signs": signs, **{kind: {"iou": value} for kind, value in zip(kinds, scores, strict=True)}}
+
+    row = {"label": "a row", "runs": [run((0.5, 0.9, 0.6), (0.4, 0.1, 0.2)), run((0.6, 0.5, 0.5), (0.4, 0.1, 0.2))]}
+    one = {"label": "group norm", "runs": [run((0.7, 0.7, 0.7), (0.3, 0.3, 0.3))]}
+    old = {"label": "without signs", "runs": [{"target": {"iou": 0.1}}]}
+    assert report.by_agreement(row) == "running" and report.by_agreement(old) is None
+    lines = report.normalisations({"rows": [row, one, old]}).splitlines()
+    assert lines[2] == "| a row | 2 | 40.0 | 10.0 | 20.0 | 55.0 | 70.0 | 55.0 | running |"
+    assert lines[3].endswith("| any |") and len(lines) == 4

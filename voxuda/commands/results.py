@@ -72,6 +72,10 @@ class Show:
         )
         print(table if self.markdown else report.plain(table))
         print(report.power_note(result, reference))
+        if self.table == "normalisation":
+            both = report.normalisations(result)
+            print("\nEach kind of batch norm statistics, and the one the rule takes, which sees no target label:")
+            print(both if self.markdown else report.plain(both))
 
 
 @dataclasses.dataclass

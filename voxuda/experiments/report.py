@@ -6,10 +6,11 @@ import json
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from voxuda.experiments.intervals import difference, interval, seeds_needed, student
 from voxuda.experiments.paper import PUBLISHED
+from voxuda.training.config import BatchNorm
 
 STEPS = (1, 2, 3)
 """Percent points of IoU, as the steps of the paper's ablations."""
@@ -106,6 +107,31 @@ def beside_the_paper(result: dict, reference: str) -> str:
     table = [cells(row) for row in result["rows"]]
     header = " | ".join(heading for heading, _ in table[0])
     return in_markdown(f"| {header} |", [[cell for _, cell in line] for line in table])
+
+
+def by_agreement(row: dict) -> BatchNorm | None:
+    """The rule that chooses batch norm statistics without target labels: those with which a network's masks agree best with
+    its masks of mirror images, on the mean over seeds; ``None`` of a row whose runs did not look."""
+    if not all(run.get("signs") for run in row["runs"]):
+        return None
+    return max(get_args(BatchNorm), key=lambda kind: statistics.mean(run["signs"][kind]["agreement"] for run in row["runs"]))
+
+
+def normalisations(result: dict) -> str:
+    """A table of :func:`~voxuda.experiments.sweep.collect` as Markdown: IoU and agreement with mirror images for each kind of
+    batch norm statistics, in percent, and what :func:`by_agreement` chooses."""
+    kinds = get_args(BatchNorm)
+    lines = []
+    for row in result["rows"]:
+        if (chosen := by_agreement(row)) is None:
+            continue
+        scores = {kind: [run[kind]["iou"] for run in row["runs"]] for kind in kinds}
+        signs = {kind: [run["signs"][kind]["agreement"] for run in row["runs"]] for kind in kinds}
+        choice = ["any"] if len({*map(tuple, scores.values())}) == 1 else [chosen]  # without batch norm all are one
+        both = [_mean(values[kind]) for values in (scores, signs) for kind in kinds]
+        lines.append([row["label"], str(len(row["runs"])), *both, *choice])
+    names = [f"{what} {kind}" for what in ("IoU", "agreement") for kind in kinds]
+    return in_markdown(f"| | seeds | {' | '.join(names)} | the rule takes |", lines)
 
 
 def _mean(shares: Iterable[float]) -> str:
