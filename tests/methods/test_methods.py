@@ -5,12 +5,14 @@ from voxuda import methods
 from voxuda.denoising.bilateral import bilateral_filter, improved_bilateral_filter
 from voxuda.denoising.noise import generate_noise, ngm_denoise, noise_level
 from voxuda.errors import InputError
-from voxuda.methods import VoxUDAOptions, vox_uda
+from voxuda.methods import VoxUDAOptions, self_training, vox_uda
 from voxuda.methods.base import supervised_pass
 from voxuda.methods.losses import adversarial_loss, consistency_loss, segmentation_loss
 from voxuda.methods.pseudo_labels import confident_labels
 from voxuda.networks.discriminators import reversal_strength
+from voxuda.signal.fourier import radius_grid, spectrum, volume_of
 from voxuda.signal.normalise import unit_range, zscore
+from voxuda.signal.spectra import radial_power
 from voxuda.training import loop
 from voxuda.training.domains import load_domains
 
@@ -169,3 +171,51 @@ def test_zero_shot_sees_no_target_and_noise_of_many_levels(tiny):
     r = (noised * batch.source).mean((1, 2, 3, 4))
     sigma = (1 / r**2 - 1).clamp_min(0).sqrt()
     assert sigma.min() < 0.8 and sigma.max() > 1.2 and sigma.max() < 2.1
+
+
+def test_a_resized_source_keeps_its_labels_on_its_molecules(generator, monkeypatch):
+    """A bright ball and its mask stay together; mirrored and resized, the share of the mask grows as the cube of the factor."""
+    z, y, x = torch.meshgrid(*(torch.arange(32.0) - place for place in (13.0, 16.0, 18.0)), indexing="ij")
+    ball = ((z**2 + y**2 + x**2) < 36).float()
+    volumes = ball.expand(4, 1, -1, -1, -1) + 0.1 * torch.randn(4, 1, 32, 32, 32, generator=generator)
+    labels = ball.long().expand(4, -1, -1, -1)
+    for factor in (0.8, 1.0, 1.5):
+        monkeypatch.setattr(self_training, "SIZES", (factor, factor))
+        shown, found = self_training.resize_at_random(volumes, labels, generator)
+        assert set(found.unique().tolist()) == {0, 1} and shown.shape == volumes.shape
+        torch.testing.assert_close(shown.var((1, 2, 3, 4), correction=0), torch.ones(4))
+        grown = found.float().mean((1, 2, 3)) / labels.float().mean((1, 2, 3))
+        torch.testing.assert_close(grown, torch.full((4,), factor**3), rtol=0.12, atol=0)
+        inside, outside = ((shown[:, 0] * where).sum() / where.sum() for where in (found == 1, found == 0))
+        assert inside - outside > 3
+
+
+def test_resizing_by_1_mirrors_at_most(generator, monkeypatch):
+    monkeypatch.setattr(self_training, "SIZES", (1.0, 1.0))
+    monkeypatch.setattr(self_training, "mirror_axes", lambda _: [-1])
+    volumes = zscore(torch.randn(2, 1, 16, 16, 16, generator=generator))
+    labels = (volumes[:, 0] > 0.5).long()
+    shown, found = self_training.resize_at_random(volumes, labels, generator)
+    torch.testing.assert_close(shown, volumes.flip(-1), rtol=1e-4, atol=1e-4)
+    assert (found == labels.flip(-1)).float().mean() > 0.999
+
+
+def test_self_training_noise_has_the_targets_colour_in_half_of_the_samples(tiny, monkeypatch):
+    method, batch = built(tiny, "self-training", batch_size=8)
+    target = torch.randn(20, 1, 16, 16, 16, generator=batch.generator)
+    target = target + 3 * volume_of(spectrum(target) * torch.exp(-(radius_grid(16) ** 2) / 8), 16)
+    method.prepare(target)
+    monkeypatch.setattr(self_training, "COLOURED", 1.0)
+    noise = method.noise(batch.source, batch.generator)
+    torch.testing.assert_close(noise.var((1, 2, 3, 4), correction=0), torch.ones(8))
+    wanted, found = (radial_power(zscore(volumes)) for volumes in (target, noise))
+    assert torch.corrcoef(torch.stack([wanted[1:8].log(), found[1:8].log()]))[0, 1] > 0.9
+
+
+def test_self_training_labels_as_many_voxels_as_the_teacher_believes_in(tiny):
+    method, batch = built(tiny, "self-training", batch_size=4)
+    assert set(method.losses(batch, 0.1)) == {"seg", "con"} and set(method.losses(batch, 0.5)) == {"seg", "con", "pseudo"}
+    method.teacher.foreground = lambda volumes: volumes[:, 0].sigmoid()  # brightness, which mirroring leaves alone
+    believed = (method.denoised[batch.target_index] > 0).float().mean().clamp(*self_training.SHARES)
+    labels = method.pseudo_labels(batch)
+    assert (labels == 1).float().mean() == pytest.approx(float(believed), abs=1e-3)

@@ -14,6 +14,7 @@ from voxuda.methods.mic import MIC
 from voxuda.methods.minent import MinEnt
 from voxuda.methods.options import VoxUDAOptions
 from voxuda.methods.pdam import PDAM
+from voxuda.methods.self_training import SelfTraining
 from voxuda.methods.source_only import SourceOnly
 from voxuda.methods.supervised import Supervised
 from voxuda.methods.tent import TENT
@@ -40,8 +41,9 @@ METHODS: dict[str, type[Method]] = {
     "tent": TENT,
     "domain-randomisation": DomainRandomisation,
     "zero-shot": ZeroShot,
+    "self-training": SelfTraining,
 }
-"""All methods: the paper's in its order, then what a reader of today expects beside them."""
+"""All methods: the paper's in its order, then what a reader of today expects beside them, and ours."""
 
 
 def method_class(name: str) -> type[Method]:

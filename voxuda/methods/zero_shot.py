@@ -29,4 +29,8 @@ class ZeroShot(Method):
         low, high = NOISE_RANGE
         generator, device = batch.generator, batch.source.device
         sigma = low + (high - low) * torch.rand(len(batch.source), 1, 1, 1, 1, generator=generator, device=device)
-        return zscore(batch.source + sigma * torch.randn(batch.source.shape, generator=generator, device=device))
+        return zscore(batch.source + sigma * self.noise(batch.source, generator))
+
+    def noise(self, volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """White noise of variance 1 for source volumes ``(B, 1, D, H, W)``."""
+        return torch.randn(volumes.shape, generator=generator, device=volumes.device)

@@ -36,7 +36,7 @@ class Config:
     """One run."""
 
     #: One of the paper's (source-only, supervised, dann, pdam, asc, asc-slices, le-uda, le-uda-slices, vox-uda) or a later one
-    #: (mean-teacher, fda, minent, advent, cbst, mic, tent, domain-randomisation, zero-shot).
+    #: (mean-teacher, fda, minent, advent, cbst, mic, tent, domain-randomisation, zero-shot, self-training).
     method: str = "vox-uda"
     scale: Scale = "smoke"  #: Sizes; smoke runs in seconds, laptop in minutes on two cores, paper has the paper's sizes.
     #: Labelled folder, for example of ``voxuda simulate source``; simulated at the size of the scale when absent.

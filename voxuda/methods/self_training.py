@@ -1,0 +1,123 @@
+"""Self-training from a source of random size, noise and colour of noise: ours."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch.nn import functional as F
+
+from voxuda.methods.base import Batch, supervised_pass
+from voxuda.methods.options import VoxUDAOptions
+from voxuda.methods.pseudo_labels import balanced_labels
+from voxuda.methods.vox_uda import denoise
+from voxuda.methods.zero_shot import ZeroShot
+from voxuda.networks.choices import Normalisation
+from voxuda.networks.teacher import Teacher
+from voxuda.signal.fourier import spectrum, volume_of
+from voxuda.signal.normalise import zscore
+
+SIZES = (0.8, 2.5)
+"""Smallest and largest factor on the size of a source sample. The paper's source molecules are 10 to 15 nm across, those of
+cells up to 34."""
+
+COLOURED = 0.5
+"""Share of the source samples whose noise has the target's amplitude spectrum; that of the others is white."""
+
+WARM_UP = 0.3
+"""Share of training before the teacher's labels count."""
+
+SHARES = (0.01, 0.3)
+"""Least and largest share of the voxels that the teacher may call foreground."""
+
+
+class SelfTraining(ZeroShot):
+    """Widen the source until the target lies within, then let a teacher label the target.
+
+    Every source sample is mirrored and enlarged at random about a point near its molecules, and one version of it gets noise of
+    a random level, white or of the target's colour. From ``WARM_UP`` on, a teacher looks at each denoised target sample and at
+    its mirror image. As many voxels as it believes to be foreground are foreground to the student, the most probable ones, see
+    :func:`~voxuda.methods.pseudo_labels.balanced_labels`: no share has to be known. Best with group norm, which needs no
+    statistics of the target.
+    """
+
+    def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
+        super().__init__(width, normalisation=normalisation)
+        self.teacher = Teacher(self.student)
+
+    def prepare(self, target: torch.Tensor) -> None:
+        plain = VoxUDAOptions(denoiser="bf")
+        self.denoised = torch.cat([denoise(part, plain) for part in target.split(64)])
+        self.amplitude = spectrum(target).abs().square().mean(0).sqrt()
+
+    def after_step(self) -> None:
+        self.teacher.update(self.student)
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        volumes, labels = resize_at_random(batch.source, batch.source_labels, batch.generator)
+        losses = super().losses(dataclasses.replace(batch, source=volumes, source_labels=labels), progress)
+        if progress >= WARM_UP:
+            found = self.pseudo_labels(batch)
+            axes = mirror_axes(batch.generator)
+            losses["pseudo"] = supervised_pass(self.student, batch.target.flip(axes), found.flip(axes))[1]
+        return losses
+
+    def noise(self, volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Noise of variance 1 for source volumes ``(B, 1, D, H, W)``, of some the colour of the target."""
+        white = super().noise(volumes, generator)
+        coloured = zscore(volume_of(spectrum(white) * self.amplitude, volumes.shape[-1]))
+        chosen = torch.rand(len(volumes), 1, 1, 1, 1, generator=generator, device=volumes.device) < COLOURED
+        return torch.where(chosen, coloured, white)
+
+    def pseudo_labels(self, batch: Batch) -> torch.Tensor:
+        """Labels ``(B, D, H, W)`` from the teacher's view of the denoised target and of its mirror image."""
+        denoised, axes = self.denoised[batch.target_index], mirror_axes(batch.generator)
+        foreground = (self.teacher.foreground(denoised) + self.teacher.foreground(denoised.flip(axes)).flip(axes)) / 2
+        share = float((foreground > 0.5).float().mean().clamp(*SHARES))
+        return balanced_labels(foreground, share)
+
+
+def mirror_axes(generator: torch.Generator) -> list[int]:
+    """The spatial axes along which to mirror, each with probability 1/2, counted from the last."""
+    return [axis for axis in (-3, -2, -1) if torch.rand((), generator=generator, device=generator.device) < 0.5]
+
+
+def resize_at_random(
+    volumes: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mirror a batch and resize each sample by a factor from ``SIZES``, log-uniform, about a point between its middle and that
+    of its mask.
+
+    Parameters
+    ----------
+    volumes, labels : Tensor
+        ``(B, 1, D, H, W)``, and ``(B, D, H, W)`` int64 of 0 and 1.
+    generator : Generator
+        Source of randomness, on their device.
+
+    Returns
+    -------
+    tuple of Tensor
+        As they came; volumes with mean 0 and variance 1. Beyond the edge of a sample made smaller lies its mirror image.
+    """
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, device=volumes.device)
+
+    axes = mirror_axes(generator)
+    volumes, masks = volumes.flip(axes), labels.flip(axes)[:, None].float()
+    low, high = SIZES
+    scale = low * (high / low) ** uniform(len(volumes))
+    weight = masks / masks.sum((2, 3, 4), keepdim=True).clamp_min(1)
+    place = [
+        torch.linspace(-1, 1, n, device=volumes.device) for n in volumes.shape[:1:-1]
+    ]  # along x, y, z, as affine_grid has it
+    sums = [weight.sum(kept)[:, 0] for kept in ((2, 3), (2, 4), (3, 4))]
+    middle = torch.stack([(s * p).sum(1) for s, p in zip(sums, place, strict=True)], 1) * uniform(len(volumes), 1)
+    limit = (1 - 1 / scale).clamp_min(0)[:, None]  # what is shown of an enlarged sample lies within it
+    affine = torch.zeros(len(volumes), 3, 4, device=volumes.device)
+    affine[:, range(3), range(3)] = 1 / scale[:, None]
+    affine[:, :, 3] = middle.maximum(-limit).minimum(limit)
+    grid = F.affine_grid(affine, list(volumes.shape), align_corners=False)
+    shown = F.grid_sample(torch.cat([volumes, masks], 1), grid, padding_mode="reflection", align_corners=False)
+    return zscore(shown[:, :1]), (shown[:, 1] > 0.5).long()
