@@ -25,6 +25,7 @@ PAGES = {
     "cbst": ("cbst",),
     "domain-randomisation": ("domain-randomisation",),
     "zero-shot": ("zero-shot",),
+    "self-training": ("self-training",),
 }
 """Page to names of rows of the tables table1 and today."""
 

@@ -93,6 +93,7 @@ _WITHOUT = Row("source-only", "without adaptation", "source-only", statistics="r
 _SUPERVISED = Row("supervised", "fully supervised", "supervised")
 _DANN = Row("dann", "DANN", "dann")
 _VOX_UDA = Row("vox-uda", "Vox-UDA (IBF)")
+_SELF_TRAINING = Row("self-training", "self-training, random size and noise", "self-training")
 _OURS = Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED)
 
 REFERENCES = (
@@ -206,6 +207,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("cbst", "CBST", "cbst"),
         _VOX_UDA,
         _OURS,
+        _SELF_TRAINING,
         _SUPERVISED,
     ),
     "modules": (

@@ -93,8 +93,16 @@ def _of_the_paper() -> Iterator[Claim]:
 CLAIMS: tuple[Claim, ...] = (
     *_of_the_paper(),
     Claim("ours/vox-uda/blur-threshold", "Vox-UDA above blur and threshold", "vox-uda", "blur-threshold", "ours"),
-    Claim("ours/ours/vox-uda", "ours above Vox-UDA", "ours", "vox-uda", "ours"),
-    Claim("ours/supervised/ours", "fully supervised above ours", "supervised", "ours", "ours"),
+    Claim("ours/ours/vox-uda", "balanced Vox-UDA without adversary above Vox-UDA", "ours", "vox-uda", "ours"),
+    *(
+        Claim(f"ours/self-training/{name}", f"self-training above {label}", "self-training", name, "ours")
+        for name, label in (
+            ("vox-uda", "Vox-UDA (IBF)"),
+            ("vox-uda-bf", "Vox-UDA (BF)"),
+            ("blur-threshold", "blur and threshold"),
+        )
+    ),
+    Claim("ours/supervised/self-training", "fully supervised above self-training", "supervised", "self-training", "ours"),
 )
 """Claims of the paper, in its direction, and ours."""
 
