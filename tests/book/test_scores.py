@@ -22,6 +22,7 @@ from voxuda.methods import (
     mic,
     minent,
     pdam,
+    self_training,
     tent,
     zero_shot,
 )
