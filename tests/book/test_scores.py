@@ -74,6 +74,7 @@ def test_a_method_that_was_not_run_says_so(tmp_path):
         ("self-training", "between 0.8 and 2.5", self_training.SIZES),
         ("self-training", "half of the samples", {0.5: "half"}[self_training.COLOURED]),
         ("self-training", "From 0.3 of training", self_training.WARM_UP),
+        ("self-training", "at least 0.65", self_training.SURE),
         ("le-uda", "0.1\\,", le_uda.LEUDA.TARGET_TEACHER),
         ("le-uda", "scaled by 0.01", le_uda.LEUDA.ADVERSARY),
         ("le-uda", "ten times", {10: "ten"}[round(le_uda.LEUDA.ADVERSARY / advent.ADVENT.WEIGHT)]),

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from voxuda.methods.base import Batch, supervised_pass
 from voxuda.methods.options import VoxUDAOptions
-from voxuda.methods.pseudo_labels import balanced_labels
+from voxuda.methods.pseudo_labels import confident_labels
 from voxuda.methods.vox_uda import denoise
 from voxuda.methods.zero_shot import ZeroShot
 from voxuda.networks.choices import Normalisation
@@ -27,8 +27,8 @@ COLOURED = 0.5
 WARM_UP = 0.3
 """Share of training before the teacher's labels count."""
 
-SHARES = (0.01, 0.3)
-"""Least and largest share of the voxels that the teacher may call foreground."""
+SURE = 0.65
+"""Probability of the more likely class from which on a voxel is labelled."""
 
 
 class SelfTraining(ZeroShot):
@@ -36,9 +36,7 @@ class SelfTraining(ZeroShot):
 
     Every source sample is mirrored and enlarged at random about a point near its molecules, and one version of it gets noise of
     a random level, white or of the target's colour. From ``WARM_UP`` on, a teacher looks at each denoised target sample and at
-    its mirror image. As many voxels as it believes to be foreground are foreground to the student, the most probable ones, see
-    :func:`~voxuda.methods.pseudo_labels.balanced_labels`: no share has to be known. Best with group norm, which needs no
-    statistics of the target.
+    its mirror image, and labels the voxels of either class of which it is just surer than not: no share has to be known.
     """
 
     def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
@@ -73,8 +71,7 @@ class SelfTraining(ZeroShot):
         """Labels ``(B, D, H, W)`` from the teacher's view of the denoised target and of its mirror image."""
         denoised, axes = self.denoised[batch.target_index], mirror_axes(batch.generator)
         foreground = (self.teacher.foreground(denoised) + self.teacher.foreground(denoised.flip(axes)).flip(axes)) / 2
-        share = float((foreground > 0.5).float().mean().clamp(*SHARES))
-        return balanced_labels(foreground, share)
+        return confident_labels(foreground, SURE)
 
 
 def mirror_axes(generator: torch.Generator) -> list[int]:
