@@ -36,12 +36,12 @@ def section(names: tuple[str, ...], results: Path = RESULTS / "laptop") -> str:
     classes = dict.fromkeys(method_class(declared[name].method) for name in names)
     links = ", ".join(f"{{py:obj}}`{c.__name__} <{c.__module__}.{c.__name__}>`" for c in classes)
     run = {row["name"]: row for t in ("table1", "today") for row in sweep.collect(Sweep(t, "laptop"), results)["rows"]}
-    rows = []
+    scores, rows = report.scores(run.values()), []
     for name in names:
         paper = PUBLISHED["table1"].get(name, {}).get("iou", "")
         seeds, ours = 0, "not run yet"
         if name in run:
-            seeds, ours = len(run[name]["runs"]), "{:.1f} ({:.1f} to {:.1f})".format(*report.score(run[name]))
+            seeds, ours = len(run[name]["runs"]), report.mean_and_interval(scores[name])
         rows.append([declared[name].label, str(seeds), ours, str(paper)])
     table = report.in_markdown("| | seeds | IoU here, 95 % | the paper's Table I |", rows)
     said = "Foreground IoU in percent at scale `laptop`; see [every row](../../notebooks/15_every_row).\n"

@@ -1,4 +1,6 @@
-from voxuda.experiments import report
+import pytest
+
+from voxuda.experiments import intervals, report
 
 
 def run(seed, samples, oracle=None):
@@ -7,7 +9,7 @@ def run(seed, samples, oracle=None):
 
 
 def row(name, label, *runs):
-    return {"name": name, "label": label, "statistics": "target", "runs": list(runs)}
+    return {"name": name, "label": label, "method": name, "statistics": "target", "runs": list(runs)}
 
 
 RESULT = {
@@ -23,11 +25,11 @@ RESULT = {
 def test_ours_stand_beside_the_papers():
     lines = report.beside_the_paper(RESULT, "dann").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0][:6] == ["", "seeds", "IoU (95 %, bootstrap)", "paper", "minus DANN (95 %, bootstrap)", "Dice"]
+    assert cells[0][:6] == ["", "seeds", "IoU (95 %, moderated t)", "paper", "minus DANN (95 %, moderated t)", "Dice"]
     dann, ours, slices = cells[2:]
     assert dann[2].startswith("25.3 (") and dann[3:5] == ["38.4", ""] and dann[-1] == "40.0"
     # Paired over the two seeds that both have: +10 and +14.
-    assert ours[3] == "50.3" and ours[4].startswith("+12.0 (+10.0 to +14.0)")
+    assert ours[3] == "50.3" and ours[4] == "+12.0 (-13.4 to +37.4)"
     assert ours[-1] == "", "of one run there is no oracle"
     assert slices[3:5] == ["", ""], "no number in the paper, no seed in common"
     assert cells[0][-3:] == ["IoU 4cr2", "IoU 4v4r", "best epoch by test labels"]
@@ -36,7 +38,7 @@ def test_ours_stand_beside_the_papers():
 def test_a_table_that_is_not_the_papers_has_no_column_for_it():
     header = report.beside_the_paper({**RESULT, "table": "today"}, "dann").splitlines()[0]
     assert (
-        header.startswith("|  | seeds | IoU (95 %, bootstrap) | minus DANN (95 %, bootstrap) | Dice | IoU 4cr2 |")
+        header.startswith("|  | seeds | IoU (95 %, moderated t) | minus DANN (95 %, moderated t) | Dice | IoU 4cr2 |")
         and "paper" not in header
     )
 
@@ -45,6 +47,8 @@ def test_the_scatter_of_differences_says_how_many_seeds():
     note = report.power_note(RESULT, "vox-uda")
     assert "scatter by 2.8 points" in note and "over 1 rows" in note  # of 10 and 14
     assert "65 for 1, 18 for 2, 10 for 3" in note
+    reference = {**RESULT["rows"][1], "name": "otsu", "method": "otsu"}
+    assert report.power_note({"rows": [*RESULT["rows"], reference]}, "dann") == report.power_note(RESULT, "dann")
     assert "fewer than two seeds" in report.power_note(RESULT, "asc")
     assert "no run of nope" in report.power_note(RESULT, "nope")
 
@@ -56,19 +60,17 @@ def test_plain_text_is_aligned():
     assert set(lines[1]) == {"-", " "} and "|" not in "".join(lines)
 
 
-def test_score_and_gain_of_rows():
-    dann, ours, asc = RESULT["rows"]
-    mean, low, high = report.score(ours)
-    assert round(mean, 6) == 45 and 40 <= low < mean < high <= 50
-    mean, low, high = report.gain(ours, dann)
-    assert round(mean, 6) == 12 and round(low, 6) == 10 and round(high, 6) == 14
-    assert report.gain(asc, dann) is None
-
-
-def test_gain_by_seed_pairs_seeds_and_is_wide():
-    dann, ours, _ = RESULT["rows"]
-    mean, low, high = report.gain_by_seed(ours, dann)
-    assert round(mean, 6) == 12 and round(high - mean, 3) == round(mean - low, 3) == round(12.7062 * 2, 3)  # of 10 and 14
+def test_intervals_are_moderated_over_the_rows_of_a_table():
+    rows = RESULT["rows"]
+    found = intervals.moderated([[31.0, 35.0, 10.0], [41.0, 49.0], [20.0]], family=1).intervals
+    expected = dict(zip(("dann", "vox-uda", "asc"), found, strict=True))
+    again = {**rows[0], "name": "again"}
+    scores = report.scores([*rows, again])
+    assert scores.pop("again") == scores["dann"], "the same runs count once"
+    assert scores == {name: pytest.approx(interval) for name, interval in expected.items()} == report.scores(rows)
+    gains = report.gains([*rows, again], rows[0])
+    assert gains == {"vox-uda": pytest.approx(intervals.student([10.0, 14.0]))}, "the others have its runs, or no seed of it"
+    assert report.mean_and_interval(report.scores(rows[2:])["asc"]) == "20.0", "of one seed nothing is known"
 
 
 def test_statistics_are_chosen_by_agreement_and_not_by_score():

@@ -8,7 +8,7 @@ import torch
 
 from voxuda.commands.main import main
 from voxuda.denoising.bilateral import bilateral_filter
-from voxuda.experiments import paper, report, tables, verdicts
+from voxuda.experiments import intervals, paper, report, tables, verdicts
 
 STORED = Path(__file__).resolve().parents[2] / "results" / "laptop"
 H = paper.GAP_HALF_WIDTH
@@ -67,8 +67,8 @@ def test_rows_without_runs_are_named_and_not_counted():
         judged = verdicts.judge(sweep, STORED, kind, (first, again, absent))
         assert [v.claim for v in judged.found] == [first, again] and judged.missing == [absent]
         assert judged.comparisons == 1, "the two claims are one comparison"
-        found = judged.found[0]
-        assert (found.gain, found.low, found.high) == pytest.approx(report.gain_by_seed(*rows, kind)), "of one claim, Student's"
+        found, alone = judged.found[0], intervals.student(report.differences_by_seed(*rows, kind))
+        assert (found.gain, found.low, found.high) == pytest.approx(alone), "of one claim, Student's"
         assert found.seeds == len(rows[1]["runs"])
 
 

@@ -26,7 +26,7 @@ def _runs(chosen: Path | None, scale: str, recipe: Recipe | None) -> tuple[Path,
 
 @dataclasses.dataclass
 class Show:
-    """Print a table beside the paper's, with intervals over samples and seeds, and what its differences are worth.
+    """Print a table beside the paper's, with intervals over seeds, and what its differences are worth.
 
     Example: voxuda results show table1
 
@@ -67,8 +67,8 @@ class Show:
         table = report.beside_the_paper(result, reference)
         sizes = result["sizes"]
         print(
-            f"{self.table} at scale {self.scale}: width {sizes['width']}, {sizes['epochs']} epochs; IoU and Dice in percent, "
-            "intervals by bootstrap over seeds and test samples (with three seeds too narrow; the book's claims use Student's)."
+            f"{self.table} at scale {self.scale}: width {sizes['width']}, {sizes['epochs']} epochs; IoU and Dice in percent. "
+            "95 % intervals by moderated t over seeds: the rows' variances share a prior, and each interval is for itself."
         )
         print(table if self.markdown else report.plain(table))
         print(report.power_note(result, reference))

@@ -1,4 +1,4 @@
-"""How sure a mean over samples and seeds is, how sure a difference, and how many seeds would tell."""
+"""How sure a mean over seeds is, how sure a difference, and how many seeds would tell."""
 
 from __future__ import annotations
 
@@ -10,30 +10,14 @@ from statistics import NormalDist
 import numpy as np
 from scipy import optimize, special, stats
 
-from voxuda.training.evaluation import bootstrap, resampled_means
-
 LEVEL = 0.95
-DRAWS = 4000
 UPPER = (1 + LEVEL) / 2
 POWER = 0.8
 """Probability of seeing a difference that is there."""
 
-__all__ = ["Moderated", "difference", "interval", "moderated", "resampled_means", "seeds_needed", "student"]
-
-
-def interval(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean over seeds and samples; with three seeds too narrow, see ``student``."""
-    return bootstrap(*runs, draws=DRAWS)
-
-
-def difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> tuple[float, tuple[float, float]]:
-    """Mean of b - a and its interval, paired: run i of both was tested on the same samples; else :exc:`ValueError`."""
-    pairs = [np.asarray(y, float) - np.asarray(x, float) for x, y in zip(a, b, strict=True)]
-    return float(np.mean([pair.mean() for pair in pairs])), interval(pairs)
-
 
 def student(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of a few values, one a seed, and Student's 95 % interval: as wide as so few values make it, unlike a bootstrap."""
+    """Mean of a few values, one per seed, and Student's 95 % interval, for a claim that shares nothing with others."""
     mean = float(np.mean(values))
     low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=stats.sem(values))
     return mean, float(low), float(high)

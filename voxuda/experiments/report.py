@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from voxuda.experiments.intervals import difference, interval, seeds_needed, student
+from voxuda.experiments.intervals import moderated, seeds_needed
 from voxuda.experiments.paper import PUBLISHED
+from voxuda.experiments.tables import REFERENCES
 from voxuda.training.config import BatchNorm
 
 STEPS = (1, 2, 3)
@@ -39,43 +41,48 @@ def mean_and_range(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def _samples(row: dict) -> dict[int, list[float]]:
-    """IoU of the samples by seed, in percent."""
-    return {run["seed"]: [100 * value for value in run[row["statistics"]]["samples"]] for run in row["runs"]}
+def mean_and_interval(found: tuple[float, float, float] | None, sign: str = "") -> str:
+    """A mean and the ends of its interval, with ``sign="+"`` as differences; the mean alone where its interval has no end."""
+    if found is None:
+        return ""
+    mean, low, high = (f"{value:{sign}.1f}" for value in found)
+    return f"{mean} ({low} to {high})" if math.isfinite(found[1]) else mean
 
 
-def score(row: dict) -> tuple[float, float, float]:
-    """Mean IoU of a row of a collected table over seeds and samples, and its 95 % interval, in percent."""
-    runs = list(_samples(row).values())
-    return statistics.mean(map(statistics.mean, runs)), *interval(runs)
+def _by_seed(row: dict, kind: BatchNorm | None) -> dict[int, float]:
+    """IoU of a row's runs in percent, by seed."""
+    return {run["seed"]: 100 * run[kind or row["statistics"]]["iou"] for run in row["runs"]}
 
 
-def gain(row: dict, reference: dict) -> tuple[float, float, float] | None:
-    """Mean IoU of a row minus a reference row's and its 95 % interval, in points, paired by seed and sample; ``None`` where
-    they have no seed in common."""
-    theirs, mine = _paired(_samples(reference), _samples(row))
-    if not mine:
-        return None
-    mean, ends = difference(theirs, mine)
-    return mean, *ends
+def differences_by_seed(row: dict, reference: dict, kind: BatchNorm | None = None) -> list[float]:
+    """IoU of a row minus a reference row's, in points, for each seed that both have, with one kind of batch norm statistics
+    or, by default, each row with its own."""
+    mine, theirs = _by_seed(row, kind), _by_seed(reference, kind)
+    return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
 
 
-def _paired(a: dict[int, Any], b: dict[int, Any]) -> tuple[list, list]:
-    """What two rows have for the seeds that both have."""
-    seeds = sorted(a.keys() & b.keys())
-    return [a[seed] for seed in seeds], [b[seed] for seed in seeds]
+def _moderated(claims: dict[str, list[float]]) -> dict[str, tuple[float, float, float]]:
+    """Moderated-t intervals, each for itself, of claims by name; those of the same runs count once for the prior."""
+    unique = list({tuple(values): None for values in claims.values()})
+    found = dict(zip(unique, moderated(unique, family=1).intervals, strict=True))
+    return {name: found[tuple(values)] for name, values in claims.items()}
 
 
-def gain_by_seed(row: dict, reference: dict, kind: str = "target") -> tuple[float, float, float]:
-    """Mean IoU of a row minus a reference row's, both with one kind of batch norm statistics, in points, and Student's 95 %
-    interval over the seeds that both have; for claims, where :func:`gain` is too sure with few seeds."""
-    return student(differences_by_seed(row, reference, kind))
+def scores(rows: Iterable[dict], kind: BatchNorm | None = None) -> dict[str, tuple[float, float, float]]:
+    """Mean IoU over seeds of each row of a collected table, by name, and its 95 % interval, in percent.
+
+    The intervals are :func:`~voxuda.experiments.intervals.moderated`: all rows share a prior, and each is for itself.
+    """
+    return _moderated({row["name"]: list(_by_seed(row, kind).values()) for row in rows})
 
 
-def differences_by_seed(row: dict, reference: dict, kind: str = "target") -> list[float]:
-    """Mean IoU over samples of a row minus a reference row's, in points, for each seed that both have."""
-    theirs, mine = _paired(*({run["seed"]: 100 * run[kind]["iou"] for run in each["runs"]} for each in (reference, row)))
-    return [m - t for t, m in zip(theirs, mine, strict=True)]
+def gains(rows: Iterable[dict], reference: dict, kind: BatchNorm | None = None) -> dict[str, tuple[float, float, float]]:
+    """Mean IoU of each row minus a reference row's, by name, and its 95 % interval, in points, paired by seed.
+
+    The intervals are those of :func:`scores`. Rows with no seed in common with the reference, or with its runs, are left out.
+    """
+    gaps = {row["name"]: differences_by_seed(row, reference, kind) for row in rows}
+    return _moderated({name: values for name, values in gaps.items() if any(values)})
 
 
 def beside_the_paper(result: dict, reference: str) -> str:
@@ -83,24 +90,24 @@ def beside_the_paper(result: dict, reference: str) -> str:
     the paper's tables, the difference from the row named ``reference``, Dice, classes."""
     base = next(row for row in result["rows"] if row["name"] == reference)
     published = PUBLISHED.get(result["table"])
+    ours, over = scores(result["rows"]), gains(result["rows"], base)
     classes = sorted({name for row in result["rows"] for run in row["runs"] for name in run[row["statistics"]]["classes"]})
 
     def cells(row: dict) -> list[tuple[str, str]]:
         """Each column's heading, and what stands in this row."""
-        scores = [run[row["statistics"]] for run in row["runs"]]
+        runs = [run[row["statistics"]] for run in row["runs"]]
         paper = [] if published is None else [published.get(row["name"], {})]
-        found = None if row is base else gain(row, base)
         oracle = [run["oracle"]["iou"] for run in row["runs"] if run.get("oracle")]
-        known = len(oracle) == len(scores) and row["statistics"] == "target"  # that is what the oracle looks at
+        known = len(oracle) == len(runs) and row["statistics"] == "target"  # that is what the oracle looks at
         return [
             ("", row["label"]),
-            ("seeds", str(len(scores))),
-            ("IoU (95 %, bootstrap)", "{:.1f} ({:.1f} to {:.1f})".format(*score(row))),
+            ("seeds", str(len(runs))),
+            ("IoU (95 %, moderated t)", mean_and_interval(ours[row["name"]])),
             *(("paper", str(numbers.get("iou", ""))) for numbers in paper),
-            (f"minus {base['label']} (95 %, bootstrap)", "{:+.1f} ({:+.1f} to {:+.1f})".format(*found) if found else ""),
-            ("Dice", _mean(s["dice"] for s in scores)),
+            (f"minus {base['label']} (95 %, moderated t)", mean_and_interval(over.get(row["name"]), "+")),
+            ("Dice", _mean(s["dice"] for s in runs)),
             *(("paper", str(numbers.get("dice", ""))) for numbers in paper),
-            *((f"IoU {name}", _mean(s["classes"][name] for s in scores if name in s["classes"])) for name in classes),
+            *((f"IoU {name}", _mean(s["classes"][name] for s in runs if name in s["classes"])) for name in classes),
             ("best epoch by test labels", _mean(oracle) if known else ""),
         ]
 
@@ -143,17 +150,14 @@ def _mean(shares: Iterable[float]) -> str:
 def power_note(result: dict, reference: str) -> str:
     """How much the differences from a reference row scatter from seed to seed, and how many seeds steps of 1 to 3 points need.
 
-    The deviation is pooled over all rows with at least two seeds in common with the reference.
+    The deviation is pooled over all trained rows with at least two seeds in common with the reference.
     """
     rows = {row["name"]: row for row in result["rows"]}
     if reference not in rows:
         return f"no run of {reference} yet, so nothing to compare with."
-    variances = []
-    for row in rows.values():
-        theirs, mine = _paired(_samples(rows[reference]), _samples(row))
-        if len(mine) > 1 and theirs != mine:
-            gaps = [statistics.mean(m) - statistics.mean(t) for t, m in zip(theirs, mine, strict=True)]
-            variances.append(statistics.variance(gaps))
+    untrained = {row.method for row in REFERENCES}
+    gaps = [differences_by_seed(row, rows[reference]) for row in rows.values() if row["method"] not in untrained]
+    variances = [statistics.variance(values) for values in gaps if len(values) > 1 and any(values)]
     if not variances:
         return "fewer than two seeds: nothing can be said of the scatter from seed to seed."
     deviation = statistics.mean(variances) ** 0.5

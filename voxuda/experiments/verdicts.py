@@ -21,7 +21,7 @@ from pathlib import Path
 
 from voxuda.experiments.intervals import moderated
 from voxuda.experiments.paper import GAP_HALF_WIDTH, PUBLISHED
-from voxuda.experiments.report import differences_by_seed, in_markdown
+from voxuda.experiments.report import differences_by_seed, in_markdown, mean_and_interval
 from voxuda.experiments.sweep import collect
 from voxuda.experiments.tables import TABLES, Sweep
 from voxuda.training.config import BatchNorm
@@ -169,7 +169,7 @@ def markdown(judged: Verdicts) -> str:
                 v.claim.text,
                 v.claim.table,
                 "no numbers" if v.claim.paper is None else f"{v.claim.paper:+.1f} ± {GAP_HALF_WIDTH:.1f}",
-                f"{v.gain:+.1f} ({v.low:+.1f} to {v.high:+.1f})",
+                mean_and_interval((v.gain, v.low, v.high), "+"),
                 str(v.seeds),
                 v.verdict,
             ]
