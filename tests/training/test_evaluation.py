@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import f1_score, jaccard_score
 
 from voxuda.data.domain import Domain
@@ -14,6 +15,12 @@ def test_iou_and_dice_against_scikit_learn(generator):
         assert iou[i] == pytest.approx(jaccard_score(b[i], a[i])) and dice[i] == pytest.approx(f1_score(b[i], a[i]))
     empty = torch.zeros(1, 5, dtype=torch.bool)
     assert evaluation.iou_and_dice(empty, empty)[0] == 1 and evaluation.iou_and_dice(~empty, empty)[0] == 0
+
+
+def test_bootstrap_is_that_of_scipy():
+    values = np.random.default_rng(0).normal(size=60)
+    expected = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(1))
+    assert evaluation.bootstrap(values, draws=4000) == pytest.approx(tuple(expected.confidence_interval), abs=0.02)
 
 
 def test_bootstrap_covers_the_mean():

@@ -41,18 +41,10 @@ def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Te
     return iou, torch.where(empty, 1.0, 2 * both / total.clamp_min(1))
 
 
-def resampled_means(runs: Sequence[Sequence[float]], *, draws: int = 4000, seed: int = 0) -> np.ndarray:
-    """Means of bootstrap worlds, ``(draws,)``, of the scores of each seed's samples: seeds drawn with replacement, then
-    samples within each."""
-    rng = np.random.default_rng(seed)
-    within = np.stack([rng.choice(np.asarray(run, float), (draws, len(runs), len(run))).mean(2) for run in runs])
-    chosen = rng.integers(len(runs), size=(draws, len(runs)))  # a seed drawn twice brings two draws of its samples
-    return within[chosen, np.arange(draws)[:, None], np.arange(len(runs))].mean(1)
-
-
-def bootstrap(*runs: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of ``(N,)`` values, or of several runs' of a seed each."""
-    low, high = np.quantile(resampled_means(runs, draws=draws, seed=seed), [(1 - 0.95) / 2, (1 + 0.95) / 2])
+def bootstrap(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of ``(N,)`` values, the samples of one run."""
+    means = np.random.default_rng(seed).choice(np.asarray(values, float), (draws, len(values))).mean(1)
+    low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)
 
 
