@@ -27,7 +27,7 @@ from voxuda.training.loop import make_batch, open_folder, train
 from voxuda.training.run_folder import load_network, save_weights
 
 PAPERS = ("table1", "table2", "table3", "table4", "figure6", "figure7", "today")
-OURS = ("modules", "share", "normalisation", "sensitivity", "references")
+OURS = ("modules", "share", "ours", "normalisation", "sensitivity", "references")
 IN_FULL = ("source-only", "dann")
 """Folders of the runs that are trained; all others take one step."""
 

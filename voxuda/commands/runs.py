@@ -116,8 +116,8 @@ class Reproduce(Sweep):
 
     #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
     #: numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
-    #: modules (which part closes how much of the gap), share (what the balanced variant's prior is worth), normalisation
-    #: (batch norm, group norm and batch renormalisation), sensitivity (what the paper leaves open), tilt-series (the main
+    #: modules (which part closes how much of the gap), share (what the balanced variant's prior is worth), ours (a
+    #: method of our own beside what it has to beat), normalisation (batch norm, group norm and batch renormalisation), sensitivity (what the paper leaves open), tilt-series (the main
     #: methods on the target by tilt series), real (they on the folder --target), references (blur and threshold, Otsu's
     #: threshold, a ball in the middle, another sample's mask; every other table has these rows too), ladder (what each
     #: difference between the domains costs a network trained on the source). all has each run of these once, but for
