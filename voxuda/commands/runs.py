@@ -117,11 +117,11 @@ class Reproduce(Sweep):
     #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
     #: numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
     #: modules (which part closes how much of the gap), share (what the balanced variant's prior is worth), ours (self-training
-    #: beside what it has to beat), normalisation (batch norm, group norm and batch renormalisation), sensitivity (what the paper
-    #: leaves open), tilt-series (the main methods on the target by tilt series), real (they on the folder --target), references
-    #: (blur and threshold, Otsu's threshold, a ball in the middle, another sample's mask; every other table has these rows
-    #: too), ladder (what each difference between the domains costs a network trained on the source). all has each run of
-    #: these once, but for tilt-series, real and ladder; choose from it with --only.
+    #: beside what it has to beat), normalisation (batch norm, group norm and batch renormalisation), sensitivity (what the
+    #: paper leaves open), tilt-series (the main methods on the target by tilt series), real (they on the folder --target),
+    #: references (blur and threshold, Otsu's threshold, a ball in the middle, another sample's mask; every other table has
+    #: these rows too), ladder (what each difference between the domains costs a network trained on the source). all has each of
+    #: these runs once, but for tilt-series, real and ladder; choose from it with --only.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     out: Path  #: Folder of the runs and of TABLE-SCALE.json.
     jobs: int = 1  #: Runs side by side.
