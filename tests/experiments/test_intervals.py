@@ -45,11 +45,20 @@ def test_moderated_t_by_its_equations():
     logs = np.log(s2) - special.digamma(d / 2) + np.log(d / 2)
     assert logs.var(ddof=1) == pytest.approx(special.polygamma(1, d / 2).mean() + special.polygamma(1, d0 / 2))
     assert logs.mean() == pytest.approx(2 * np.log(found.deviation) - special.digamma(d0 / 2) + np.log(d0 / 2))
-    posterior = (d0 * found.deviation**2 + d * s2) / (d0 + d)
-    half = stats.t.ppf(1 - 0.05 / 80, np.minimum(d0 + d, 4 * d.mean())) * np.sqrt(posterior / (d + 1))
+    outlying = stats.f.cdf(s2 / found.deviation**2, d, d0) > 0.95
+    assert 0 < outlying.sum() < 4
+    posterior = np.where(outlying, s2, (d0 * found.deviation**2 + d * s2) / (d0 + d))
+    degrees = np.where(outlying, d, np.minimum(d0 + d, 4 * d.mean()))
+    half = stats.t.ppf(1 - 0.05 / 80, degrees) * np.sqrt(posterior / (d + 1))
     assert [high - mean for mean, _, high in found.intervals] == pytest.approx(half)
     many = intervals.moderated(scattered(rng, claims=20000))
     assert many.degrees == pytest.approx(4, rel=0.1) and many.deviation == pytest.approx(1, rel=0.05)
+
+
+def test_a_claim_that_scatters_far_more_than_the_others_has_students_interval():
+    *found, (mean, _, high) = intervals.moderated([*[[-1.0, 0.0, 1.0]] * 30, [-9.0, 1.0, 11.0]]).intervals
+    assert high - mean == pytest.approx(stats.t.ppf(1 - 0.05 / 62, 2) * 10 / 3**0.5)
+    assert [high for _, _, high in found] == pytest.approx([stats.t.ppf(1 - 0.05 / 62, 8) * (130 / 31 / 3) ** 0.5] * 30)
 
 
 def test_moderated_t_of_a_single_seed_and_of_the_same_runs():

@@ -12,6 +12,8 @@ from scipy import optimize, special, stats
 
 LEVEL = 0.95
 UPPER = (1 + LEVEL) / 2
+OUTLYING = 0.05
+"""Probability, by the prior, of a variance as large as a claim's, below which the claim is judged by its own variance."""
 POWER = 0.8
 """Probability of seeing a difference that is there."""
 
@@ -47,7 +49,9 @@ def moderated(claims: Sequence[Sequence[float]], family: int | None = None) -> M
 
     As in limma, the degrees are at most those of all claims together. They are also at most four times a claim's mean degrees:
     claims share a row, which contributes half of each variance, so further claims do not make it more certain (Satterthwaite's
-    approximation). Variances of 0, where two rows show the same runs, are left out of the prior.
+    approximation). A claim whose variance is in the upper 5 % of the prior's, :math:`s_c^2 / s_0^2` above that quantile of
+    :math:`F_{d_c,\, d_0}`, has Student's interval, by that variance alone. Variances of 0, where two rows show the same
+    runs, are left out of the prior.
 
     Parameters
     ----------
@@ -63,11 +67,13 @@ def moderated(claims: Sequence[Sequence[float]], family: int | None = None) -> M
     d0, prior = _prior(variances[seen], n[seen] - 1)
     most = min((n[seen] - 1).sum(), 4 * (n[seen] - 1).mean()) if seen.any() else 0
     tail = (1 - LEVEL) / 2 / (family or len(claims) or 1)
+    # scipy's F has no infinite degrees; where there is one seed, or no prior, it is NaN, which is below nothing
+    outlying = stats.f.sf(variances / prior, n - 1, min(d0, 1e9)) < OUTLYING
     found = []
-    for mean, size, variance in zip(means, n, variances, strict=True):
+    for mean, size, variance, borrowed in zip(means, n, variances, np.where(outlying, 0.0, d0), strict=True):
         own = size - 1
-        degrees = max(own, min(d0 + own, most))
-        shared = 1.0 if math.isinf(d0) else d0 / (d0 + own) if d0 else 0.0
+        degrees = max(own, min(borrowed + own, most))
+        shared = 1.0 if math.isinf(borrowed) else borrowed / (borrowed + own) if borrowed else 0.0
         spread = (shared * prior if shared else 0.0) + (1 - shared) * variance
         half = stats.t.isf(tail, degrees) * math.sqrt(spread / size) if degrees else math.inf
         found.append((float(mean), float(mean - half), float(mean + half)))
