@@ -35,7 +35,7 @@ def test_every_method_of_others_has_a_page_and_a_score():
     assert {path.stem for path in PAGES.glob("*.md")} == set(scores.PAGES)
     shown = {name for names in scores.PAGES.values() for name in names}
     ours = {"source-only", "supervised", "vox-uda", "ours", "vox-uda-ngm", "vox-uda-bf"}
-    assert shown | ours == {row.name for table in ("table1", "today") for row in TABLES[table]}
+    assert shown | ours == {row.name for table in ("table1", "today", "ours") for row in TABLES[table]}
 
 
 def test_a_score_is_that_of_the_runs():
