@@ -30,7 +30,7 @@ class Moderated:
     """Mean differences of several claims, and the variance that they share."""
 
     intervals: list[tuple[float, float, float]]  #: Mean, lower and upper end, one for each claim.
-    degrees: float  #: Degrees of freedom of the prior, d0: 0 shares nothing, infinity gives all claims one variance.
+    degrees: float  #: Degrees of freedom of the prior, d0. With 0 nothing is shared, with infinity all have one variance.
     deviation: float  #: Standard deviation of the prior, s0; NaN where no claim has a scatter.
 
 

@@ -57,8 +57,8 @@ class Config:
     #: "running" keeps the averages of training, "mixed" is both in equal parts. The paper is silent, and it matters more than
     #: most modules.
     batch_norm: BatchNorm = "target"
-    #: What normalises the network's features: batch norm; group norm of 4 groups, which has no statistics and so no choice of
-    #: them; or batch renormalisation, which trains with nearly the running averages. The paper is silent.
+    #: What normalises the network's features. Batch norm, or group norm of 4 groups, which has no statistics to choose from, or
+    #: batch renormalisation, which trains with nearly the running averages. The paper is silent.
     normalisation: Normalisation = "batch"
     seed: int = 0  #: Seed of weights, data order, noise and simulated data.
     device: Literal["cpu", "cuda", "auto"] = "cpu"  #: "cpu", "cuda" or "auto".
