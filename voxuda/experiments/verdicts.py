@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def rule(low: float, high: float, gap: float | None) -> str:
     return verdict if least > 0 else f"{verdict}, within the paper's own spread"
 
 
-def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: tuple[Claim, ...] = CLAIMS) -> Verdicts:
+def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Sequence[Claim] | None = None) -> Verdicts:
     """Judge claims by finished runs.
 
     Parameters
@@ -135,9 +136,10 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: tup
         Folder of the runs.
     kind : "target" or "running"
         Batch norm statistics of both rows' scores, for claims that do not fix them.
-    claims : tuple of Claim
-        Which claims; the intervals of those with runs hold together with probability 0.95.
+    claims : sequence of Claim, optional
+        Which claims, by default all; the intervals of those with runs hold together with probability 0.95.
     """
+    claims = CLAIMS if claims is None else claims
     wanted = {name for claim in claims for name in (claim.better, claim.worse)}
     tables = [table for table, rows in TABLES.items() if wanted & {row.name for row in rows}]
     rows = {row["name"]: row for table in tables for row in collect(dataclasses.replace(sweep, table=table), out)["rows"]}
