@@ -15,8 +15,7 @@ numbers is never called falsified: it is shown (l > 0), reversed (u < 0) or not 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
