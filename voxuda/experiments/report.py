@@ -132,11 +132,10 @@ def normalisations(result: dict) -> str:
     for row in result["rows"]:
         if (chosen := by_agreement(row)) is None:
             continue
-        scores = {kind: [run[kind]["iou"] for run in row["runs"]] for kind in kinds}
-        signs = {kind: [run["signs"][kind]["agreement"] for run in row["runs"]] for kind in kinds}
-        choice = ["any"] if len({*map(tuple, scores.values())}) == 1 else [chosen]  # without batch norm all are one
-        both = [_mean(values[kind]) for values in (scores, signs) for kind in kinds]
-        lines.append([row["label"], str(len(row["runs"])), *both, *choice])
+        ious = [[run[kind]["iou"] for run in row["runs"]] for kind in kinds]
+        signs = [[run["signs"][kind]["agreement"] for run in row["runs"]] for kind in kinds]
+        choice = "any" if ious.count(ious[0]) == len(kinds) else chosen  # without batch norm all are one
+        lines.append([row["label"], str(len(row["runs"])), *map(_mean, ious + signs), choice])
     names = [f"{what} {kind}" for what in ("IoU", "agreement") for kind in kinds]
     return in_markdown(f"| | seeds | {' | '.join(names)} | the rule takes |", lines)
 

@@ -222,9 +222,8 @@ def collect(sweep: Sweep, out: str | Path) -> dict:
         ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
         ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
         statistics), and for each kind of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
-    kept = {kind: _kept(found) for kind, found in report.by_batch_norm.items()}
-    source, seen, _ = load_domains(config)
-    share = float(source.masks.float().mean())  # type: ignore[union-attr]
+        and foreground share; runs of earlier versions lack "mixed". Of a reference there is no oracle, but the settings
+        ``chosen`` on the source, and of blur-threshold ``best_with_labels``, the IoU of the best settings by test labels.
     """
     collected = []
     for row in select(sweep.table):

@@ -93,6 +93,7 @@ _WITHOUT = Row("source-only", "without adaptation", "source-only", statistics="r
 _SUPERVISED = Row("supervised", "fully supervised", "supervised")
 _DANN = Row("dann", "DANN", "dann")
 _VOX_UDA = Row("vox-uda", "Vox-UDA (IBF)")
+_VOX_UDA_BF = Row("vox-uda-bf", "Vox-UDA (BF)", options=dict(denoiser="bf"))
 _SELF_TRAINING = Row("self-training", "self-training, random size and noise", "self-training")
 _OURS = Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED)
 
@@ -114,7 +115,7 @@ _TABLE1 = (
     Row("le-uda", "LE-UDA", "le-uda"),
     Row("le-uda-slices", "LE-UDA, slices", "le-uda-slices"),
     Row("vox-uda-ngm", "Vox-UDA (NGM)", options=dict(denoiser="ngm")),
-    Row("vox-uda-bf", "Vox-UDA (BF)", options=dict(denoiser="bf")),
+    _VOX_UDA_BF,
     _VOX_UDA,
 )
 
@@ -232,7 +233,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
     "ours": (
         _SOURCE_ONLY,
         _VOX_UDA,
-        Row("vox-uda-bf", "Vox-UDA (BF)", options=dict(denoiser="bf")),
+        _VOX_UDA_BF,
         _OURS,
         _SELF_TRAINING,
         _SUPERVISED,

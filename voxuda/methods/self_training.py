@@ -36,7 +36,7 @@ class SelfTraining(ZeroShot):
 
     Every source sample is mirrored and enlarged at random about a point near its molecules, and one version of it gets noise of
     a random level, white or of the target's colour. From ``WARM_UP`` on, a teacher looks at each denoised target sample and at
-    its mirror image, and labels the voxels of either class of which it is just surer than not: no share has to be known.
+    its mirror image, and labels the voxels whose class it gives a probability of ``SURE``. No share has to be known.
     """
 
     def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
@@ -106,9 +106,8 @@ def resize_at_random(
     low, high = SIZES
     scale = low * (high / low) ** uniform(len(volumes))
     weight = masks / masks.sum((2, 3, 4), keepdim=True).clamp_min(1)
-    place = [
-        torch.linspace(-1, 1, n, device=volumes.device) for n in volumes.shape[:1:-1]
-    ]  # along x, y, z, as affine_grid has it
+    # Along x, y and z, the order of affine_grid.
+    place = [torch.linspace(-1, 1, n, device=volumes.device) for n in volumes.shape[:1:-1]]
     sums = [weight.sum(kept)[:, 0] for kept in ((2, 3), (2, 4), (3, 4))]
     middle = torch.stack([(s * p).sum(1) for s, p in zip(sums, place, strict=True)], 1) * uniform(len(volumes), 1)
     limit = (1 - 1 / scale).clamp_min(0)[:, None]  # what is shown of an enlarged sample lies within it

@@ -24,7 +24,7 @@ VESICLES = 6
 """Vesicles for which room is sought."""
 
 COMPLEXES = 0.3
-"""Share of the ice that the bounding spheres of complexes and vesicles fill; small proteins fill their gaps."""
+"""Most of the ice that the bounding spheres of complexes fill; vesicles come besides, and small proteins fill the gaps."""
 
 SMALL_PROTEIN = 50e3
 """Mass in dalton of the proteins in the gaps, balls without a label: about that of the mean protein of a human cell."""
@@ -165,8 +165,9 @@ def build_specimen(
 
     bubbles = (10 + 15 * torch.rand(VESICLES, generator=generator)).tolist()
     wall = 4.0
-    first, rest = [wanted[0]], [*wanted[1:], *others]
-    radii = [in_voxels(wanted[0]), *(bubble + wall for bubble in bubbles), *map(in_voxels, rest)]
+    molecules = [*wanted, *others]
+    radii = [*map(in_voxels, molecules)]
+    radii[1:1] = [bubble + wall for bubble in bubbles]  # after the first, which always finds room
     spots = place_spheres(radii, layers, (depth, FIELD, FIELD), generator)
     content = torch.zeros(depth, FIELD, FIELD)
     for bubble, spot in zip(bubbles, spots[1 : 1 + VESICLES], strict=True):
@@ -174,7 +175,6 @@ def build_specimen(
             content += vesicle(depth, spot, bubble)
     del spots[1 : 1 + VESICLES]
 
-    molecules = first + rest
     rotations = random_rotations(len(molecules), generator)
     found = [i for i, spot in enumerate(spots) if spot is not None]
     turned = (molecules[i].positions @ rotations[i].T for i in found)
