@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +16,26 @@ def test_rows_are_distinct_and_valid(table):
     assert len(set(made)) == len(made), "two rows are the same"
 
 
-def test_a_folder_holds_runs_of_one_configuration():
+@pytest.mark.parametrize("recipe", [None, "tilt-series", "phase-plate"])
+def test_a_folder_holds_runs_of_one_configuration(recipe):
     seen = {}
     for table in tables.TABLES:
-        for row in tables.select(table):
-            folder = row.runs or row.name
+        for row in tables.Sweep(table, recipe=recipe).rows():
+            folder = row.folder(Path(), 0)
             assert seen.setdefault(folder, row.config("smoke", 0)) == row.config("smoke", 0), folder
+
+
+def test_normalisation_is_the_targets_unless_a_row_says_so():
+    quick, tilts = (
+        {row.name: row for table in ("today", "normalisation") for row in tables.Sweep(table, recipe=recipe).rows()}
+        for recipe in (None, "tilt-series")
+    )
+    assert quick["vox-uda"].config("smoke", 0).normalisation == "batch"
+    assert tilts["vox-uda"].config("smoke", 0).normalisation == "group"
+    assert tilts["tent"].config("smoke", 0).normalisation == "batch", "it learns the scales of batch norm"
+    assert tilts["adabn"].config("smoke", 0) == tilts["source-only-batch"].config("smoke", 0)
+    assert tilts["adabn"].folder(Path(), 0) == tilts["source-only-batch"].folder(Path(), 0) == Path("source-only-batch/seed-0")
+    assert tilts["dann-group"].folder(Path(), 1) == quick["dann-batch"].folder(Path(), 1) == Path("dann/seed-1")
 
 
 def test_every_method_and_every_reference_has_a_row():
@@ -42,7 +57,7 @@ def test_the_table_of_normalisations_varies_nothing_else():
     for row in rows:
         name, kind = row.name.rsplit("-", 1)
         wanted = dataclasses.replace(plain[name].config("smoke", 3), normalisation=kind)
-        assert row.config("smoke", 3) == wanted and row.runs == (name if kind == "batch" else None)
+        assert row.config("smoke", 3) == wanted and row.runs == name
 
 
 def test_table_2_is_table_1_on_another_source():

@@ -167,7 +167,7 @@ class Rows:
         from voxuda.experiments import tables
 
         for row in tables.select(self.table):
-            print(f"{row.name:24} {row.runs or row.name:24} {row.label}")
+            print(f"{row.name:24} {row.folder(Path(), 0).parent.name:24} {row.label}")
 
 
 @dataclasses.dataclass

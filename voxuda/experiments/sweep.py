@@ -16,7 +16,7 @@ from voxuda.data.files import append_line, locked
 from voxuda.errors import InputError
 from voxuda.experiments import references
 from voxuda.experiments.pool import Work, run_all
-from voxuda.experiments.tables import Row, Sweep, select
+from voxuda.experiments.tables import Row, Sweep
 from voxuda.methods.base import Method
 from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.training.config import BatchNorm, Config
@@ -48,7 +48,7 @@ def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
     """
     sweep.check()
     out = Path(out)
-    rows, seeds = select(sweep.table, sweep.only), range(sweep.first_seed, sweep.first_seed + sweep.seeds)
+    rows, seeds = sweep.rows(), range(sweep.first_seed, sweep.first_seed + sweep.seeds)
     todo: dict[Path, tuple[str, Work]] = {}
     finished = set()
     for seed in seeds:
@@ -226,7 +226,7 @@ def collect(sweep: Sweep, out: str | Path) -> dict:
         ``chosen`` on the source, and of blur-threshold ``best_with_labels``, the IoU of the best settings by test labels.
     """
     collected = []
-    for row in select(sweep.table):
+    for row in dataclasses.replace(sweep, only=()).rows():
         runs = _runs(sweep, row, Path(out))
         if runs:
             about = {name: getattr(row, name) for name in ("name", "label", "method", "options", "statistics")}

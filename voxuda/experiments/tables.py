@@ -13,6 +13,10 @@ from voxuda.methods.options import VoxUDAOptions
 from voxuda.networks.choices import Normalisation
 from voxuda.training.config import SCALES, BatchNorm, Config, Recipe, Scale, SourceSet
 
+NORMALISATION: dict[Recipe, Normalisation] = {"convolution": "batch", "tilt-series": "group", "phase-plate": "group"}
+"""What normalises the networks of a table's rows, by target. On the target by tilt series the rule without target labels takes
+group norm for each method of the table ``normalisation``; the tables on the quick target are older than it."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -25,9 +29,10 @@ class Row:
     options: dict = field(default_factory=dict)
     recipe: Recipe = "convolution"  #: How the target is simulated where no folder is given.
     source_set: SourceSet = "table1"  #: Molecules of the source, as in Table I or Table II.
-    normalisation: Normalisation = "batch"  #: What normalises the network.
+    #: What normalises the network; by default :data:`NORMALISATION` of the recipe.
+    normalisation: Normalisation | None = None
     statistics: BatchNorm = "target"  #: Batch norm statistics of the score that is shown.
-    runs: str | None = None  #: Folder of the runs, for a row that shows another row's runs in another way.
+    runs: str | None = None  #: Name of the row whose runs this one shows, in another way or with other normalisation.
 
     def config(self, scale: Scale, seed: int, **changes: Any) -> Config:
         """The configuration of this row's run of one seed; ``changes`` are fields of :class:`voxuda.training.config.Config`
@@ -36,12 +41,14 @@ class Row:
         statistics_of: BatchNorm = "running" if blind else "target"
         return Config(
             self.method, scale, recipe=self.recipe, source_set=self.source_set, batch_norm=statistics_of,
-            normalisation=self.normalisation, seed=seed, vox_uda=VoxUDAOptions(**self.options), **changes,
+            normalisation=self.normalisation or NORMALISATION[self.recipe], seed=seed, vox_uda=VoxUDAOptions(**self.options),
+            **changes,
         )  # fmt: skip
 
     def folder(self, out: Path, seed: int) -> Path:
-        """Where this row's run of one seed stands."""
-        return out / (self.runs or self.name) / f"seed-{seed}"
+        """Where this row's run of one seed stands: by its name, and its normalisation where that is not the usual one."""
+        unusual = self.normalisation not in (None, NORMALISATION[self.recipe])
+        return out / ((self.runs or self.name) + (f"-{self.normalisation}" if unusual else "")) / f"seed-{seed}"
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,13 @@ class Sweep:
         """The scale's sizes with this sweep's epochs."""
         return {**SCALES[self.scale], "epochs": self.epochs or SCALES[self.scale]["epochs"]}
 
+    def rows(self) -> list[Row]:
+        """The rows chosen, on this sweep's target."""
+        rows = select(self.table, self.only)
+        return [dataclasses.replace(row, recipe=self.recipe) for row in rows] if self.recipe else rows
+
     def config(self, row: Row, seed: int) -> Config:
         """The configuration of a row's run of one seed."""
-        if self.recipe:
-            row = dataclasses.replace(row, recipe=self.recipe)
         shared = dict(target=self.target, epochs=self.epochs, device=self.device, precision=self.precision)
         return row.config(self.scale, seed, **shared)
 
@@ -94,7 +104,7 @@ _SUPERVISED = Row("supervised", "fully supervised", "supervised")
 _DANN = Row("dann", "DANN", "dann")
 _VOX_UDA = Row("vox-uda", "Vox-UDA (IBF)")
 _VOX_UDA_BF = Row("vox-uda-bf", "Vox-UDA (BF)", options=dict(denoiser="bf"))
-_SELF_TRAINING = Row("self-training", "self-training, random size and noise", "self-training")
+_SELF_TRAINING = Row("self-training", "self-training, random size and noise", "self-training", normalisation="batch")
 _OURS = Row("ours", "Vox-UDA, balanced, no adversary", options=_BALANCED)
 
 REFERENCES = (
@@ -156,7 +166,7 @@ _ZERO_SHOT = Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", 
 
 
 def _normalised(row: Row) -> list[Row]:
-    """A row with each normalisation; batch norm shows the runs of the row itself."""
+    """A row with each normalisation; the usual one shows the runs of the row itself."""
     kinds: dict[Normalisation, str] = {"batch": "batch norm", "group": "group norm", "renorm": "batch renormalisation"}
     return [
         dataclasses.replace(
@@ -164,7 +174,7 @@ def _normalised(row: Row) -> list[Row]:
             name=f"{row.name}-{kind}",
             label=f"{row.label}, {label}",
             normalisation=kind,
-            runs=row.name if kind == "batch" else None,
+            runs=row.name,
         )
         for kind, label in kinds.items()
     ]
@@ -196,13 +206,13 @@ TABLES: dict[str, tuple[Row, ...]] = {
     ),
     "today": (
         _WITHOUT,
-        Row("adabn", "AdaBN", "source-only", runs="source-only"),
+        Row("adabn", "AdaBN", "source-only", normalisation="batch", runs="source-only"),
         Row("domain-randomisation", "domain randomisation", "domain-randomisation", statistics="running"),
         _ZERO_SHOT,
         Row("fda", "FDA", "fda"),
         Row("minent", "MinEnt", "minent"),
         Row("advent", "ADVENT", "advent"),
-        Row("tent", "TENT", "tent"),
+        Row("tent", "TENT", "tent", normalisation="batch"),
         Row("mean-teacher", "mean teacher", "mean-teacher"),
         Row("mic", "MIC", "mic"),
         Row("cbst", "CBST", "cbst"),
@@ -284,7 +294,7 @@ def select(table: str, only: Sequence[str] = ()) -> list[Row]:
     if table not in (*TABLES, "all"):
         raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)} and all.")
     if table == "all":
-        each = {row.name: row for name in _OF_ONE_TARGET for row in select(name) if row.runs is None}
+        each = {row.name: row for name in _OF_ONE_TARGET for row in select(name) if row.runs is None or row.normalisation}
         rows = tuple(each.values())
     else:
         references = () if table == "references" else map(_ON_ITS_SAMPLES.get(table, lambda row: row), REFERENCES)
