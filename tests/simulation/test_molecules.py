@@ -178,6 +178,10 @@ def test_fetch_reads_mmcif(tmp_path, monkeypatch, molecule_files):
     assert molecule.mass == pytest.approx(molecules.load("3gl1").mass, rel=0.01)
 
 
+def test_nine_molecules_are_all_that_no_target_holds():
+    assert set(molecules.NINE) == set(molecules.available()) - {*molecules.TARGET_MOLECULES, *molecules.IN_CELLS}
+
+
 def test_stand_ins_are_embedded():
     for name in [n for group in molecules.PAPER_SOURCE_SETS.values() for n in group]:
         assert molecules.STAND_INS.get(name, name) in molecules.available()

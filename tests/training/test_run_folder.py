@@ -100,6 +100,11 @@ def test_simulated_domains_are_named_and_disjoint_in_seed():
     assert not torch.equal(source.volumes, other.volumes) and not torch.equal(train.volumes, other_train.volumes)
 
 
+def test_a_source_of_nine_molecules_has_as_many_samples():
+    sizes, made = SCALES["smoke"], load_domains(Config(scale="smoke", source_set="nine"))[0]
+    assert len(set(made.classes)) == 9 and len(made) >= 3 * sizes["per_source"] * len(sizes["source_snr"])
+
+
 def test_results_are_found_wherever_the_file_stands(root, tmp_path, monkeypatch):
     for file, repository in [
         (run_folder.__file__, root),

@@ -7,7 +7,7 @@ _NAMES: dict[str, list[str]] = {
     "imaging": ["image_source", "image_target", "image_tilts"],
     "microscope": ["Series"],
     "molecules": ["MASK_THRESHOLD", "Molecule", "density"],
-    "names": ["IN_CELLS", "PAPER_SOURCE_SETS", "STAND_INS", "TARGET_MOLECULES"],
+    "names": ["IN_CELLS", "NINE", "PAPER_SOURCE_SETS", "STAND_INS", "TARGET_MOLECULES"],
     "packing": ["random_rotations"],
     "quick": ["Subtomograms", "render", "simulate_source", "simulate_target"],
     "rendering": ["render_beads"],

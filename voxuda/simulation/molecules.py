@@ -12,6 +12,7 @@ import torch
 from voxuda.data.files import check_new_file, write_atomically
 from voxuda.errors import InputError
 from voxuda.simulation.names import IN_CELLS as IN_CELLS
+from voxuda.simulation.names import NINE as NINE
 from voxuda.simulation.names import PAPER_SOURCE_SETS as PAPER_SOURCE_SETS
 from voxuda.simulation.names import STAND_INS as STAND_INS
 from voxuda.simulation.names import TARGET_MOLECULES as TARGET_MOLECULES

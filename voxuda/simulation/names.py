@@ -6,6 +6,9 @@ PAPER_SOURCE_SETS = {"table1": ("1bxn", "1f1b", "1yg6"), "table2": ("2byu", "2h1
 STAND_INS = {"1f1b": "3gl1", "1yg6": "1oel", "2byu": "2cg9", "2h12": "1gyt"}
 """Molecules of similar mass used where a paper molecule's coordinates are not embedded; always named as stand-ins."""
 
+NINE = ("1bxn", "1gyt", "1oel", "1qvr", "1u6g", "2cg9", "2ldb", "3d2f", "3gl1")
+"""All embedded molecules that no target holds as a class, for a source of more kinds than the paper's."""
+
 TARGET_MOLECULES = ("4v4r", "4cr2", "4v94")
 """Ribosome, 26S proteasome and TRiC: the classes of Poly-GA, as PolNet templates of other structures of each."""
 

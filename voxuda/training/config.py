@@ -14,7 +14,7 @@ from voxuda.networks.choices import Normalisation
 Scale = Literal["smoke", "laptop", "paper"]
 BatchNorm = Literal["target", "running", "mixed"]
 Recipe = Literal["convolution", "tilt-series", "phase-plate"]
-SourceSet = Literal["table1", "table2"]
+SourceSet = Literal["table1", "table2", "nine"]
 
 SCALES: dict[str, dict] = {
     "smoke": dict(per_source=4, per_target=6, epochs=2, width=8, batch_size=8, source_snr=(0.3, 0.5)),
@@ -47,7 +47,8 @@ class Config:
     #: and is what a microscope does, "phase-plate" is the same near focus with a phase plate. All have as many samples; by tilt
     #: series their classes are as the paper's.
     recipe: Recipe = "convolution"
-    #: Molecules of a simulated source, those of Table I or of Table II, with stand-ins where the paper's are not embedded.
+    #: Molecules of a simulated source. Those of Table I or of Table II, with stand-ins where the paper's are not embedded, or
+    #: "nine", all that are embedded and not a class of the target, in as many samples.
     source_set: SourceSet = "table1"
     epochs: int | None = None  #: Overrides the scale.
     width: int | None = None  #: Channels of the network's first stage; overrides the scale.
