@@ -5,6 +5,7 @@ do on a real tomogram says book/microtubule.py. The stored scores are of an earl
 """
 
 import tempfile
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from voxuda.data.mrc import write_mrc
 from voxuda.simulation import molecules
 from voxuda.simulation.imaging import image_target
 from voxuda.simulation.microscope import draw_series, reconstruct, record
-from voxuda.simulation.molecules import MASK_THRESHOLD, TARGET_MOLECULES
+from voxuda.simulation.molecules import IN_CELLS, MASK_THRESHOLD, TARGET_MOLECULES
 from voxuda.simulation.quick import render
 from voxuda.simulation.specimen import FIELD, PIXEL_SIZE, build_specimen
 from voxuda.simulation.tilt_series import CROWDERS, truth
@@ -41,11 +42,12 @@ def quick(seed: int, snr: float, slope: float) -> tuple[torch.Tensor, torch.Tens
     return (image + 0.7 * image.std()) * ramp, density > MASK_THRESHOLD, 13.5
 
 
-def tilts(seed: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """The crowded middle of a tomogram by a tilt series, 96 sections of it."""
+def tilts(seed: int, names: Sequence[str] = IN_CELLS) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """The crowded middle of a tomogram by a tilt series, 96 sections of it, with six molecules of interest, half of them the
+    first, and others."""
     generator, imaging = (torch.Generator().manual_seed(seed + k) for k in (0, 1000))
-    library = [molecules.load(name) for name in TARGET_MOLECULES]
-    crowders = [*library, *(molecules.load(name) for name in CROWDERS)]
+    library = [molecules.load(name) for name in names]
+    crowders = [*library, *(molecules.load(name) for name in CROWDERS if name not in names)]
     series, depth, half = draw_series(generator), 260, 48
     wanted = [library[i] for i in (0, 0, 0, 1, 2, 0)]
     specimen = build_specimen(wanted, crowders, series.thickness, depth, generator, concentration=series.concentration)

@@ -1,0 +1,134 @@
+"""Whether training on a tomogram's own tiles makes a model better there than leaving it as it is, as JSON.
+
+Usage: python book/adapting.py FOLDER RUN, where FOLDER is the --out of `voxuda data fetch microtubule` and RUN a finished run
+of self-training. About an hour on one thread. Writes results/adapting.json.
+"""
+
+import copy
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from microtubule import ROOT, read_wall, scores
+from tomogram_rules import tilts
+from tqdm import tqdm
+
+from voxuda.data.domain import Domain
+from voxuda.data.mrc import read_mrc, write_mrc
+from voxuda.methods.base import Batch
+from voxuda.methods.self_training import SelfTraining
+from voxuda.networks.voxresnet import VoxResNet, target_batch_norm
+from voxuda.training import loop, segmentation
+from voxuda.training.config import Config, SegmentOptions
+from voxuda.training.domains import load_domains
+from voxuda.training.provenance import provenance
+from voxuda.training.run_folder import load_network, save_json
+
+SEEDS = (0, 1, 2)
+"""Of the training, of its source, and of the simulated tomogram."""
+
+UNSEEN = ("6qzp", "1gyt", "1qvr", "3d2f", "1u6g", "2cg9")
+"""Molecules of the simulated tomograms."""
+
+SIDE = 32
+"""Of a tile in voxels; neighbours share half."""
+
+STEPS, RATE, DECAY = 120, 3e-4, 0.99
+"""Steps on the tomogram that begin with the model's weights, Adam's rate, and the decay of the teacher."""
+
+
+def cut(volume: np.ndarray) -> torch.Tensor:
+    """Tiles ``(N, 1, 32, 32, 32)`` of a tomogram, normalised as a whole."""
+    whole = torch.from_numpy(volume.astype(np.float32))
+    whole = (whole - whole.mean()) / whole.std()
+    starts = ([*range(0, side - SIDE, SIDE // 2), side - SIDE] for side in whole.shape)
+    return torch.stack([whole[z : z + SIDE, y : y + SIDE, x : x + SIDE] for z, y, x in product(*starts)])[:, None]
+
+
+def with_statistics(network: VoxResNet, tiles: torch.Tensor) -> VoxResNet:
+    """The same network with batch norm statistics of the tiles."""
+    measured = copy.deepcopy(network)
+    measured.load_state_dict(target_batch_norm(measured, tiles), strict=False)
+    return measured.eval()
+
+
+class PlainView(SelfTraining):
+    """Self-training whose teacher looks at the tiles as they are."""
+
+    def prepare(self, target: torch.Tensor) -> None:
+        super().prepare(target)
+        self.denoised = target
+
+
+def anew(tiles: torch.Tensor, source: Domain, seed: int, folder: Path) -> VoxResNet:
+    """Trained from nothing on simulations and the tiles."""
+    target = Domain(tiles, None, ["tile"] * len(tiles))
+    with patch.object(loop, "load_domains", lambda config, progress=False: (source, target, target)):
+        return loop.train(Config("self-training", "laptop", seed=seed), folder, progress=False).student
+
+
+def further(kind: type[SelfTraining], start: VoxResNet, tiles: torch.Tensor, source: Domain, seed: int) -> VoxResNet:
+    """Trained on simulations and the tiles, beginning with a model that is there already."""
+    torch.manual_seed(seed)
+    method = kind(8)
+    for network in (method.student, method.teacher.network):
+        network.load_state_dict(start.state_dict())
+    method.teacher.step.fill_(10**6)  # else the first students replace the model at once
+    method.teacher.decay = DECAY
+    method.prepare(tiles)
+    method.train()
+    optimizer = torch.optim.Adam(method.student.parameters(), RATE)
+    generator = torch.Generator().manual_seed(seed)
+    assert source.masks is not None
+    for _ in range(STEPS):
+        s, t = (torch.randperm(len(x), generator=generator)[:8] for x in (source, tiles))
+        batch = Batch(source.volumes[s], source.masks[s, 0].long(), tiles[t], None, t, generator)
+        optimizer.zero_grad()
+        torch.stack([*method.losses(batch, 1.0).values()]).sum().backward()
+        optimizer.step()
+        method.after_step()
+    return with_statistics(method.student, tiles)
+
+
+def score(network: VoxResNet, path: Path, truth: np.ndarray) -> dict[str, float]:
+    """Scores of the mask that ``voxuda segment --normalise volume`` makes."""
+    options = SegmentOptions(normalise="volume", probabilities=True, picture=False, device="cpu")
+    with tempfile.TemporaryDirectory() as out, patch.object(segmentation, "load_network", lambda _: copy.deepcopy(network)):
+        segmentation.segment_files([path], out, options, progress=False)
+        return scores(read_mrc(Path(out) / f"{path.stem}_probabilities.mrc").data, truth, options.threshold)
+
+
+def main(folder: Path, run: Path) -> None:
+    """Write the file."""
+    torch.set_num_threads(1)
+    start, rows = load_network(run), []
+    with tempfile.TemporaryDirectory() as place, tqdm(total=2 * 5 * len(SEEDS)) as bar:
+        for seed in SEEDS:
+            source = load_domains(Config("self-training", "laptop", seed=seed))[0]
+            volume, mask, size = tilts(seed, UNSEEN)
+            write_mrc(Path(place) / "simulated.mrc", volume, size, overwrite=True)
+            tomograms = {"microtubule": (folder / "microtubule.mrc", read_wall(folder))}
+            tomograms["simulated"] = Path(place) / "simulated.mrc", mask.numpy()
+            for name, (path, truth) in tomograms.items():
+                tiles = cut(read_mrc(path).data)
+                ways: dict[str, Callable[[], VoxResNet]] = {
+                    "as it is": lambda: start,
+                    "its statistics": partial(with_statistics, start, tiles),
+                    "trained anew": partial(anew, tiles, source, seed, Path(place) / f"{name}-{seed}"),
+                    "trained further": partial(further, SelfTraining, start, tiles, source, seed),
+                    "trained further, plain view": partial(further, PlainView, start, tiles, source, seed),
+                }
+                for way, make in ways.items():
+                    rows.append({"tomogram": name, "seed": seed, "way": way, **score(make(), path, truth)})
+                    bar.update()
+    save_json({"collected_by": provenance(), "steps": STEPS, "scores": rows}, ROOT / "results" / "adapting.json")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
