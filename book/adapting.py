@@ -1,4 +1,4 @@
-"""Whether training on a tomogram's own tiles makes a model better there than leaving it as it is, as JSON.
+"""Does training on a tomogram's own tiles improve a model there? Scores of five ways, as JSON.
 
 Usage: python book/adapting.py FOLDER RUN, where FOLDER is the --out of `voxuda data fetch microtubule` and RUN a finished run
 of self-training. About an hour on one thread. Writes results/adapting.json.
@@ -66,20 +66,20 @@ class PlainView(SelfTraining):
         self.denoised = target
 
 
-def anew(tiles: torch.Tensor, source: Domain, seed: int, folder: Path) -> VoxResNet:
-    """Trained from nothing on simulations and the tiles."""
+def from_scratch(tiles: torch.Tensor, source: Domain, seed: int, folder: Path) -> VoxResNet:
+    """A network trained from scratch on simulations and the tiles."""
     target = Domain(tiles, None, ["tile"] * len(tiles))
     with patch.object(loop, "load_domains", lambda config, progress=False: (source, target, target)):
         return loop.train(Config("self-training", "laptop", seed=seed), folder, progress=False).student
 
 
 def further(kind: type[SelfTraining], start: VoxResNet, tiles: torch.Tensor, source: Domain, seed: int) -> VoxResNet:
-    """Trained on simulations and the tiles, beginning with a model that is there already."""
+    """A trained model, trained further on simulations and the tiles."""
     torch.manual_seed(seed)
     method = kind(8)
     for network in (method.student, method.teacher.network):
         network.load_state_dict(start.state_dict())
-    method.teacher.step.fill_(10**6)  # else the first students replace the model at once
+    method.teacher.step.fill_(10**6)  # else the average of the first students replaces the model
     method.teacher.decay = DECAY
     method.prepare(tiles)
     method.train()
@@ -98,7 +98,8 @@ def further(kind: type[SelfTraining], start: VoxResNet, tiles: torch.Tensor, sou
 
 def score(network: VoxResNet, path: Path, truth: np.ndarray) -> dict[str, float]:
     """Scores of the mask that ``voxuda segment --normalise volume`` makes."""
-    options = SegmentOptions(normalise="volume", probabilities=True, picture=False, device="cpu")
+    # Any model will do: the network takes its place.
+    options = SegmentOptions(model="vox-uda", normalise="volume", probabilities=True, picture=False, device="cpu")
     with tempfile.TemporaryDirectory() as out, patch.object(segmentation, "load_network", lambda _: copy.deepcopy(network)):
         segmentation.segment_files([path], out, options, progress=False)
         return scores(read_mrc(Path(out) / f"{path.stem}_probabilities.mrc").data, truth, options.threshold)
@@ -120,7 +121,7 @@ def main(folder: Path, run: Path) -> None:
                 ways: dict[str, Callable[[], VoxResNet]] = {
                     "as it is": lambda: start,
                     "its statistics": partial(with_statistics, start, tiles),
-                    "trained anew": partial(anew, tiles, source, seed, Path(place) / f"{name}-{seed}"),
+                    "trained from scratch": partial(from_scratch, tiles, source, seed, Path(place) / f"{name}-{seed}"),
                     "trained further": partial(further, SelfTraining, start, tiles, source, seed),
                     "trained further, plain view": partial(further, PlainView, start, tiles, source, seed),
                 }
