@@ -5,7 +5,7 @@ import torch
 from voxuda.methods.base import Batch, Method, supervised_pass
 from voxuda.signal.fourier import apply_filter
 from voxuda.signal.normalise import zscore
-from voxuda.signal.spectra import shells
+from voxuda.signal.spectra import last_shell, shells
 
 
 class DomainRandomisation(Method):
@@ -26,7 +26,7 @@ class DomainRandomisation(Method):
         """The source, ``(B, 1, D, D, D)``, each sample another, of mean 0 and variance 1."""
         samples, size, device = len(batch.source), batch.source.shape[-1], batch.source.device
         radius = shells(size, device)
-        last = int(radius.max())
+        last = last_shell(size)
         normal = torch.randn(samples, last + 1, generator=batch.generator, device=device)
         # A walk over the shells, so that neighbouring frequencies change alike.
         walk = normal.cumsum(1) / torch.arange(1, last + 2, device=device).sqrt()

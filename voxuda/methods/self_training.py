@@ -112,7 +112,7 @@ def resize_at_random(
     middle = torch.stack([(s * p).sum(1) for s, p in zip(sums, place, strict=True)], 1) * uniform(len(volumes), 1)
     limit = (1 - 1 / scale).clamp_min(0)[:, None]  # what is shown of an enlarged sample lies within it
     affine = torch.zeros(len(volumes), 3, 4, device=volumes.device)
-    affine[:, range(3), range(3)] = 1 / scale[:, None]
+    affine.diagonal(dim1=1, dim2=2)[:] = 1 / scale[:, None]
     affine[:, :, 3] = middle.maximum(-limit).minimum(limit)
     grid = F.affine_grid(affine, list(volumes.shape), align_corners=False)
     shown = F.grid_sample(torch.cat([volumes, masks], 1), grid, padding_mode="reflection", align_corners=False)

@@ -43,12 +43,18 @@ def shells(size: int, device: torch.device) -> torch.Tensor:
     return radius_grid(size).round().long().to(device)
 
 
+def last_shell(size: int) -> int:
+    """Number of the shell of a cube's highest frequency, known without asking a GPU."""
+    return round(3**0.5 * (size // 2))
+
+
 def radial_power(volumes: torch.Tensor) -> torch.Tensor:
     """Mean power in shells of the spectrum, averaged over cubes ``(B, 1, D, D, D)``: ``(K,)``, from frequency 0 outwards."""
-    shell = shells(volumes.shape[-1], volumes.device).flatten()
+    size = volumes.shape[-1]
+    shell = shells(size, volumes.device).flatten()
     power = spectrum(volumes).abs().square().flatten(1).mean(0)
-    totals = power.new_zeros(int(shell.max()) + 1).index_add_(0, shell, power)
-    return totals / torch.bincount(shell)
+    totals, counts = power.new_zeros(2, last_shell(size) + 1).unbind()
+    return totals.index_add_(0, shell, power) / counts.index_add_(0, shell, torch.ones_like(power))
 
 
 def match_power(
