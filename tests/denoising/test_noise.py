@@ -58,7 +58,7 @@ def test_generated_noise(generator):
     assert torch.equal(poisson, poisson.round()) and poisson.mean() == pytest.approx(0.7, rel=0.05)
     speckle = noise.generate_noise(torch.zeros_like(x), 0.7, generator, "speckle")
     assert speckle.abs().max() == 0
-    with pytest.raises(InputError, match="not a noise"):
+    with pytest.raises(InputError, match="not a kind of noise"):
         noise.generate_noise(x, 0.7, generator, "pink")
 
 

@@ -1,10 +1,10 @@
-"""The bilateral filters as compiled loops, for float32 on a CPU, several times as fast as rows.
+"""The bilateral filters as compiled loops for float32 on a CPU, several times as fast as rows.
 
-Their plain twin, Eqs 8 and 13 as they read, is :func:`voxuda.denoising.bilateral.reference_filter`.
+Their plain twin, Eqs 8 and 13 as written, is :func:`voxuda.denoising.bilateral.reference_filter`.
 
-Compiled once, by numba, for all shapes, and kept on disk. A volume with its border is one long row, in which a neighbour is
-always the same number of steps away. Sixteen voxels are worked on at once, in the lanes of a vector, with two neighbours of
-each in step, and all neighbours are added up before anything is written.
+numba compiles them once for all shapes and caches the result on disk. A padded volume is one long row, in which a neighbour is
+always the same number of steps away. Sixteen voxels are processed at once in the lanes of a vector, two neighbours of each at a
+time, and all neighbours are summed before anything is written.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from numba.extending import intrinsic
 from voxuda.signal._lanes import LANES, Lanes, compiled, constant, exp2_of, in_all, rows_of
 
 SLAB = 32
-"""Slices that a thread takes at once: enough that those of the halo hardly count, and large volumes are shared evenly."""
+"""Slices per piece of work. The halo then costs little, and large volumes are shared evenly among threads."""
 
 
 @intrinsic
 def _mean_of_lanes(_, values, features, at, steps, nearness, out, place):
-    """Eq 8 for the voxels from ``at`` on, written from ``place`` on; a step is gone forwards and backwards."""
+    """Compute Eq 8 for the voxels from ``at`` on and write from ``place`` on; each step is taken forwards and backwards."""
 
     def generate(context, builder, signature, arguments):
         rows = [rows_of(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 5)]
@@ -59,7 +59,10 @@ def _mean_of_lanes(_, values, features, at, steps, nearness, out, place):
 
 @intrinsic
 def _features_of_lanes(_, values, at, width, plane, scale, features):
-    """Of the voxels from ``at`` on, times ``scale``: in one row the values, in three the Sobel responses along z, y and x."""
+    """Write features of the voxels from ``at`` on, times ``scale``.
+
+    One row takes the values, three rows take the Sobel responses along z, y and x.
+    """
 
     def generate(context, builder, signature, arguments):
         (value,), feature = (rows_of(context, builder, signature.args[i], arguments[i]) for i in (0, 5))
@@ -98,23 +101,23 @@ def _features_of_lanes(_, values, at, width, plane, scale, features):
 
 @compiled
 def _reflected(place, side):
-    """Where the voxel beyond a face is taken from, along an axis of ``side`` voxels."""
+    """Return the index that reflection padding reads for ``place``, along an axis of ``side`` voxels."""
     return abs(place) if place < side else 2 * (side - 1) - place
 
 
 @compiled
 def _filter_slabs(volumes, slabs, border, radius, steps, nearness, scale, value, feature, mean, means):
-    """Filter slabs ``(S, 3)`` of volumes ``(B, D, H, W)``: volume, first slice, end. Rows are used again for each.
+    """Filter slabs ``(S, 3)`` of volumes ``(B, D, H, W)``, each given as volume, first slice and end; rows are reused.
 
-    The means of a slice follow as soon as the slices around it are read, while those are in a near cache. Where a line is no
-    multiple of the lanes, the last vector goes beyond it: features there are written again, rightly, with the next line, and
-    means are written to a line that has lanes to spare, as the rows have after the last voxel. Lines are copied voxel by voxel,
-    which numba compiles into faster code than a copy of slices.
+    The means of a slice are computed as soon as the slices around it are read, while those are still in cache. Where a line is
+    not a multiple of the lanes, the last vector runs past its end. Features there are overwritten correctly with the next line;
+    means go to a buffer line with spare lanes, which the rows also have after the last voxel. Lines are copied voxel by voxel,
+    which numba compiles into faster code than slice copies.
     """
     depth, height, width = volumes.shape[1:]
     tall, wide = height + 2 * border, width + 2 * border
     plane = tall * wide
-    inset = border - radius  # 1 for Sobel responses, which are neither written nor read on the outmost faces
+    inset = border - radius  # 1 for Sobel responses, which are neither written nor read on the outermost faces
     for volume, first, end in slabs:
         for read in range(end - first + 2 * border):
             slice_ = volumes[volume, _reflected(first + read - border, depth)]
@@ -146,14 +149,14 @@ def _filter_slabs(volumes, slabs, border, radius, steps, nearness, scale, value,
 
 
 def apply_to(volumes: torch.Tensor) -> bool:
-    """Whether the loops can take these volumes: float32 in the processor's memory."""
+    """Return whether the loops support these volumes, which must be float32 on the CPU."""
     return volumes.device.type == "cpu" and volumes.dtype == torch.float32
 
 
 def weighted_mean(volumes: torch.Tensor, of_gradients: bool, radius: int, sigma_d: float, sigma_r: float) -> torch.Tensor:
-    """Filter float32 volumes ``(B, 1, D, H, W)``, by Sobel responses or by values; for arguments see the plain filters.
+    """Filter float32 volumes ``(B, 1, D, H, W)`` by Sobel responses or by values; for arguments see the plain filters.
 
-    Volumes, and slabs of large ones, are shared among as many threads as torch has.
+    Volumes, and slabs of large ones, are split among as many threads as torch uses.
     """
     border = radius + of_gradients
     depth, height, width = volumes.shape[2:]
@@ -161,7 +164,7 @@ def weighted_mean(volumes: torch.Tensor, of_gradients: bool, radius: int, sigma_
     offsets = [offset for offset in product(range(-radius, radius + 1), repeat=3) if offset > (0, 0, 0)]
     steps = np.array([(z * tall + y) * wide + x for z, y, x in offsets])
     nearness = np.array([-(z * z + y * y + x * x) * log2(e) / (2 * sigma_d**2) for z, y, x in offsets], np.float32)
-    scale = np.float32(sqrt(log2(e) / 2) / sigma_r)  # of features: the exponent is then a squared distance
+    scale = np.float32(sqrt(log2(e) / 2) / sigma_r)  # makes the exponent a squared distance of features
     result = volumes.new_empty(volumes.shape)
     given, means = volumes[:, 0].contiguous().numpy(), result[:, 0].numpy()
     firsts = product(range(len(volumes)), range(0, depth, SLAB))
@@ -174,7 +177,7 @@ def weighted_mean(volumes: torch.Tensor, of_gradients: bool, radius: int, sigma_
         _filter_slabs(given, slabs, border, radius, steps, nearness, scale, value, tuple(feature), mean, means)
 
     threads = min(torch.get_num_threads(), len(slabs))
-    if threads < 2:  # the start of a thread would cost as much as a sample or two
+    if threads < 2:  # starting a thread would cost as much as a sample or two
         work(slabs)
     else:
         with ThreadPoolExecutor(threads) as pool:

@@ -1,8 +1,9 @@
 """Bilateral filter (BF, Eqs 8-9) and improved bilateral filter (IBF, Eqs 10-14) as one GPU kernel, for whole tomograms.
 
-A thread owns two neighbouring columns, (y, x) and (y + 1, x), and marches along z. Of each slice it holds the 4 x 3 voxels of
-its columns and around them, so a slice is loaded once, its Sobel vectors are computed once and serve three centres: the slice
-below, itself and the slice above. A weight between two voxels of its own it computes once for both ends.
+Each thread filters two neighbouring columns, (y, x) and (y + 1, x), and marches along z. For each slice it holds the 4 x 3
+voxels in and around its columns. A slice is therefore loaded once, and its Sobel vectors are computed once and used for centres
+in three slices, the one below, itself and the one above. A weight between two of the thread's own voxels is computed once for
+both.
 """
 
 import math
@@ -18,14 +19,14 @@ try:
 except ImportError as error:
     raise ImportError("the GPU filter needs triton, which is not installed; pip install 'voxuda[triton]'.") from error
 
-TILE = (4, 32)  # pairs of columns along y, and columns along x, of a program; one pair a thread
-MARCH = 64  # slices that a program filters
+TILE = (4, 32)  # column pairs along y, and columns along x, per program; one pair per thread
+MARCH = 64  # slices per program
 WARPS = 4
 
 
 @triton.jit
 def _reflect(index, n):
-    """Fold ``-2 .. n + 1`` into ``0 .. n - 1`` as ``pad(mode="reflect")`` does: -1 becomes 1 and n becomes n - 2."""
+    """Fold ``-2 .. n + 1`` into ``0 .. n - 1`` as ``pad(mode="reflect")`` does; -1 becomes 1 and n becomes n - 2."""
     return n - 1 - tl.abs(n - 1 - tl.abs(index))
 
 
@@ -36,7 +37,7 @@ def _smooth(a, b, c):
 
 @triton.jit
 def _slice(volume, z, rows, columns, depth, stride_z, scale):
-    """Scaled values of slice z at the 4 x 3 voxels, and there the factors along y and x of the three Sobel responses."""
+    """Return scaled values of slice z at the 4 x 3 voxels, and the y and x factors of the three Sobel responses there."""
     start = volume + _reflect(z, depth).to(tl.int64) * stride_z
     v = [[tl.load((start + row) + column).to(tl.float32) * scale for column in columns] for row in rows]
     smooth_x = [[_smooth(row[i], row[i + 1], row[i + 2]) for i in (0, 1, 2)] for row in v]
@@ -49,7 +50,7 @@ def _slice(volume, z, rows, columns, depth, stride_z, scale):
 
 @triton.jit
 def _features(below, here, above, GRADIENT: tl.constexpr):
-    """What the range kernel compares at the 4 x 3 voxels: values (Eq 9) or Sobel vectors along z, y, x (Eqs 10-12)."""
+    """Return what the range kernel compares at the 4 x 3 voxels, values (Eq 9) or Sobel vectors along z, y, x (Eqs 10-12)."""
     values, _, y1, x1 = here
     if GRADIENT:
         _, smooth0, y0, x0 = below
@@ -64,7 +65,7 @@ def _features(below, here, above, GRADIENT: tl.constexpr):
 
 @triton.jit
 def _weight(p, q, domain):
-    """Domain Gaussian times range Gaussian of scaled features p and q, as a power of two."""
+    """Multiply the domain Gaussian by the range Gaussian of scaled features p and q, as one power of two."""
     exponent = domain
     for c in tl.static_range(len(p)):
         exponent -= (p[c] - q[c]) * (p[c] - q[c])
@@ -78,7 +79,7 @@ def _add(total, weights, w, value):
 
 @triton.jit
 def _add_others(total, weights, p, own: tl.constexpr, features, values, dz: tl.constexpr, domain):
-    """Add to the sums at p, in own column ``own``, its neighbours in slice z + dz outside both own columns."""
+    """Add to the sums at p, in the thread's column ``own``, its neighbours in slice z + dz outside both of the columns."""
     for row in tl.static_range(3):
         for i in tl.static_range(3):
             if i != 1 or own + row == 0 or own + row == 3:
@@ -119,7 +120,7 @@ def _filter(
     here = _slice(volume, first - 1, rows, columns, depth, stride_z, scale)
     above = _slice(volume, first, rows, columns, depth, stride_z, scale)
     previous = _features(below, here, above, GRADIENT)
-    # Sums at own voxels a and b of slice z - 1, over slices z - 2 and z - 1. Those of slice first - 1 are not stored: any do.
+    # Sums at the thread's voxels a and b of slice z - 1, over slices z - 2 and z - 1. Those of slice first - 1 are not stored.
     total_a = tl.full((TILE_Y, TILE_X), 0.0, tl.float32)
     weights_a = tl.full((TILE_Y, TILE_X), 1.0, tl.float32)
     total_b = tl.full((TILE_Y, TILE_X), 0.0, tl.float32)
@@ -129,7 +130,7 @@ def _filter(
         below, here = here, above
         above = _slice(volume, z + 1, rows, columns, depth, stride_z, scale)
         features = _features(below, here, above, GRADIENT)
-        # 0: of slice z - 1, 1: of slice z
+        # 0 is slice z - 1, 1 is slice z
         a0, b0, a1, b1 = previous[1][1], previous[2][1], features[1][1], features[2][1]
         values_a0, values_b0, values_a1, values_b1 = below[0][1][1], below[0][2][1], here[0][1][1], here[0][2][1]
         aa, ab = _weight(a0, a1, domain), _weight(a0, b1, 2 * domain)
@@ -159,23 +160,23 @@ def _filter(
 
 
 def fused_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: float = 1.2, *, gradient: bool = True) -> torch.Tensor:
-    r"""Filter of Eq 8 with a window of 3, as one CUDA kernel that writes no intermediate volume.
+    r"""Apply the filter of Eq 8 with a window of 3, as one CUDA kernel that writes no intermediate volume.
 
-    The results are, up to rounding, those of :func:`~voxuda.denoising.bilateral.bilateral_filter` or, with ``gradient``, of
+    Up to rounding, the results equal those of :func:`~voxuda.denoising.bilateral.bilateral_filter` or, with ``gradient``, of
     :func:`~voxuda.denoising.bilateral.improved_bilateral_filter` with ``gradient="sobel"``.
-    No gradient flows back through it. Volumes ``(B, 1, D, H, W)`` are float32 or bfloat16 on a CUDA device, of any strides; D,
-    H and W are at least 4. The result is contiguous and of their dtype, computed in float32.
+    It is not differentiable. Volumes ``(B, 1, D, H, W)`` are float32 or bfloat16 on a CUDA device, with any strides; D, H and W
+    are at least 4. The result is contiguous and has their dtype; it is computed in float32.
 
-    By hand, a voxel of the IBF costs 15 loads with 40 instructions for their addresses and 15 to scale them, 87 for six Sobel
-    vectors, 23.5 weights of 7, one of them an exponential, and 52 for the sums: 374. One Sobel vector of 25 and 26 weights and
-    sums of 9, 259, would be the least that every voxel needs. The code that Triton 3.7 makes for compute capability 9.0 has
-    469 instructions a voxel, 67 of them moves, in 237 registers and without spilling; for the BF 183 in 80. With one column a
-    thread it had 608. It has not run on a GPU yet, so no speed is claimed.
+    Counted by hand, a voxel of the IBF costs 374 instructions: 15 loads, 40 for their addresses, 15 to scale them, 87 for six
+    Sobel vectors, 7 for each of 23.5 weights, one of them an exponential, and 52 for the sums. The minimum would be 259: 25 for
+    one Sobel vector, and 9 for each of 26 weights and sums. The code that Triton 3.7 generates for compute capability 9.0 has
+    469 instructions per voxel, 67 of them moves, and uses 237 registers without spilling; for the BF it has 183 and uses 80.
+    With one column per thread it had 608. It has not run on a GPU yet, so no speed is claimed.
 
     Raises
     ------
     InputError
-        The volumes' shape, dtype or device, or one of the widths, is not as above.
+        The shape, dtype or device of the volumes, or one of the widths, is not as above.
     """
     _check(volumes, 3, sigma_d, sigma_r)
     if volumes.dtype not in (torch.float32, torch.bfloat16):

@@ -12,10 +12,10 @@ from voxuda.denoising.choices import Gradient
 from voxuda.errors import InputError
 
 CHUNK = 65536
-"""Voxels worked on at a time: few enough for a cache, enough that a step costs more than calling it."""
+"""Voxels processed at a time, few enough to stay in cache and enough that a step costs more than its call."""
 
 SMALLEST = 1e-15
-"""Least width of a kernel: float32 has its square, and the inverse of that."""
+"""Smallest width of a kernel, whose square and its inverse fit in float32."""
 
 
 def _check(volumes: torch.Tensor, window: int, sigma_d: float, sigma_r: float) -> int:
@@ -47,10 +47,10 @@ def _smooth(volumes: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def sobel(padded: torch.Tensor) -> torch.Tensor:
-    """Three Sobel responses, unnormalised: (-1, 0, 1) along one axis, (1, 2, 1) along the other two.
+    """Compute the three unnormalised Sobel responses, (-1, 0, 1) along one axis and (1, 2, 1) along the other two.
 
-    Eqs 10 to 12, with Δ read as the smoothing by (1, 2, 1), and q + 1 less q - 1 as (-1, 0, 1); the two may change places.
-    ``(B, 1, D + 2, H + 2, W + 2)`` becomes ``(B, 3, D, H, W)``, derivative along z, y, x. A ramp of slope 1 gives 32.
+    These are Eqs 10 to 12, with Δ read as smoothing by (1, 2, 1), and q + 1 minus q - 1 as (-1, 0, 1); the two commute.
+    ``(B, 1, D + 2, H + 2, W + 2)`` becomes ``(B, 3, D, H, W)``, derivatives along z, y, x. A ramp of slope 1 gives 32.
     """
     z, y, x = 2, 3, 4
     smooth_x = _smooth(padded, x)
@@ -61,29 +61,29 @@ def sobel(padded: torch.Tensor) -> torch.Tensor:
 
 
 def gradients(volumes: torch.Tensor, radius: int, gradient: Gradient = "sobel") -> torch.Tensor:
-    """Gradient vectors of Eqs 10-12 on volumes reflected by ``radius``, ``(B, 3, D + 2 radius, H + 2 radius, W + 2 radius)``.
+    """Gradient vectors of Eqs 10-12 on reflection-padded volumes, ``(B, 3, D + 2 radius, H + 2 radius, W + 2 radius)``.
 
-    "Sobel operator as the Laplacian operator" leaves two readings: ``"sobel"``, the three responses are the vector;
-    ``"sobel_magnitude"``, Δ is the length of that vector and Eqs 10-12 take its central differences.
+    The paper's "Sobel operator as the Laplacian operator" has two readings. With ``"sobel"`` the three responses are the
+    vector; with ``"sobel_magnitude"`` Δ is the length of that vector, and Eqs 10-12 take its central differences.
     """
     if gradient == "sobel":
         return sobel(_reflect(volumes, radius + 1))
     if gradient != "sobel_magnitude":
         raise InputError(f"{gradient}: not a reading of the gradient; choose sobel or sobel_magnitude.")
     delta = sobel(_reflect(volumes, radius + 2)).norm(dim=1)
-    halves = torch.stack(torch.gradient(delta, dim=(1, 2, 3)), 1)  # of the central differences
+    halves = torch.stack(torch.gradient(delta, dim=(1, 2, 3)), 1)  # half the central differences
     return 2 * halves[..., 1:-1, 1:-1, 1:-1]
 
 
 def weighted_mean_of_rows(
     padded: torch.Tensor, features: torch.Tensor, radius: int, sigma_d: float, sigma_r: float
 ) -> torch.Tensor:
-    """Average over the window by whole rows of voxels, for any device and type of number.
+    """Average over the window by whole rows of voxels, for any device and dtype.
 
     Volumes ``(B, 1, ...)`` and the features that the range kernel compares, ``(B, C, ...)``, have a border of ``radius``
-    voxels. The weight of a pair is the same from both of its ends, so each pair is computed once and added at both. In one long
-    row of all padded voxels a neighbour is always the same number of steps away; what wraps around an edge meets only voxels of
-    the border, which is cut off in the end. The row is worked through in pieces that stay in a processor's cache.
+    voxels. The weight of a pair is symmetric, so each pair is computed once and added at both ends. In one long row of all
+    padded voxels a neighbour is always the same number of steps away; wrapping around an edge affects only border voxels, which
+    are cut off at the end. The row is processed in pieces that stay in cache.
     """
     height, width = padded.shape[3:]
     values = padded.flatten()
@@ -115,7 +115,7 @@ def weighted_mean_of_rows(
 
 
 def bilateral_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: float = 1.2, window: int = 3) -> torch.Tensor:
-    r"""Bilateral filter, Eqs 8-9: :math:`w_{pq} = G_{\sigma_d}(\|p-q\|)\,G_{\sigma_r}(v_q - v_p)`.
+    r"""Apply the bilateral filter of Eqs 8-9, with weights :math:`w_{pq} = G_{\sigma_d}(\|p-q\|)\,G_{\sigma_r}(v_q - v_p)`.
 
     The Gaussians' prefactor cancels between numerator and denominator. With σ_d = 120 voxels and a window of 3 the domain
     kernel is a box: its smallest weight is exp(-3 / 28800) = 0.9999.
@@ -123,7 +123,7 @@ def bilateral_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: flo
     Parameters
     ----------
     volumes : Tensor
-        ``(B, 1, D, H, W)``, as the result. Borders are reflected.
+        ``(B, 1, D, H, W)``, like the result. Borders are padded by reflection.
     sigma_d, sigma_r : float
         Widths of the domain kernel, in voxels, and of the range kernel, in the unit of the values.
     window : int
@@ -132,7 +132,7 @@ def bilateral_filter(volumes: torch.Tensor, sigma_d: float = 120.0, sigma_r: flo
     Raises
     ------
     InputError
-        The volumes' shape, a width or the window is not as above.
+        The shape of the volumes, a width or the window is not as above.
     """
     return _filter(volumes, None, sigma_d, sigma_r, window)
 
@@ -144,13 +144,13 @@ def improved_bilateral_filter(
     window: int = 3,
     gradient: Gradient = "sobel",
 ) -> torch.Tensor:
-    r"""Improved bilateral filter, Eqs 10-14: :math:`w_{pq} = G_{\sigma_d}(\|p-q\|)\,G_{\sigma_r}(\|g_p - g_q\|)`.
+    r"""Apply the improved bilateral filter of Eqs 10-14, :math:`w_{pq} = G_{\sigma_d}(\|p-q\|)\,G_{\sigma_r}(\|g_p - g_q\|)`.
 
     Parameters
     ----------
     volumes : Tensor
-        ``(B, 1, D, H, W)``; σ_r is in the unit of the unnormalised Sobel response, 32 times a slope, so the paper's 1.2
-        matters for values in [0, 1] and switches the filter off for values of variance 1. Borders are reflected.
+        ``(B, 1, D, H, W)``. Borders are padded by reflection. σ_r is in the unit of the unnormalised Sobel response, 32 times
+        a slope, so the paper's 1.2 takes effect for values in [0, 1] and switches the filter off for values of variance 1.
     sigma_d : float
         Width of the domain kernel in voxels.
     sigma_r : float
@@ -169,7 +169,7 @@ def improved_bilateral_filter(
 
 
 def _filter(volumes: torch.Tensor, gradient: Gradient | None, sigma_d: float, sigma_r: float, window: int) -> torch.Tensor:
-    """Choose between the compiled loops, for float32 on a CPU, and the rows, for any device and type of number."""
+    """Filter by the compiled loops, for float32 on a CPU, or else by rows, for any device and dtype."""
     radius = _check(volumes, window, sigma_d, sigma_r)
     from voxuda.denoising import _bilateral_loops  # numba: slow to import
 
@@ -183,9 +183,10 @@ def _filter(volumes: torch.Tensor, gradient: Gradient | None, sigma_d: float, si
 def reference_filter(
     volumes: torch.Tensor, features: torch.Tensor, sigma_d: float, sigma_r: float, window: int = 3
 ) -> torch.Tensor:
-    """Eq 8 and Eq 13 as they read, in float64: for every q of the window, a weight from p to q, no symmetry used.
+    """Compute Eqs 8 and 13 as written, in float64.
 
-    Features ``(B, C, D + window - 1, H + window - 1, W + window - 1)`` are the reflected values for BF, the gradients for IBF.
+    Each q of the window gets its weight from p to q; symmetry is not used. Features
+    ``(B, C, D + window - 1, H + window - 1, W + window - 1)`` are the reflected values for BF, the gradients for IBF.
     """
     radius = window // 2
     depth, height, width = volumes.shape[2:]

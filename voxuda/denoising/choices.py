@@ -1,4 +1,4 @@
-"""The choices that the paper's section III leaves open, by name; without torch, for configurations and the command line."""
+"""Names of the choices that the paper's section III leaves open, for configurations and the command line; needs no torch."""
 
 from typing import Literal
 

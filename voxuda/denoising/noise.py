@@ -1,4 +1,4 @@
-"""The noise generation module (NGM), Eqs 2-6: how noisy is the target, and noise of that level for the source."""
+"""The noise generation module (NGM, Eqs 2-6), which measures the target's noise level and adds such noise to the source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from voxuda.errors import InputError
 from voxuda.signal.fourier import apply_filter, spectral_variance, spectrum
 
 PAPER_RATES = (0.084, 0.178, 0.244, 0.422)
-"""The four filter rates of Table IV: the volume of cubes of half-width 7, 9, 10 and 12 in a spectrum of 32 cubed."""
+"""The four filter rates of Table IV, which are the shares of a 32³ spectrum in cubes of half-width 7, 9, 10 and 12."""
 
 
 def half_width(rho: float, size: int) -> int:
@@ -28,15 +28,15 @@ def half_width(rho: float, size: int) -> int:
 def highpass_mask(
     size: int, rho: float = 0.244, reading: Reading = "cube_removed", device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """High-pass filter H of Eq 3 on the half spectrum of a cube: ``(size, size, size // 2 + 1)``, values 0 to 1.
+    """Return the high-pass filter H of Eq 3 on the half spectrum of a cube, ``(size, size, size // 2 + 1)``, from 0 to 1.
 
-    The paper writes that "only 24.4 % remains". Its four rates are exactly volumes of cubes, which leaves two readings:
-    ``"cube_removed"`` zeroes the low-frequency cube of share ``rho``, as in the common code for such filters, and keeps the
-    rest; ``"cube_kept"`` keeps the cube of share ``rho`` in the high-frequency corner, as the sentence says.
+    The paper writes that "only 24.4 % remains". Its four rates are exactly volumes of cubes, which leaves two readings.
+    ``"cube_removed"`` zeroes the low-frequency cube of share ``rho``, as in common code for such filters, and keeps the rest;
+    ``"cube_kept"`` keeps the cube of share ``rho`` in the high-frequency corner, as the sentence says.
 
-    A cube of even side around frequency 0 holds -r but not +r. The real part of the inverse transform, all that anyone
-    uses, sees the average of the mask and its mirror image, so that average is returned: faces of the cube count one half.
-    It is kept on its device for the next call.
+    A cube of even side around frequency 0 contains -r but not +r. The real part of the inverse transform, the only part used,
+    depends on the average of the mask and its mirror image. That average is returned, so faces of the cube count one half; it
+    is cached on its device.
     """
     r = half_width(rho, size)
     if reading == "cube_removed":
@@ -56,7 +56,7 @@ def highpass_mask(
 
 
 def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed") -> torch.Tensor:
-    """Eqs 2-4: DFT, high-pass, inverse DFT.
+    """High-pass filter volumes by DFT, mask and inverse DFT (Eqs 2-4).
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube
     Returns
     -------
     Tensor
-        ``(..., D, D, D)``, the noise of each volume.
+        ``(..., D, D, D)``, the noise in each volume.
     """
     return apply_filter(volumes, highpass_mask(volumes.shape[-1], rho, reading, volumes.device))
 
@@ -76,7 +76,7 @@ def highpass(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube
 def noise_level(
     volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed", average: Average = "variances"
 ) -> torch.Tensor:
-    """Standard deviation σ_t of the noise in a few target samples.
+    """Estimate the standard deviation σ_t of the noise in a few target samples.
 
     The paper takes the variance of "the average noise level of the subset": ``"variances"`` averages the variances of the
     N high-passed volumes; ``"volumes"`` averages the volumes first, which makes independent noise √N times smaller.
@@ -88,7 +88,7 @@ def noise_level(
     rho, reading
         See :func:`highpass_mask`.
     average : str
-        What is averaged.
+        ``"variances"`` or ``"volumes"``.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def noise_level(
 def generate_noise(
     source: torch.Tensor, sigma: torch.Tensor | float, generator: torch.Generator | None = None, kind: Kind = "gaussian"
 ) -> torch.Tensor:
-    """Eq 5, and the two other noises of Fig. 7.
+    """Generate noise for the source, Gaussian (Eq 5) or one of the two other kinds of Fig. 7.
 
     Gaussian :math:`N(0, σ_t^2)`; Poisson :math:`π(σ_t)`, whose mean is σ_t and not 0, as the paper prints it; speckle
     :math:`x_s N(0, σ_t^2)`, Eq 15.
@@ -121,7 +121,7 @@ def generate_noise(
     generator : torch.Generator
         Source of randomness.
     kind : str
-        Which noise.
+        ``"gaussian"``, ``"poisson"`` or ``"speckle"``.
 
     Returns
     -------
@@ -136,9 +136,9 @@ def generate_noise(
         return white
     if kind == "speckle":
         return source * white
-    raise InputError(f"{kind}: not a noise; choose gaussian, poisson or speckle.")
+    raise InputError(f"{kind}: not a kind of noise; choose gaussian, poisson or speckle.")
 
 
 def ngm_denoise(volumes: torch.Tensor, rho: float = 0.244, reading: Reading = "cube_removed") -> torch.Tensor:
-    """The first denoiser of the paper: the volume minus its high-passed self, ``(..., D, D, D)``."""
+    """Subtract the high-passed part of volumes ``(..., D, D, D)`` from them, the paper's first denoiser."""
     return volumes - highpass(volumes, rho, reading)

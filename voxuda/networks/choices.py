@@ -1,4 +1,4 @@
-"""How a network is normalised, by name; without torch, for configurations and the command line."""
+"""Names of the ways to normalise a network, for configurations and the command line; needs no torch."""
 
 from typing import Literal
 

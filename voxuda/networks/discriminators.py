@@ -1,4 +1,4 @@
-"""The domain adversary of DANN (Ganin et al. 2016): gradient reversal and a discriminator."""
+"""Gradient reversal and discriminators, for the domain adversary of DANN (Ganin et al. 2016)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(x: torch.Tensor, strength: float) -> torch.Tensor:
-    """Identity forwards, ``-strength`` times the gradient backwards; any shape."""
+    """Return ``x``, of any shape, and multiply its gradient by ``-strength`` in the backward pass."""
     return _Reverse.apply(x, strength)
 
 
 def reversal_strength(progress: float) -> float:
-    """DANN's schedule 2 / (1 + exp(-10 p)) - 1, from 0 at ``progress`` p = 0 to almost 1 at 1."""
+    """DANN's schedule 2 / (1 + exp(-10 p)) - 1, from 0 at ``progress`` p = 0 to almost 1 at p = 1."""
     return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class Discriminator(nn.Module):
-    """Tells source from target features ``(B, channels, D, H, W)``: three convolutions, global mean, one logit."""
+    """Classifier of features ``(B, channels, D, H, W)`` as source or target; three convolutions, global mean, one logit."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,13 +43,16 @@ class Discriminator(nn.Module):
         self.logit = nn.Linear(2 * channels, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """One logit a sample, ``(B, 1)``; positive means target."""
+        """Return one logit per sample, ``(B, 1)``; positive means target."""
         return self.logit(self.body(features).mean((2, 3, 4)))
 
 
 class EntropyDiscriminator(nn.Module):
-    """Tells domains by maps ``(B, 2, D, H, W)`` of a network's output: four convolutions of stride 2, the first with
-    ``channels``, each other with twice those of the one before; global mean, one logit."""
+    """Domain classifier of maps ``(B, 2, D, H, W)`` of a network's output.
+
+    It has four convolutions of stride 2, the first with ``channels`` channels and each later one with twice as many as the one
+    before, then a global mean and one logit.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,5 +62,5 @@ class EntropyDiscriminator(nn.Module):
         self.logit = nn.Linear(widths[-1], 1)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """One logit a sample, ``(B, 1)``; positive means target."""
+        """Return one logit per sample, ``(B, 1)``; positive means target."""
         return self.logit(self.body(maps).mean((2, 3, 4)))

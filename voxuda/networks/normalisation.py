@@ -1,4 +1,4 @@
-"""What normalises the features of a network: batch norm, group norm, batch renormalisation; and mixed statistics."""
+"""Layers that normalise features by batch norm, group norm or batch renormalisation, and mixed batch norm statistics."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from voxuda.errors import InputError
 from voxuda.networks.choices import Normalisation
 
 GROUPS = 4
-"""Groups of channels of group norm."""
+"""Number of channel groups in group norm."""
 
 
 def normaliser(kind: Normalisation, channels: int, planar: bool = False) -> nn.Module:
-    """The layer that normalises features ``(B, channels, D, H, W)``; with ``planar`` none lets z slices see each other.
+    """Return a layer that normalises features ``(B, channels, D, H, W)``; with ``planar``, group norm is per z slice.
 
     Raises
     ------
     InputError
-        Group norm of channels that its groups cannot share.
+        The number of channels is not a multiple of the groups of group norm.
     """
     if kind == "group":
         if channels % GROUPS:
-            raise InputError(f"width is {channels}; group norm has {GROUPS} groups of channels, so it must be a multiple.")
+            raise InputError(f"width is {channels}; group norm has {GROUPS} groups of channels, so give a multiple of that.")
         return SliceGroupNorm(GROUPS, channels) if planar else GroupNorm(GROUPS, channels)
     return BatchRenorm3d(channels) if kind == "renorm" else nn.BatchNorm3d(channels)
 
@@ -32,12 +32,12 @@ class GroupNorm(nn.GroupNorm):
     """Group norm of features ``(B, channels, D, H, W)`` with channels last in memory."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # torch's own takes six times as long there in bfloat16, and more than the two copies in float32.
+        # With channels last, torch's own takes six times as long in bfloat16, and in float32 longer than the two copies.
         return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last_3d)
 
 
 class SliceGroupNorm(nn.GroupNorm):
-    """Group norm of each z slice by itself."""
+    """Group norm of each z slice separately."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         slices = super().forward(x.transpose(1, 2).flatten(0, 1))
@@ -49,19 +49,20 @@ class BatchRenorm3d(nn.BatchNorm3d):
 
     In training :math:`y = \gamma\,(r\,(x - \mu_B)/\sigma_B + d) + \beta` with :math:`r = \sigma_B / \sigma` and
     :math:`d = (\mu_B - \mu) / \sigma`, where :math:`\mu, \sigma` are the running averages; no gradient flows through r and d.
-    This is :math:`(x - \mu)/\sigma`, what evaluation computes, except where r or d is clipped. It begins as batch norm; the
-    limits, :math:`1/r_{max} \le r \le r_{max}` and :math:`|d| \le d_{max}`, widen linearly after ``WARM_UP`` batches to
-    ``R_MAX`` and ``D_MAX``, as in the paper at a hundredth of its batches. Unlike there, variances are averaged, as in batch
-    norm, and not deviations. Parameters and buffers are those of batch norm; with ``momentum`` ``None`` it is batch norm.
+    Except where r or d is clipped, this normalises to :math:`(x - \mu)/\sigma`, as evaluation does. It begins as batch norm;
+    after ``WARM_UP`` batches the limits, :math:`1/r_{max} \le r \le r_{max}` and :math:`|d| \le d_{max}`, widen linearly to
+    ``R_MAX`` and ``D_MAX``, as in the paper but in a hundredth of its batches. Unlike in the paper, variances are averaged, as
+    in batch norm, not standard deviations. Parameters and buffers are those of batch norm; with ``momentum`` ``None`` it is
+    batch norm.
     """
 
     WARM_UP = 50
-    R_MAX, R_WIDE = 3.0, 400  #: The widest limit of r, and after how many batches it is reached.
-    D_MAX, D_WIDE = 5.0, 250  #: The same of d.
+    R_MAX, R_WIDE = 3.0, 400  #: Widest limit of r, and the number of batches after which it is reached.
+    D_MAX, D_WIDE = 5.0, 250  #: The same for d.
 
     def limits(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """r_max and d_max in force, scalars."""
-        # On the device: to read the counter would make the processor wait for a GPU.
+        """Return the current r_max and d_max, scalars."""
+        # Computed on the device, since reading the counter would make the CPU wait for a GPU.
         assert self.num_batches_tracked is not None
         after = self.num_batches_tracked - self.WARM_UP
         r, d = ((after / (wide - self.WARM_UP)).clamp(0, 1) for wide in (self.R_WIDE, self.D_WIDE))
@@ -78,16 +79,16 @@ class BatchRenorm3d(nn.BatchNorm3d):
             r = ((variance + self.eps).sqrt() / deviation).clamp(1 / r_max, r_max)
             d = ((mean - self.running_mean) / deviation).clamp(-d_max, d_max)
             self.num_batches_tracked += 1
-        # Batch norm, whose scale is γ r and whose offset is γ d + β; it updates the running averages.
+        # Batch norm with scale γ r and offset γ d + β, which updates the running averages.
         scale, offset = self.weight * r, self.weight * d + self.bias
         return F.batch_norm(x, self.running_mean, self.running_var, scale, offset, True, self.momentum, self.eps)
 
 
 def mixed_batch_norm(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Running means and variances of a mixture in equal parts of two populations, from those of each.
+    """Return running means and variances of an equal mixture of two populations, from those of each.
 
-    The mean is (μ₁ + μ₂) / 2, the variance (σ₁² + σ₂²) / 2 + ((μ₁ - μ₂) / 2)². Both are state dictionaries; what else they hold
-    is left out.
+    The mean is (μ₁ + μ₂) / 2, the variance (σ₁² + σ₂²) / 2 + ((μ₁ - μ₂) / 2)². Both are state dictionaries; other entries are
+    left out.
     """
     mixed = {}
     for key in (name for name in other if name.endswith("running_mean")):

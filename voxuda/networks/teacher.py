@@ -14,8 +14,8 @@ from voxuda.networks.normalisation import BatchRenorm3d
 class Teacher(nn.Module):
     """Exponential moving average of a student network.
 
-    The decay is ``min(1 - 1 / (t + 1), decay)``: a plain average of the first students, then a moving one. Parameters are
-    averaged; batch norm, and batch renormalisation too, always uses the statistics of the batch it is given, as in ASC and
+    The decay is ``min(1 - 1 / (t + 1), decay)``, which gives a plain average of the first students, then a moving one. Only
+    parameters are averaged; batch norm and batch renormalisation always use the statistics of the current batch, as in ASC and
     UA-MT. The paper gives no decay.
     """
 
@@ -34,11 +34,11 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
-        """Move every parameter towards the student's: θ' ← α θ' + (1 - α) θ."""
-        # torch's AveragedModel takes 1.6 to 2.2 times as long: it copies batch norm's statistics too, and reads its counter
-        # twice, for which the processor would wait on a GPU.
+        """Move every parameter towards the student's by θ' ← α θ' + (1 - α) θ."""
+        # torch's AveragedModel takes 1.6 to 2.2 times as long. It also copies batch norm's statistics, and reads its counter
+        # twice, which would make the CPU wait for a GPU.
         self.step += 1
-        weight = (1 / (self.step + 1)).clamp_min(1 - self.decay)  # 1 - α, on the device: nothing waits for its value
+        weight = (1 / (self.step + 1)).clamp_min(1 - self.decay)  # 1 - α, on the device, so nothing waits for its value
         mine: list[torch.Tensor] = list(self.network.parameters())
         theirs: list[torch.Tensor] = list(student.parameters())
         way = torch._foreach_sub(theirs, mine)

@@ -15,17 +15,17 @@ from voxuda.networks.choices import Normalisation
 from voxuda.networks.normalisation import normaliser
 
 TAPS = ("c", "v2", "v4", "v6")
-"""Where Vox-UDA compares features: second convolution, second, fourth and sixth residual module."""
+"""Taps where Vox-UDA compares features, the second convolution and the second, fourth and sixth residual module."""
 
 
 def convolution(channels: int, out: int, planar: bool, stride: int = 1) -> nn.Conv3d:
-    """Convolution with a kernel of 3³ voxels, or within z slices with one of 3² (``planar``)."""
+    """Return a convolution with a 3³ kernel or, if ``planar``, with a 3² kernel within z slices."""
     kernel, steps, padding = ((1, 3, 3), (1, stride, stride), (0, 1, 1)) if planar else (3, stride, 1)
     return nn.Conv3d(channels, out, kernel, stride=steps, padding=padding)
 
 
 class VoxRes(nn.Module):
-    """Pre-activation residual module: BN, ReLU, conv, BN, ReLU, conv, plus the input."""
+    """Pre-activation residual module with BN, ReLU, conv, BN, ReLU, conv, plus the input."""
 
     def __init__(self, channels: int, planar: bool = False, normalisation: Normalisation = "batch") -> None:
         super().__init__()
@@ -39,15 +39,18 @@ class VoxRes(nn.Module):
 
 
 class PointwiseHead(nn.Linear):
-    """Classifier of a tap of full size: a 1³ convolution, computed as the linear map of channels that it is."""
+    """Classifier of a full-size tap, a 1³ convolution computed as a linear map of the channels."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class PatchHead(nn.ConvTranspose3d):
-    """Classifier of a smaller tap: a transposed convolution whose kernel is its stride, computed as what it then is, a linear
-    map from the channels of each voxel to all scores of its patch. torch's own takes up to eight times as long."""
+    """Classifier of a smaller tap, a transposed convolution whose kernel equals its stride.
+
+    It is computed as the equivalent linear map from the channels of each voxel to all scores of its patch. torch's own
+    transposed convolution takes up to eight times as long.
+    """
 
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         assert self.bias is not None
@@ -60,11 +63,11 @@ class PatchHead(nn.ConvTranspose3d):
 class VoxResNet(nn.Module):
     """VoxResNet with three halvings of the volume and a classifier on each tap; the four outputs are summed.
 
-    The trunk has 1.635 million parameters at width 32. Each head brings its tap to full size in one transposed convolution
-    whose kernel equals its stride, straight to the class scores, so that no voxel is written twice.
+    The trunk has 1.635 million parameters at width 32. Each head maps its tap to full-size class scores in one transposed
+    convolution whose kernel equals its stride, so that no voxel is written twice.
 
     ``width`` is the number of channels of the first stage, 32 in the paper; later stages have twice as many. A ``planar``
-    network treats each z slice as an image of its own, for the methods that are made for images. ``normalisation`` is "batch",
+    network treats each z slice as a separate image, for methods made for images. ``normalisation`` is "batch",
     "group" or "renorm", see :mod:`voxuda.networks.normalisation`.
     """
 
@@ -90,8 +93,10 @@ class VoxResNet(nn.Module):
             self.heads[tap] = PatchHead(wide, 2, steps, stride=steps)
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The four taps of ``(B, 1, D, H, W)``, sides multiples of 8: ``c`` ``(B, width, D, H, W)``, and ``v2``, ``v4``, ``v6``
-        ``(B, 2 width, ...)`` at 1/2, 1/4 and 1/8 of the side."""
+        """Return the four taps of volumes ``(B, 1, D, H, W)`` whose sides are multiples of 8.
+
+        ``c`` is ``(B, width, D, H, W)``; ``v2``, ``v4`` and ``v6`` are ``(B, 2 width, ...)`` at 1/2, 1/4 and 1/8 of the side.
+        """
         c = self.conv1b(self.conv1a(x))
         v2 = self.stage2(c)
         v4 = self.stage4(v2)
@@ -112,11 +117,11 @@ class VoxResNet(nn.Module):
 
 @torch.no_grad()
 def target_batch_norm(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> dict[str, torch.Tensor]:
-    """Batch norm statistics of a network on unlabelled volumes ``(N, 1, D, H, W)`` (AdaBN, Li et al. 2016).
+    """Measure a network's batch norm statistics on unlabelled volumes ``(N, 1, D, H, W)`` (AdaBN, Li et al. 2016).
 
-    The volumes are shuffled, always alike, into batches of nearly one size, so that every batch is a fair sample of them all.
-    The network itself is left as it was; the result, running means and variances averaged over batches, is to be loaded with
-    ``load_state_dict(..., strict=False)``; it is empty where nothing is to be measured, as with group norm.
+    The volumes are shuffled with a fixed seed into batches of nearly equal size, so that every batch is a fair sample. The
+    network itself is unchanged. Load the result, running means and variances averaged over batches, with
+    ``load_state_dict(..., strict=False)``; it is empty for a network without batch norm, for example with group norm.
     """
     if not any(isinstance(layer, _BatchNorm) for layer in network.modules()):
         return {}

@@ -19,7 +19,7 @@ def radius_grid(size: int) -> torch.Tensor:
 
 
 def spectrum(volumes: torch.Tensor) -> torch.Tensor:
-    """Half spectrum ``(..., D, H, W // 2 + 1)`` of ``(..., D, H, W)`` volumes, in single precision for half precision."""
+    """Half spectrum ``(..., D, H, W // 2 + 1)`` of ``(..., D, H, W)`` volumes; half precision is raised to single."""
     return torch.fft.rfftn(volumes if volumes.dtype == torch.float64 else volumes.float(), dim=(-3, -2, -1))
 
 
@@ -29,12 +29,12 @@ def volume_of(half: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def spectral_variance(half: torch.Tensor, width: int) -> torch.Tensor:
-    """Variance of volumes from their half spectra, by Parseval: all power but that of frequency 0, ``(..., 1, 1, 1)``."""
+    """Variance ``(..., 1, 1, 1)`` of volumes from their half spectra, by Parseval, as all power except at frequency 0."""
 
     def power(part: torch.Tensor) -> torch.Tensor:
         return torch.view_as_real(part).flatten(-4).square().sum(-1)
 
-    # Every plane of kx stands for its mirror image too, but the first and an even width's last.
+    # Every kx plane counts twice, for its mirror image, except the first and, for an even width, the last.
     total = 2 * power(half) - power(half[..., :1]) - power(half[..., :1, :1, :1])
     if width % 2 == 0:
         total = total - power(half[..., -1:])
@@ -47,6 +47,6 @@ def apply_filter(volumes: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
 
 
 def soft_lowpass(size: int, radius: float, sigma: float) -> torch.Tensor:
-    """Low-pass ``(D, H, W // 2 + 1)``: 1 up to ``radius``, then exp(-(excess / sigma)²), in cycles per box."""
+    """Low-pass filter ``(D, H, W // 2 + 1)``, 1 up to ``radius``, then exp(-(excess / sigma)²), in cycles per box."""
     excess = (radius_grid(size) - radius).clamp_min(0)
     return torch.exp(-(excess / sigma).square())

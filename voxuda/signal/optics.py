@@ -1,4 +1,4 @@
-"""Optics of an electron microscope: wavelength, contrast transfer, missing wedge, radiation damage."""
+"""Electron optics, with the wavelength, contrast transfer, missing wedge and radiation damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPHERICAL_ABERRATION = 2.0e7  # angstrom
 
 def wavelength(voltage: float) -> float:
     """Compute the relativistic wavelength of an electron in angstrom from a voltage in volt."""
-    # torch-ctf's is longer by 4e-5, which would move the phases of the stored runs' samples by up to 3e-4 rad.
+    # torch-ctf's is longer by 4e-5, which would shift the phases in the stored runs' samples by up to 3e-4 rad.
     return (150.4 / (voltage * (1 + voltage / 1022000))) ** 0.5
 
 
@@ -20,14 +20,16 @@ def contrast_transfer(f: torch.Tensor, defocus: torch.Tensor) -> torch.Tensor:
     r"""Compute the contrast transfer at frequencies ``f`` in 1/Å, of any shape that ``defocus`` in Å broadcasts to.
 
     :math:`-\sin\!\big(\tfrac{\pi}{2}(C_s\lambda^3 f^4 - 2\,\Delta z\,\lambda f^2)\big)`, positive at low frequency, so
-    that protein is bright as in the published data; zero at frequency 0. At 300 kV, with a spherical aberration of 2 mm.
+    that protein is bright as in the published data; zero at frequency 0. The voltage is 300 kV, the spherical aberration 2 mm.
     """
     length = wavelength(VOLTAGE)
     return -torch.sin(torch.pi / 2 * (SPHERICAL_ABERRATION * length**3 * f**4 - 2 * defocus * length * f**2))
 
 
 def ctf(size: int, voxel_size: torch.Tensor | float, defocus: torch.Tensor | float, *, envelope: float = 0.4) -> torch.Tensor:
-    r"""Phase contrast transfer as a 3D real filter: :func:`contrast_transfer` times the envelope :math:`e^{-(f/(0.4 f_N))^2}`.
+    r"""Compute phase contrast transfer as a real 3D filter.
+
+    This is :func:`contrast_transfer` times the envelope :math:`e^{-(f/(0.4 f_N))^2}`.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ def ctf(size: int, voxel_size: torch.Tensor | float, defocus: torch.Tensor | flo
     Returns
     -------
     Tensor
-        ``(B, 1, D, H, W // 2 + 1)`` with ``B = 1`` for plain numbers.
+        ``(B, 1, D, H, W // 2 + 1)``, with ``B = 1`` for plain numbers.
     """
     edge = torch.as_tensor(voxel_size, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
     underfocus = torch.as_tensor(defocus, dtype=torch.float32).reshape(-1, 1, 1, 1, 1)
@@ -50,10 +52,10 @@ def ctf(size: int, voxel_size: torch.Tensor | float, defocus: torch.Tensor | flo
 
 
 def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
-    """Measured frequencies ``(D, H, W // 2 + 1)`` for tilts about y: 1 where a tilt of up to ``90 - angle`` degrees reaches.
+    """Mask ``(D, H, W // 2 + 1)`` of the frequencies that tilts about y of up to ``90 - angle`` degrees measure.
 
-    A frequency is lost when it lies within ``angle`` degrees of the beam axis z, seen along y. The inscribed sphere bounds
-    the rest.
+    A frequency is lost (0) when it lies within ``angle`` degrees of the beam axis z, seen along y, or outside the inscribed
+    sphere.
     """
     kz, _, kx = frequencies(size)
     reached = kx.abs() >= kz.abs() * torch.tan(torch.deg2rad(torch.tensor(angle)))
@@ -61,5 +63,5 @@ def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
 
 
 def critical_exposure(k: torch.Tensor) -> torch.Tensor:
-    """Electrons per Å² that leave 1/e of the signal's power at frequency ``k``, any shape, in 1/Å (Grant, Grigorieff 2015)."""
+    """Exposure in e/Å² that leaves 1/e of the signal's power at frequency ``k`` in 1/Å, any shape (Grant, Grigorieff 2015)."""
     return 0.245 * k.clamp_min(1e-6) ** -1.665 + 2.81

@@ -1,4 +1,4 @@
-"""Resample volumes to another grid by their spectrum."""
+"""Resample volumes to another grid, in Fourier space or linearly."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from voxuda.errors import InputError
 def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
     """Resample volumes to another grid over the same box, by cropping or zero-padding the centred spectrum.
 
-    What this does to the spectrum: every frequency below the Nyquist limit of both grids is kept unchanged, nothing is
-    interpolated. Going to fewer voxels removes all frequencies at and beyond the new limit, and the old limit of an even grid
-    is dropped too; going to more voxels leaves the new high frequencies exactly empty, so a noise level measured there is zero.
-    The mean is kept. The box is taken as periodic.
+    Every frequency below the Nyquist limit of both grids is kept unchanged; nothing is interpolated. Downsampling removes all
+    frequencies at and beyond the new limit. Upsampling leaves the new high frequencies exactly zero, so a noise level measured
+    there is zero; the old limit of an even grid is dropped too. The mean is kept. The box is treated as periodic.
 
     Parameters
     ----------
@@ -49,8 +48,9 @@ def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.
 def linear_weights(old: int, new: int) -> torch.Tensor:
     """Weights ``(new, old)`` that resample an axis of ``old`` voxels to ``new`` over the same length; each row sums to 1.
 
-    Linear interpolation between voxel centres. Towards fewer voxels the triangle is as wide as a new voxel on either side, so
-    that every old voxel counts. Unlike :func:`fourier_resize` it needs no whole volume in memory and takes no periodic box.
+    Interpolation is linear between voxel centres. When downsampling, the triangle extends one new voxel to either side, so
+    that every old voxel counts. Unlike :func:`fourier_resize`, this does not need the whole volume in memory and does not
+    assume a periodic box.
     """
     step = old / new
     centres = (torch.arange(new, dtype=torch.float64) + 0.5) * step - 0.5

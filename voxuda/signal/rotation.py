@@ -1,4 +1,4 @@
-"""Turn a map, compare two maps."""
+"""Rotate a map, and compare two maps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def place(volume: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """Turn a map ``(N, N, N)`` about its centre voxel ``N // 2``: ``out(x) = volume(Rᵀ x)``, linear interpolation, 0 outside.
+    """Rotate a map ``(N, N, N)`` about its centre voxel ``N // 2``, with linear interpolation and 0 outside.
 
-    ``rotation`` is ``(3, 3)`` on x, y, z, for example that of a :class:`~voxuda.data.tilt_stacks.Particle`, which takes the
-    reference to the specimen.
+    The result is ``out(x) = volume(Rᵀ x)``. ``rotation`` is ``(3, 3)`` on x, y, z, for example that of a
+    :class:`~voxuda.data.tilt_stacks.Particle`, which maps the reference to the specimen.
     """
     axis = torch.arange(len(volume)) - len(volume) // 2
     zyx = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).float()
@@ -17,14 +17,14 @@ def place(volume: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
 
 
 def sample(channels: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
-    """Values ``(C, I, J, K)`` of ``(C, N, N, N)`` at x, y, z ``(I, J, K, 3)`` in voxels about ``N // 2``, interpolated."""
+    """Interpolate ``(C, N, N, N)`` at x, y, z ``(I, J, K, 3)``, in voxels from voxel ``N // 2``, to ``(C, I, J, K)``."""
     n = channels.shape[-1]
     grid = (xyz + n // 2) / (n - 1) * 2 - 1
     return torch.nn.functional.grid_sample(channels[None].float(), grid[None], align_corners=True)[0]
 
 
 def fourier_shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    r"""Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` over each shell.
+    r"""Compute the Fourier shell correlation :math:`\mathrm{Re}\sum AB^*/\sqrt{\sum|A|^2\sum|B|^2}` over each shell.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def fourier_shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torc
     Tensor
         ``(N // 2 - 1,)``, for the shells 1 to ``N // 2 - 1`` in cycles per box.
     """
-    # torch-fourier-shell-correlation shares each frequency between two shells, so that neighbouring shells are correlated.
+    # torch-fourier-shell-correlation splits each frequency between two shells, which correlates neighbouring shells.
     size = len(first)
     k = torch.fft.fftfreq(size) * size
     shell = (k[:, None, None].square() + k[:, None].square() + k.square()).sqrt().round().long()

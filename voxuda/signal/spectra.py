@@ -1,4 +1,4 @@
-"""Look of one domain, content of the other: amplitudes of the spectrum are exchanged or matched, phases stay."""
+"""Give volumes of one domain the look of another, by swapping or matching spectral amplitudes and keeping phases."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from voxuda.signal.fourier import radius_grid, spectrum, volume_of
 AXES = (-3, -2, -1)
 
 MOST_GAIN = 3.0
-"""By which :func:`match_power` amplifies at most."""
+"""Largest gain that :func:`match_power` applies."""
 
 
 def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *, planar: bool = False) -> torch.Tensor:
-    """Give content the low-frequency amplitudes of style, with its own phases (FDA, Yang and Soatto 2020).
+    """Replace content's low-frequency amplitudes by those of style, and keep its phases (FDA, Yang and Soatto 2020).
 
     Parameters
     ----------
     content, style : Tensor
         ``(B, 1, D, H, W)``, paired.
     band : int
-        Frequencies below this many cycles a box along every axis are swapped; 1 swaps only the mean.
+        Frequencies below this many cycles per box along every axis are swapped; 1 swaps only the mean.
     planar : bool
-        Slice by slice along z, spectra of two dimensions.
+        Work slice by slice along z, on 2D spectra.
 
     Returns
     -------
@@ -39,17 +39,17 @@ def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *,
 
 
 def shells(size: int, device: torch.device) -> torch.Tensor:
-    """Shell of each frequency of a cube's half spectrum: the length of its vector, rounded, ``(D, H, W // 2 + 1)``."""
+    """Shell ``(D, H, W // 2 + 1)`` of each frequency of a cube's half spectrum, the rounded length of its vector."""
     return radius_grid(size).round().long().to(device)
 
 
 def last_shell(size: int) -> int:
-    """Number of the shell of a cube's highest frequency, known without asking a GPU."""
+    """Number of the shell of a cube's highest frequency, from its size alone: reading it off a GPU would wait for the GPU."""
     return round(3**0.5 * (size // 2))
 
 
 def radial_power(volumes: torch.Tensor) -> torch.Tensor:
-    """Mean power in shells of the spectrum, averaged over cubes ``(B, 1, D, D, D)``: ``(K,)``, from frequency 0 outwards."""
+    """Mean power ``(K,)`` in each shell of the spectrum, from frequency 0 outwards, averaged over cubes ``(B, 1, D, D, D)``."""
     size = volumes.shape[-1]
     shell = shells(size, volumes.device).flatten()
     power = spectrum(volumes).abs().square().flatten(1).mean(0)
@@ -62,18 +62,18 @@ def match_power(
 ) -> torch.Tensor:
     """Scale each shell of the spectrum so that the volumes' mean power there, ``power``, becomes ``wanted``.
 
-    A light stand-in for a learned translation such as CycleGAN's: it hands over contrast transfer and the level and colour of
-    the noise, not shapes. Amplitudes change and phases stay, except where there is too little to amplify: no shell is
-    amplified more than threefold, and noise makes up the rest.
+    This is a light stand-in for learned translation such as CycleGAN. It matches contrast transfer and the level and colour of
+    the noise, not shapes. Amplitudes change and phases stay, except where the power is too low: no shell is amplified more
+    than threefold, and noise makes up the rest.
 
     Parameters
     ----------
     volumes : Tensor
         ``(B, 1, D, D, D)``.
     power, wanted : Tensor
-        ``(K,)`` of :func:`radial_power`, of the volumes' domain and of the other.
+        ``(K,)`` from :func:`radial_power`, for the volumes' own domain and for the other.
     white : Tensor, optional
-        Noise of unit variance, ``(B, 1, D, D, D)``; without it what is missing stays missing.
+        Noise of unit variance, ``(B, 1, D, D, D)``; without it the missing power stays missing.
 
     Returns
     -------
@@ -81,11 +81,11 @@ def match_power(
         ``(B, 1, D, D, D)``.
     """
     gain = (wanted / power.clamp_min(1e-12)).clamp_max(MOST_GAIN**2).sqrt()
-    gain[0] = 1  # volumes of mean 0 have nothing there
+    gain[0] = 1  # volumes of mean 0 have no power there
     shell = shells(volumes.shape[-1], volumes.device)
     half = spectrum(volumes) * gain[shell]
     if white is not None:
-        missing = (wanted - power * gain.square()).clamp_min(0) / volumes.shape[-1] ** 3  # white noise has n³ in each place
+        missing = (wanted - power * gain.square()).clamp_min(0) / volumes.shape[-1] ** 3  # white noise has n³ at each frequency
         missing[0] = 0
         half = half + spectrum(white) * missing.sqrt()[shell]
     return volume_of(half, volumes.shape[-1])

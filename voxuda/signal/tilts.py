@@ -1,4 +1,4 @@
-"""Geometry of a tilt series about y: order of the tilts, projection of a slab, weighted back-projection."""
+"""Geometry of a tilt series about y, with the order of the tilts, projection of a slab and weighted back-projection."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Weighting = Literal["ramp", "sirt"]
 
 
 def tilt_angles(low: float, high: float, step: float = 3.0, scheme: Scheme = "dose-symmetric") -> torch.Tensor:
-    """Tilt angles in the order of recording.
+    """Return tilt angles in the order of recording.
 
-    ``"dose-symmetric"`` (Hagen et al. 2017) starts in the middle and takes the two sides in turn, so that the low tilts get
-    the undamaged molecule; ``"bidirectional"`` goes from the middle to the high end, then from the middle to the low end.
+    ``"dose-symmetric"`` (Hagen et al. 2017) starts in the middle and alternates between the two sides, so that the low tilts
+    see the least damage; ``"bidirectional"`` goes from the middle to the high end, then from the middle to the low end.
 
     Parameters
     ----------
     low, high : float
-        Degrees; no tilt lies outside, and the series is symmetric about the middle.
+        Range in degrees. No tilt lies outside, and the series is symmetric about the middle.
     step : float
         Increment in degrees.
     scheme : str
@@ -39,10 +39,10 @@ def tilt_angles(low: float, high: float, step: float = 3.0, scheme: Scheme = "do
     Raises
     ------
     InputError
-        The range is empty, or reaches 80 degrees, where a slab is endless along the beam.
+        The range is empty, or reaches 80 degrees, where the path of the beam through a slab gets too long.
     """
     if not -80 < low < high < 80 or step <= 0:
-        raise InputError(f"tilts from {low} to {high} by {step}; give a rising range within -80 and 80 degrees.")
+        raise InputError(f"tilts from {low} to {high} by {step}; give a rising range between -80 and 80 degrees.")
     half = int((high - low) / 2 / step + 1e-6)
     rising = (low + high) / 2 + step * torch.arange(half + 1)
     falling = (low + high) / 2 - step * torch.arange(1, half + 1)
@@ -54,7 +54,7 @@ def tilt_angles(low: float, high: float, step: float = 3.0, scheme: Scheme = "do
 
 
 def detector_width(depth: int, width: int, angles: torch.Tensor) -> int:
-    """Pixels of a detector, an even number, that sees every voxel of a slab ``depth`` by ``width`` at every tilt."""
+    """Width in pixels, an even number, of a detector that sees every voxel of a ``depth`` by ``width`` slab at every tilt."""
     tilt = torch.deg2rad(angles)
     reach = width / 2 * tilt.cos() + depth / 2 * tilt.sin().abs()
     return 2 * int(reach.max().ceil()) + 4
@@ -63,8 +63,8 @@ def detector_width(depth: int, width: int, angles: torch.Tensor) -> int:
 def _splat(angles: tuple[float, ...], depth: int, width: int, *, copies: bool) -> sparse.csr_array:
     """Sparse matrix ``(T * U, D * W)`` that spreads each voxel of a z, x plane over two pixels of each tilt's row.
 
-    A voxel at (z, x) falls on the pixel u = x cos θ + z sin θ, shared linearly by the two nearest. With ``copies`` the plane
-    is repeated along x, so that the rays of a tilted slab meet specimen wherever the detector reaches.
+    A voxel at (z, x) projects to u = x cos θ + z sin θ and is shared linearly between the two nearest pixels. With ``copies``
+    the plane is repeated along x, so that rays through a tilted slab meet specimen everywhere on the detector.
     """
     pixels = detector_width(depth, width, torch.tensor(angles))
     z = np.arange(depth)[:, None]
@@ -93,25 +93,25 @@ def _matrix(
     if step == "backproject":
         matrix = matrix.T.tocsr()
     rows, columns, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():  # that sparse tensors are in beta
+    with warnings.catch_warnings():  # torch warns that sparse tensors are in beta
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_csr_tensor(rows, columns, values, matrix.shape).to(device)
 
 
 def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Line integrals of slabs that repeat along x, tilted about y, in units of one voxel.
+    """Compute line integrals, in units of one voxel, of slabs that repeat along x and are tilted about y.
 
     Parameters
     ----------
     slabs : Tensor
-        ``(B, D, H, W)``, axes z, y, x; nothing lies above or below.
+        ``(B, D, H, W)``, axes z, y, x; empty above and below.
     angles : Tensor
         ``(T,)`` in degrees.
 
     Returns
     -------
     Tensor
-        ``(B, T, H, U)`` with ``U`` of :func:`detector_width`; voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
+        ``(B, T, H, U)`` with ``U`` from :func:`detector_width`; voxel ``(D // 2, y, W // 2)`` falls on pixel ``(y, U // 2)``.
     """
     batch, depth, height, width = slabs.shape
     matrix = _matrix(tuple(angles.tolist()), depth, width, "project", slabs.device)
@@ -120,12 +120,12 @@ def project(slabs: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 
 def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: int) -> torch.Tensor:
-    """Sum over tilts of each image smeared back along its rays: the transpose of projection.
+    """Smear each image back along its rays and sum over tilts; this is the transpose of projection.
 
     Parameters
     ----------
     images : Tensor
-        ``(B, T, H, U)`` as :func:`project` gives them.
+        ``(B, T, H, U)``, as :func:`project` returns them.
     angles : Tensor
         ``(T,)`` in degrees.
     depth, width : int
@@ -146,29 +146,29 @@ def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: i
 
 
 def weighting(pixels: int, kind: Weighting = "ramp", iterations: int = 20) -> torch.Tensor:
-    r"""Weight of each frequency along u before back-projection.
+    r"""Return the weight of each frequency along u, to apply before back-projection.
 
-    Back-projection alone multiplies the spectrum by about :math:`1/|k|`. ``"ramp"`` undoes it, :math:`w = |k|`. ``"sirt"`` is
-    where :math:`N` iterations of gradient descent would have come, :math:`w = |k|\,(1 - (1 - k_1/|k|)^N)` with :math:`k_1` the
-    lowest frequency, which converges first: low frequencies come out as with the ramp, high ones stay damped.
+    Back-projection alone multiplies the spectrum by about :math:`1/|k|`. ``"ramp"`` undoes it, :math:`w = |k|`. ``"sirt"``
+    gives the result of :math:`N` iterations of gradient descent, :math:`w = |k|\,(1 - (1 - k_1/|k|)^N)` with :math:`k_1` the
+    lowest frequency, which converges first. Low frequencies come out as with the ramp; high ones stay damped.
 
     Parameters
     ----------
     pixels : int
         Width of the detector.
     kind : str
-        Which weighting.
+        ``"ramp"`` or ``"sirt"``.
     iterations : int
-        :math:`N` of ``"sirt"``; the ramp is its limit.
+        :math:`N` of ``"sirt"``; its limit for large N is the ramp.
 
     Returns
     -------
     Tensor
-        ``(pixels // 2 + 1,)``, 1 at the Nyquist frequency of the ramp.
+        ``(pixels // 2 + 1,)``; the ramp is 1 at the Nyquist frequency.
     """
     k = torch.fft.rfftfreq(pixels)
     ramp = 2 * k
-    # Frequency 0 gets a quarter of the first step, the ramp's mean over its cell, so that the mean is not lost.
+    # Frequency 0 gets the ramp's mean over its cell, a quarter of the first step, so that the mean is kept.
     ramp[0] = ramp[1] / 4
     if kind == "ramp":
         return ramp
