@@ -187,7 +187,7 @@ def test_help_teaches_by_example(command, capsys):
         ("simulate source --molecules 1bxn --out full/file/deep", "is a file"),
         ("simulate source --molecules 1bxn --n-per-molecule 1 --out /proc/voxuda", "/proc/voxuda: cannot be written"),
         ("simulate source --molecules 1bxn --snr 0 --out s", "positive variance ratio"),
-        ("simulate target --molecules 4v94 1bxn --proportions 1 --out s", "one positive number a molecule"),
+        ("simulate target --molecules 4v94 1bxn --proportions 1 --out s", "one positive number per molecule"),
         ("simulate target --n 0 --out s", "n is 0"),
         ("simulate target --dose 100 10 --out s", "the lower first"),
         ("simulate target --molecules nope --out s", "nope: no embedded molecule"),

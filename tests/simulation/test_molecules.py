@@ -142,7 +142,7 @@ def served(tmp_path, monkeypatch):
 
 def test_fetch_refuses_another_checksum(tmp_path, served):
     served.write_bytes(gzip.compress(b"not what was asked for"))
-    with pytest.raises(InputError, match=r"1f1b\.cif\.gz: has not the checksum asked for"):
+    with pytest.raises(InputError, match=r"1f1b\.cif\.gz: does not have the checksum asked for"):
         beads.fetch("1f1b", checksum="0" * 64, cache=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("1f1b*"))
 
@@ -159,7 +159,7 @@ def test_fetch_asks_for_what_came_first(tmp_path, served):
     served.write_bytes(second)
     assert fetch() == first  # from the cache
     (tmp_path / "1f1b.cif.gz").unlink()
-    with pytest.raises(InputError, match=r"has not the checksum recorded in .*1f1b\.cif\.gz\.sha256"):
+    with pytest.raises(InputError, match=r"does not have the checksum recorded in .*1f1b\.cif\.gz\.sha256"):
         fetch()
     assert fetch(checksum=hashlib.sha256(second).hexdigest()) == second
     assert fetch() == second

@@ -94,7 +94,7 @@ def test_a_crop_of_another_shape_is_refused(shape):
 def test_a_crop_that_may_not_be_written_to_is_refused():
     volume, *others = inputs()
     volume.flags.writeable = False
-    with pytest.raises(InputError, match="can be written to"):
+    with pytest.raises(InputError, match="writable"):
         rendering.add_beads(volume, *others)
 
 
@@ -102,7 +102,7 @@ def test_a_crop_that_may_not_be_written_to_is_refused():
 def test_beads_of_another_shape_are_refused(which):
     wrong = inputs()
     wrong[which] = wrong[which][:-1]
-    with pytest.raises(InputError, match="are not of positions"):
+    with pytest.raises(InputError, match="are not those of positions"):
         rendering.add_beads(*wrong)
     assert not wrong[0].any()
 

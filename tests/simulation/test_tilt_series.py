@@ -226,8 +226,8 @@ def test_the_middle_voxel_stays_in_the_middle_when_rescaled(size):
     [
         (dict(n=0), "at least 1"),
         (dict(size=20), "multiple of 8"),
-        (dict(proportions=(1, 2)), "one positive number a molecule"),
-        (dict(proportions=(1, 1, float("inf"))), "one positive number a molecule"),
+        (dict(proportions=(1, 2)), "one positive number per molecule"),
+        (dict(proportions=(1, 1, float("inf"))), "one positive number per molecule"),
         (dict(dose=(100.0, 10.0)), "the lower first"),
         (dict(dose=(1e-6, 10.0)), "dose is 1e-06"),
         (dict(thickness=(0.0, 10.0)), "between 600 and 5000"),

@@ -1,4 +1,4 @@
-"""Beads to a crop as a compiled loop, beside :func:`voxuda.simulation.molecules.density`, the plain sum over all voxels."""
+"""Render beads by a compiled loop; the plain sum over all voxels is :func:`voxuda.simulation.molecules.density`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from numba.extending import intrinsic
 from voxuda.signal._lanes import FLOATS, LANES, Lanes, compiled, constant, exp2_of, in_all, rows_of
 
 REACH = 5.0
-"""Standard deviations at which a bead is cut off along each axis, where it has 4e-6 of its height."""
+"""Cut-off of a bead along each axis, in standard deviations; there it has 4e-6 of its height."""
 
-_HALF = np.float32(log2(e) / 2)  # of an exponent, for a power of two
+_HALF = np.float32(log2(e) / 2)  # exp(-x² / 2) is 2^(-_HALF x²)
 _LEAST = -float(_HALF) * REACH**2
 
 
 @intrinsic
 def _gaussians_of_lanes(_, apart, halving, height, profiles):
-    """Write Gaussians along z, y and x to three rows: sixteen voxels, the first ``apart`` from the bead, 0 beyond its reach.
+    """Write Gaussians along z, y and x to three rows of sixteen voxels, the first ``apart`` from the bead, 0 beyond its reach.
 
-    At a distance d they are ``height`` times 2^(-``halving`` d²). Products of what is left beyond would be denormals, which are
-    slow.
+    At a distance d they are ``height`` times 2^(-``halving`` d²). Products of values beyond the reach would be denormals, which
+    are slow.
     """
 
     def generate(context, builder, signature, arguments):
@@ -44,7 +44,7 @@ def _gaussians_of_lanes(_, apart, halving, height, profiles):
 
 @intrinsic
 def _add_to_lanes(_, voxels, at, line, lines, factor, along_y, along_x):
-    """Add to sixteen voxels of some lines, from ``at`` on, a factor times the products of two profiles."""
+    """Add a factor times the products of two profiles to sixteen voxels of each line, from ``at`` on."""
 
     def generate(context, builder, signature, arguments):
         (row,), (y,), (x,) = (rows_of(context, builder, signature.args[i], arguments[i]) for i in (0, 5, 6))
@@ -60,25 +60,25 @@ def _add_to_lanes(_, voxels, at, line, lines, factor, along_y, along_x):
 
 @compiled
 def _seen(bead, reach, size):
-    """The first voxel that a bead reaches along an axis of ``size`` voxels, and the one after the last.
+    """Return the first voxel that a bead reaches along an axis of ``size`` voxels, and the one after the last.
 
-    Away from the faces their number depends on the reach alone, and the last may lie just beyond it: so a processor predicts
-    how often the loop runs.
+    Away from the faces the number of voxels depends only on the reach, and the last may lie just beyond it. The processor can
+    then predict the length of the loop.
     """
     low = bead - reach
     first = int(low)
-    first += first < low  # rounded up: numba calls a library for that
+    first += first < low  # rounds up; numba's ceil calls a library
     return max(0, first), min(size, first + int(reach + reach) + 1)
 
 
 @compiled
 def add_beads(volume, positions, masses, spreads, rotation, centre, edge):
-    """Add Gaussians, sixteen voxels of a line at a time.
+    """Add Gaussian beads to a volume in place, sixteen voxels of a line at a time.
 
     Shapes and units are those of :func:`voxuda.simulation.rendering.add_beads`; ``edge`` is in angstrom.
 
-    A bead that reaches far takes several vectors along each axis. Those along x start where those of other beads do, since
-    what is written whole and read whole soon afterwards need not wait for memory.
+    A wide bead takes several vectors along each axis. Vectors along x start at the same places for all beads, since a vector
+    that is read back whole soon after it was written whole does not wait for memory.
     """
     size, line = len(volume), volume.shape[2]
     voxels = volume.reshape(-1)
@@ -91,7 +91,7 @@ def add_beads(volume, positions, masses, spreads, rotation, centre, edge):
         y = turn[1, 0] * a + turn[1, 1] * b + turn[1, 2] * c + shift[1]
         x = turn[2, 0] * a + turn[2, 1] * b + turn[2, 2] * c + shift[2]
         spread = spreads[n] / edge
-        variance = spread * spread + np.float32(1 / 6)  # its own, and that of the kernel which spreads it
+        variance = spread * spread + np.float32(1 / 6)  # its own, plus that of the kernel that spreads it
         reach = np.float32(REACH) * np.sqrt(variance)
         (z0, z1), (y0, y1), (x0, x1) = _seen(z, reach, size), _seen(y, reach, size), _seen(x, reach, size)
         if z0 >= z1 or y0 >= y1 or x0 >= x1:

@@ -1,4 +1,4 @@
-"""Spheres pulled together by a compiled loop, beside :func:`voxuda.simulation.packing.pull_by_the_rule`."""
+"""Compiled loops that pack spheres; the plain version is :func:`voxuda.simulation.packing.pull_by_the_rule`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from voxuda.signal._lanes import compiled
 
 @compiled
 def pull(spheres, radii, lengths, pushes):
-    """Pull spheres ``(M, 3)`` of ``radii`` ``(M,)`` in place, by ``lengths``; memory for ``pushes`` is ``(M, 3)``."""
+    """Pull spheres ``(M, 3)`` of ``radii`` ``(M,)`` together in place, in steps of ``lengths``.
+
+    ``pushes`` ``(M, 3)`` is scratch memory.
+    """
     for length in lengths:
         for i in range(1, len(radii)):
             along, distance = _apart(spheres[0], spheres[i])
@@ -22,9 +25,11 @@ def pull(spheres, radii, lengths, pushes):
 
 @compiled
 def keep_apart(spots, radius, count, shape):
-    """Which of ``spots`` ``(N, 3)`` to take, one after the other, at most ``count``, so that spheres of ``radius`` around them
-    do not overlap; the box of ``shape`` repeats along its last two axes. Indices ``(K,)``."""
-    # A cell is so small that it holds one centre, so that only the cells around one have to be looked at.
+    """Choose at most ``count`` of ``spots`` ``(N, 3)``, in order, so that spheres of ``radius`` around them do not overlap.
+
+    The box of ``shape`` repeats along its last two axes. Returns indices ``(K,)``.
+    """
+    # A cell is small enough to hold only one centre, so only the cells around a spot are checked.
     depth = int(shape[0] * np.sqrt(3) / (2 * radius)) + 1
     height = int(shape[1] * np.sqrt(3) / (2 * radius)) + 1
     width = int(shape[2] * np.sqrt(3) / (2 * radius)) + 1
@@ -52,7 +57,7 @@ def keep_apart(spots, radius, count, shape):
 
 @compiled
 def _distance(a, b, shape):
-    """Between two places in a box that repeats along y and x."""
+    """Distance between two points in a box that repeats along y and x."""
     dz, dy, dx = abs(a[0] - b[0]), abs(a[1] - b[1]), abs(a[2] - b[2])
     dy, dx = min(dy, shape[1] - dy), min(dx, shape[2] - dx)
     return np.sqrt(dz * dz + dy * dy + dx * dx)
@@ -60,7 +65,7 @@ def _distance(a, b, shape):
 
 @compiled
 def _separate(spheres, radii, pushes):
-    """Push overlapping pairs apart, all at once, by half of their overlap each; returns the largest overlap there was."""
+    """Push all overlapping pairs apart at once, each sphere by half the overlap, and return the largest overlap."""
     largest = np.float32(0)
     pushes[:] = 0
     for i in range(len(radii)):
@@ -78,14 +83,14 @@ def _separate(spheres, radii, pushes):
 
 @compiled
 def _apart(a, b):
-    """The way from ``b`` to ``a``, and its length."""
+    """Return the vector from ``b`` to ``a`` and its length."""
     z, y, x = a[0] - b[0], a[1] - b[1], a[2] - b[2]
     return (z, y, x), max(np.sqrt(z * z + y * y + x * x), np.float32(1e-6))
 
 
 @compiled
 def _move(sphere, along, share):
-    """Move a sphere in place by a share of a way; numba gives memory to whole arrays, which takes longer."""
+    """Move a sphere in place by a share of a vector; whole-array operations would allocate memory, which is slower."""
     z, y, x = along
     sphere[0] += share * z
     sphere[1] += share * y

@@ -1,7 +1,7 @@
-"""From coordinates or a map to beads: clustering, fitting, download from the Protein Data Bank.
+"""Derive beads from coordinates, a map or a Protein Data Bank entry, by clustering and fitting.
 
-Atoms, and voxels of a map, are points: positions ``(N, 3)`` in angstrom, order z, y, x, and masses ``(N,)`` in dalton. What is
-given as ``provenance`` is recorded with the beads; how well they agree with all points is added as ``"agreement"``.
+Atoms and map voxels are points, with positions ``(N, 3)`` in angstrom, order z, y, x, and masses ``(N,)`` in dalton. The given
+``provenance`` is recorded with the beads, and their agreement with all points is added to it as ``"agreement"``.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ def derive_coordinates(
 
 
 def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor, voxel_size: float = 10.0) -> dict[str, float]:
-    """How well beads, moved by ``shift`` ``(3,)`` in angstrom, stand for a reference density ``(D, D, D)`` in Da/nm³.
+    """Compare beads, shifted by ``shift`` ``(3,)`` in angstrom, with a reference density ``(D, D, D)`` in Da/nm³.
 
-    ``correlation`` of the densities, ``mask_iou`` of the masks at 300 Da/nm³ and ``voxels`` of the reference mask.
+    Returns the ``correlation`` of the densities, the ``mask_iou`` of the masks at 300 Da/nm³ and the number of ``voxels`` in
+    the reference mask.
     """
     beads = (molecule.positions + shift)[None], molecule.masses[None], molecule.spreads[None]
     rendered = density(*beads, reference.shape[-1], voxel_size)[0, 0]
@@ -124,7 +125,7 @@ def read_map_points(path: str | Path, mass: float) -> tuple[np.ndarray, np.ndarr
 def derive(
     name: str, positions: np.ndarray, masses: np.ndarray, *, beads: int = 800, provenance: dict | None = None
 ) -> Molecule:
-    """Condense points into beads by mass-weighted k-means; each bead is smeared by its own variance."""
+    """Condense points into beads by mass-weighted k-means; each bead has the variance of its points."""
     from sklearn.cluster import KMeans
 
     if beads < 1:
@@ -142,7 +143,7 @@ def derive(
 
 
 def fit_to_map(molecule: Molecule, target: torch.Tensor, shift: torch.Tensor, voxel_size: float) -> Molecule:
-    """Adjust beads by gradient descent until their density equals that of :func:`map_on_grid` from the same points.
+    """Fit beads by gradient descent to the density that :func:`map_on_grid` gives for the same points.
 
     K-means alone loses the edges of a map, whose voxels are as coarse as the beads.
     """
@@ -161,9 +162,9 @@ def fit_to_map(molecule: Molecule, target: torch.Tensor, shift: torch.Tensor, vo
 
 
 def map_on_grid(positions: np.ndarray, masses: np.ndarray, voxel_size: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put map points back on a cubic grid, ``(D, D, D)`` in Da/nm³, with the shift ``(3,)`` in angstrom to it.
+    """Put map points back on a cubic grid ``(D, D, D)`` in Da/nm³, and return it with the shift ``(3,)`` in angstrom to it.
 
-    The shift is for positions relative to the centre of the bounding box, such as those of beads.
+    The shift applies to positions relative to the centre of the bounding box, such as those of beads.
     """
     low = positions.min(0)
     index = np.rint((positions - low) / voxel_size).astype(int)
@@ -179,20 +180,20 @@ def map_on_grid(positions: np.ndarray, masses: np.ndarray, voxel_size: float) ->
 def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cache: str | Path | None = None) -> Molecule:
     """Download an mmCIF file from the Protein Data Bank into the user's cache folder and condense it into beads.
 
-    ``checksum`` is the SHA-256 that the download must have; that of this one is in ``provenance["sha256"]``. By default it is
-    that of the first download, which is kept beside it: from then on an entry revised, or a file damaged, is noticed.
+    ``checksum`` is the SHA-256 that the download must have; the actual one is in ``provenance["sha256"]``. By default it is
+    that of the first download, stored beside the file, so that a revised entry or a damaged file is detected.
 
     Raises
     ------
     InputError
-        The id is malformed, or the file cannot be had (offline, or no such entry) or has another checksum.
+        The id is malformed, or the file is not available (offline, or no such entry) or has another checksum.
     """
     import pooch
 
     key = name.lower()
     pooch.get_logger().setLevel("WARNING")
     if not (len(key) == 4 and key.isalnum() and key[0].isdigit()):
-        raise InputError(f"{name}: not a PDB id; an id is a digit and three letters or digits, such as 1f1b.")
+        raise InputError(f"{name}: not a PDB id; an id is a digit followed by three letters or digits, such as 1f1b.")
     url, folder = _PDB_URL.format(key), Path(cache or pooch.os_cache("voxuda"))
     pin = folder / f"{key}.cif.gz.sha256"
     if checksum is None and pin.is_file():
@@ -201,7 +202,7 @@ def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cac
         path = pooch.retrieve(url, known_hash=checksum, fname=f"{key}.cif.gz", path=folder, progressbar=True)
     except ValueError as error:
         asked = f"recorded in {pin}" if pin.is_file() and checksum == pin.read_text().strip() else "asked for"
-        raise InputError(f"{url}: has not the checksum {asked}; the entry may have been revised since.") from error
+        raise InputError(f"{url}: does not have the checksum {asked}; the entry may have been revised since.") from error
     except Exception as error:
         raise InputError(
             f"{url}: could not be downloaded; check the id and the network, or give a local file to `voxuda molecules derive`."

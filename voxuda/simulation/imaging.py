@@ -1,4 +1,4 @@
-"""Density crops to noisy images of them: by the source's recipe, by the target's, and by a tilt series of each crop alone.
+"""Turn density crops into noisy images, by the source's recipe, the target's, or a tilt series of each crop alone.
 
 Densities are ``(B, 1, D, D, D)`` in Da/nm³, and images have their shape. ``snr`` is ``(B,)``, a ratio of variances such as
 0.03. Defocus and voxel size are in angstrom.
@@ -15,7 +15,7 @@ from voxuda.signal.optics import contrast_transfer, ctf, missing_wedge
 from voxuda.signal.tilts import backproject, project, tilt_angles, weighting
 
 TILTS = tilt_angles(-60, 60)
-"""Degrees, every three, of :func:`image_tilts`."""
+"""Tilt angles of :func:`image_tilts`, every 3 degrees."""
 
 
 def image_source(
@@ -29,9 +29,10 @@ def image_source(
 ) -> torch.Tensor:
     """Image density crops as the paper's source data were imaged (aitom's simple convolution).
 
-    Low-pass; white noise of half the budget; CTF; detector-shaped noise of the other half; low-pass; missing wedge. The
-    budget is the variance of the imaged clean crop over the SNR (a plain variance ratio), scaled up by what imaging takes
-    away from white noise. All of it is linear, so it is done on spectra, and only the sum is transformed back.
+    The steps are low-pass, white noise with half the budget, CTF, detector-shaped noise with the other half, low-pass, missing
+    wedge. The budget is the variance of the imaged clean crop divided by the SNR (a plain variance ratio), scaled up by the
+    factor that imaging takes away from white noise. All steps are linear, so they are applied to spectra, and only the sum is
+    transformed back.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def image_source(
     generator : torch.Generator
         Source of randomness.
     defocus, voxel_size : float
-        Angstrom; the published data's by default.
+        Angstrom; the defaults are those of the published data.
     wedge_angle : float
         Degrees lost on each side of the beam.
 
@@ -52,7 +53,7 @@ def image_source(
         ``(B, 1, D, H, W)``.
     """
     size = densities.shape[-1]
-    probe, before, after = (  # four volumes show what imaging takes from white noise
+    probe, before, after = (  # four volumes measure what imaging takes from white noise
         spectrum(torch.randn(n, 1, size, size, size, generator=generator)) for n in (4, len(densities), len(densities))
     )
     transfer, lowpass, detector, wedge = _source_filters(size, float(voxel_size), float(defocus), float(wedge_angle))
@@ -76,8 +77,8 @@ def image_target(
 ) -> torch.Tensor:
     """Image density crops with white detector noise that reaches to the Nyquist limit, then the missing wedge.
 
-    The ratio is that of the clean image to the noise as drawn; the wedge takes about two thirds of the noise afterwards, so the
-    ratio within the result is about three times as large.
+    ``snr`` is the ratio of the clean image to the noise as drawn. The wedge then removes about two thirds of the noise, so the
+    ratio in the result is about three times as large.
 
     Parameters
     ----------
@@ -104,11 +105,11 @@ def image_target(
 def image_tilts(
     densities: torch.Tensor, snr: torch.Tensor, defocus: torch.Tensor, voxel_size: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Image each crop alone by a tilt series of its own: project, CTF, noise, flip phases, back-project; a batch at once.
+    """Image each crop alone by its own tilt series, with projection, CTF, noise, phase flipping and back-projection.
 
-    What :func:`image_target` does to spectra, done as a microscope does it, with 41 tilts from -60 to 60 degrees. Simpler than
-    :mod:`voxuda.simulation.microscope`: a crop repeats along x and nothing lies above or below, noise is white and the same at
-    each tilt.
+    This does with 41 tilts from -60 to 60 degrees, as a microscope does, what :func:`image_target` does to spectra; the batch
+    is imaged at once. It is simpler than :mod:`voxuda.simulation.microscope`: a crop repeats along x with nothing above or
+    below, and noise is white and the same at each tilt.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def image_tilts(
     height, pixels = images.shape[2:]
     ky, kx = torch.fft.fftfreq(height), torch.fft.rfftfreq(pixels)
     f = (ky[:, None] ** 2 + kx**2).sqrt() / voxel_size[:, None, None, None]
-    transfer = contrast_transfer(f, defocus[:, None, None, None])  # one for all tilts: (B, 1, H, U // 2 + 1)
+    transfer = contrast_transfer(f, defocus[:, None, None, None])  # the same for all tilts, (B, 1, H, U // 2 + 1)
     imaged = torch.fft.rfft2(images).mul_(transfer)
     variance = spectral_variance(imaged[..., None, :, :], pixels).mean(1)
     white = torch.fft.rfft2(torch.randn(images.shape, generator=generator))
@@ -142,7 +143,7 @@ def image_tilts(
 def smooth_background(
     batch: int, shape: tuple[int, int, int], generator: torch.Generator, *, correlation: float = 3.0
 ) -> torch.Tensor:
-    """Draw cytosol: a Gaussian random field of unit variance, correlated over ``correlation`` voxels, ``(B, 1, *shape)``."""
+    """Draw cytosol ``(B, 1, *shape)``, a Gaussian random field of unit variance, correlated over ``correlation`` voxels."""
     white = torch.randn(batch, 1, *shape, generator=generator)
     half = spectrum(white).mul_(_gaussian_filter(tuple(shape), correlation))
     return volume_of(half.div_(spectral_variance(half, shape[2]).sqrt()), shape[2])
@@ -150,7 +151,7 @@ def smooth_background(
 
 @lru_cache(maxsize=8)
 def _gaussian_filter(shape: tuple[int, int, int], sigma: float) -> torch.Tensor:
-    """Spectrum of a Gaussian of ``sigma`` voxels; below what a float32 volume shows it is 0: denormals are slow."""
+    """Spectrum of a Gaussian of ``sigma`` voxels, 0 where it is negligible in float32, since denormals are slow."""
     kz, ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.fftfreq(shape[1]), torch.fft.rfftfreq(shape[2])
     k2 = kz[:, None, None] ** 2 + ky[None, :, None] ** 2 + kx[None, None, :] ** 2
     values = torch.exp(-2 * (torch.pi * sigma) ** 2 * k2)

@@ -1,4 +1,4 @@
-"""What a microscope makes of a specimen: images at each tilt, and the tomogram reconstructed from them."""
+"""Image a specimen at each tilt, and reconstruct the tomogram from the images."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from voxuda.signal.tilts import Scheme, Weighting, backproject, project, tilt_an
 from voxuda.simulation.specimen import FIELD, PIXEL_SIZE, PROTEIN_DENSITY, PROTEIN_POTENTIAL
 
 RANGES = ((-60.0, 60.0), (-50.0, 70.0))
-"""Tilt ranges in degrees; the second begins at the 10° by which a lamella may lean (Wietrzynski et al. 2025)."""
+"""Tilt ranges in degrees. The second has its middle at 10°, a possible pre-tilt of a lamella (Wietrzynski et al. 2025)."""
 
 DOSE = (60.0, 145.0)
-"""Electrons per Å² over a series: around the 120 and 130 in lamellae of Wietrzynski et al. 2025 and Klumpe et al. 2021."""
+"""Electrons per Å² over a series, around the 120 and 130 in lamellae of Wietrzynski et al. 2025 and Klumpe et al. 2021."""
 
 THICKNESS = (1000.0, 2500.0)
-"""Of a lamella, in angstrom (Elferich et al. 2022)."""
+"""Thickness of a lamella, in angstrom (Elferich et al. 2022)."""
 
 DEFOCUS = (20e3, 50e3)
-"""Underfocus in angstrom without a phase plate: from 25e3 (Klumpe et al. 2021, Wietrzynski et al. 2025), and a little less."""
+"""Underfocus in angstrom without a phase plate, from just below the 25e3 of Klumpe et al. 2021 and Wietrzynski et al. 2025."""
 
 PHASE_PLATE = dict(defocus=(3e3, 10e3), phase_shift=(54.0, 126.0))
-"""Near focus, where a Volta plate shifts by about a quarter of a wave (Danev et al. 2014); how far it drifts is our choice."""
+"""Near focus with a Volta plate, whose phase shift is about a quarter wave (Danev et al. 2014); its drift is our choice."""
 
 CONCENTRATION = (150.0, 300.0)
-"""Of everything in the ice, in mg/ml: 2 to 4 million proteins of 44 kDa in a cubic micrometre (Milo 2013)."""
+"""Concentration of everything in the ice, in mg/ml, as 2 to 4 million proteins of 44 kDa per cubic micrometre (Milo 2013)."""
 
 VOLTAGE = 300.0  # kilovolt
 SPHERICAL_ABERRATION = 2.7  # millimetre
 AMPLITUDE_CONTRAST = 0.07
-MEAN_FREE_PATH = 3950.0  # angstrom, of inelastic scattering in ice at 300 kV, measured by Rice et al. 2018
+MEAN_FREE_PATH = 3950.0  # angstrom, for inelastic scattering in ice at 300 kV, measured by Rice et al. 2018
 DETECTOR_TRANSFER = 0.4  # at the Nyquist frequency of the detector
 DETECTOR_BINNING = 3
-QUANTUM_EFFICIENCY = 0.6  # of the detector at low frequency: our choice, a little below counting detectors at their best
+QUANTUM_EFFICIENCY = 0.6  # of the detector at low frequency; our choice, slightly below the best counting detectors
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,23 @@ class Series:
     dose: float
     """Electrons per Å² over the whole series."""
     defocus: float
-    """Underfocus is positive."""
+    """Defocus; underfocus is positive."""
     astigmatism: float
     """Half the difference of the two principal defoci."""
     astigmatism_angle: float
-    """Degrees."""
+    """Angle of astigmatism in degrees."""
     thickness: float
     """Thickness of the ice."""
     offset: float
-    """Distance of the field from the tilt axis along x; tilting by θ lifts the field by its sin θ."""
+    """Distance of the field from the tilt axis along x; tilting by θ raises the field by offset · sin θ."""
     misalignment: float
-    """Standard deviation of what is left of each image's shift along each axis, in voxels."""
+    """Standard deviation of each image's residual shift along each axis, in voxels."""
     weighting: Weighting
     """Weighting of the reconstruction."""
     concentration: float = 200.0
-    """Of everything in the ice, in mg/ml."""
+    """Concentration of everything in the ice, in mg/ml."""
     phase_shift: float = 0.0
-    """By a phase plate, in degrees; 0 without one."""
+    """Phase shift by a phase plate, in degrees; 0 without one."""
 
 
 def draw_series(
@@ -77,7 +77,7 @@ def draw_series(
     concentration: tuple[float, float] = CONCENTRATION,
     phase_shift: tuple[float, float] = (0.0, 0.0),
 ) -> Series:
-    """A series with everything drawn at random: dose log-uniform, all else uniform in the ranges given."""
+    """Draw a series at random, with dose log-uniform and all else uniform in the given ranges."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * torch.rand((), generator=generator).item()
@@ -102,7 +102,7 @@ def draw_series(
 
 
 def interaction_constant(kilovolt: float) -> float:
-    """Phase in rad that an electron gains per volt and angstrom, relativistic."""
+    """Relativistic interaction constant, the phase in rad that an electron gains per volt and angstrom."""
     rest = 510.999  # keV
     per_volt = 2 * torch.pi / (wavelength(1e3 * kilovolt) * 1e3 * kilovolt)
     return per_volt * (rest + kilovolt) / (2 * rest + kilovolt)
@@ -135,23 +135,23 @@ def _contrast_transfer(defocus: torch.Tensor, series: Series, shape: tuple[int, 
 
 
 def local_defocus(series: Series) -> torch.Tensor:
-    """Defocus in the middle of the field at each tilt, ``(T,)`` in angstrom: less where tilting lifts it towards the source."""
+    """Defocus ``(T,)`` in angstrom in the middle of the field; less at tilts that raise the field towards the source."""
     return series.defocus - series.offset * torch.deg2rad(series.angles).sin()
 
 
 def exposure_filter(series: Series, shape: tuple[int, int]) -> torch.Tensor:
-    """What damage leaves of the signal in each image, ``(T, H, U // 2 + 1)``: exp(-N / 2 N_e) at the exposure before it."""
+    """Signal left by radiation damage in each image, ``(T, H, U // 2 + 1)``, as exp(-N / 2 N_e) at the exposure before it."""
     before = series.dose / len(series.angles) * torch.arange(len(series.angles))
     return torch.exp(-before[:, None, None] / (2 * critical_exposure(_frequency(shape))))
 
 
 def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
-    r"""Contrast ``(T, H, U)`` of every image of a specimen before electrons are counted, about 0, protein dark.
+    r"""Compute the contrast ``(T, H, U)`` of each image of a specimen before electrons are counted, about 0, protein dark.
 
     The phase of the electron wave is :math:`\varphi = \sigma \int V`; a weak phase gives the contrast
-    :math:`-2\,\mathcal{F}^{-1}[\mathrm{CTF} \cdot \mathcal{F}\varphi]`. At tilt θ the middle of the field lies higher
-    than the axis by offset · sin θ, the point u of the image by u tan θ more, and defocus is less by as much: three CTFs, at
-    the left end, the middle and the right end of the image, are blended linearly in between. The density is that of a
+    :math:`-2\,\mathcal{F}^{-1}[\mathrm{CTF} \cdot \mathcal{F}\varphi]`. At tilt θ the middle of the field lies offset · sin θ
+    above the axis, and point u of the image a further u tan θ; both reduce the defocus. Three CTFs, at the left end, the
+    middle and the right end of the image, are blended linearly in between. The density is that of a
     :class:`~voxuda.simulation.specimen.Specimen`.
     """
     potential = density * PROTEIN_POTENTIAL / PROTEIN_DENSITY
@@ -172,14 +172,14 @@ def ideal_images(density: torch.Tensor, series: Series) -> torch.Tensor:
 
 
 def record(density: torch.Tensor, series: Series, generator: torch.Generator) -> torch.Tensor:
-    """Images ``(T, H, U)`` of a specimen as a detector counts them, in electrons per pixel, protein dark.
+    """Record images ``(T, H, U)`` of a specimen with a counting detector, in electrons per pixel, protein dark.
 
     Modelled: projection of everything in the slab, contrast transfer with astigmatism, a phase plate and a defocus that changes
-    with tilt and place, radiation damage, loss of electrons in ice, Poisson statistics of the dose, the detector's modulation
-    transfer, and what alignment leaves of each image's shift. Left out: more than one scattering event, the depth of field
-    within the slab, beam-induced motion, charging, energy loss other than as lost electrons, and that RNA, which displaces
-    less ice than protein of the same mass, scatters more. The density is that of a
-    :class:`~voxuda.simulation.specimen.Specimen`; the generator is on its device.
+    with tilt and position, radiation damage, loss of electrons in ice, Poisson statistics of the dose, the detector's
+    modulation transfer, and residual shifts after alignment. Left out: multiple scattering, the depth of field within the slab,
+    beam-induced motion, charging, energy loss other than as lost electrons, and the stronger scattering of RNA, which displaces
+    less ice than protein of the same mass. The density is that of a :class:`~voxuda.simulation.specimen.Specimen`; the
+    generator is on its device.
     """
     device = density.device
     path = series.thickness / torch.deg2rad(series.angles).cos()
@@ -199,11 +199,11 @@ def record(density: torch.Tensor, series: Series, generator: torch.Generator) ->
 
 
 def reconstruct(images: torch.Tensor, series: Series, depth: int, *, correct: bool = True) -> torch.Tensor:
-    """Tomogram ``(depth, H, W)`` by weighted back-projection of images of :func:`record`, protein bright, mean about 0.
+    """Reconstruct a tomogram ``(depth, H, W)`` from images of :func:`record`, protein bright, with mean about 0.
 
-    Each image is divided by its mean, turned to protein bright, has its phases flipped where the CTF of the middle of the field
-    is negative (if ``correct``), is weighted by exposure, then by the ramp or its SIRT-like sibling along u, and smeared back.
-    The defocus is taken as known for each image, but as one for the whole image.
+    This is weighted back-projection. Each image is divided by its mean, inverted to protein bright, phase-flipped where the CTF
+    in the middle of the field is negative (if ``correct``), weighted by exposure, then by the ramp or the SIRT-like filter
+    along u, and smeared back. The defocus of each image is assumed known, and constant over the image.
     """
     shape = (images.shape[1], images.shape[2])
     contrast = 1 - images / images.mean((1, 2), keepdim=True)

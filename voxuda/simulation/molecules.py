@@ -1,4 +1,4 @@
-"""The molecules: embedded bead models and their density. How beads are made is in ``beads``."""
+"""Embedded bead models of molecules, and their density. The module ``beads`` derives new ones."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ def available() -> list[str]:
 
 
 def embedded_size(name: str) -> int:
-    """Bytes that an embedded molecule takes on disk."""
+    """Size of an embedded molecule on disk, in bytes."""
     return (_LIBRARY / f"{name}.npz").stat().st_size
 
 
 def load(name: str) -> Molecule:
-    """Load an embedded molecule by its PDB id, upper or lower case, or an ``.npz`` file that ``voxuda molecules`` made.
+    """Load an embedded molecule by its PDB id, upper or lower case, or an ``.npz`` file made by ``voxuda molecules``.
 
     Raises
     ------
     InputError
-        No such molecule is embedded, and the message says how to get it; or the file is not a bead file.
+        No such molecule is embedded (the message says how to get it), or the file is not a bead file.
     """
     if name.endswith(".npz"):
         return read_beads(name)
@@ -95,7 +95,7 @@ def read_beads(path: str | Path) -> Molecule:
 
 
 def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False) -> Path:
-    """Write a molecule's beads to ``.npz``: positions and spreads in half precision (to 0.06 angstrom), masses in single.
+    """Write a molecule's beads to ``.npz``, positions and spreads in half precision (to 0.06 angstrom), masses in single.
 
     For errors see :func:`~voxuda.data.files.check_new_file` and :func:`~voxuda.data.files.write_atomically`.
     """
@@ -118,7 +118,7 @@ def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False
 def density(
     positions: torch.Tensor, masses: torch.Tensor, spreads: torch.Tensor, size: int, voxel_size: float | torch.Tensor = 10.0
 ) -> torch.Tensor:
-    r"""Density of Gaussian beads on a grid, in dalton per cubic nanometre.
+    r"""Compute the density of Gaussian beads on a grid, in dalton per cubic nanometre.
 
     Each bead is a separable Gaussian, so a volume is one matrix product of its axis profiles:
     :math:`\rho_{zyx} = \sum_n m_n\,g_{nz}\,g_{ny}\,g_{nx} / V`. A profile is the Gaussian of variance
@@ -147,8 +147,8 @@ def density(
     h = edge[:, None, None]
     grid = (torch.arange(size, dtype=positions.dtype, device=positions.device) - size // 2) * h  # (B, 1, size)
     variance = spreads[..., None].square() + h.square() / 6
-    # Beyond 7 standard deviations a profile is held at e^-25: smaller products would be denormal, which processors multiply
-    # a hundred times more slowly.
+    # Beyond 7 standard deviations a profile is held at e^-25, since smaller products would be denormals, which take a hundred
+    # times as long to multiply.
     z, y, x = (
         torch.exp((-(grid - positions[..., axis, None]).square() / (2 * variance)).clamp_min(-25))
         * (h / (2 * torch.pi * variance).sqrt())
@@ -162,7 +162,7 @@ def density(
 
 
 def molecular_volume(molecule: Molecule, voxel_size: float) -> float:
-    """Volume in nm³ that a molecule's mask covers, its density above :data:`MASK_THRESHOLD`, on voxels of angstrom."""
+    """Volume in nm³ where a molecule's density exceeds :data:`MASK_THRESHOLD`; ``voxel_size`` is in angstrom."""
     size = 2 * (int(molecule.radius / voxel_size) + 3)
     beads = (molecule.positions[None], molecule.masses[None], molecule.spreads[None])
     inside = density(*beads, size, voxel_size) > MASK_THRESHOLD

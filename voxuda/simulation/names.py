@@ -1,4 +1,4 @@
-"""The molecules by name; without torch, for the command line."""
+"""Names of the molecules, for the command line; needs no torch."""
 
 PAPER_SOURCE_SETS = {"table1": ("1bxn", "1f1b", "1yg6"), "table2": ("2byu", "2h12", "2ldb")}
 """The paper's source molecules. It prints 2LDB as "21db"."""
@@ -7,10 +7,10 @@ STAND_INS = {"1f1b": "3gl1", "1yg6": "1oel", "2byu": "2cg9", "2h12": "1gyt"}
 """Molecules of similar mass used where a paper molecule's coordinates are not embedded; always named as stand-ins."""
 
 NINE = ("1bxn", "1gyt", "1oel", "1qvr", "1u6g", "2cg9", "2ldb", "3d2f", "3gl1")
-"""All embedded molecules that no target holds as a class, for a source of more kinds than the paper's."""
+"""All embedded molecules that are not a target class, for a source with more kinds than the paper's."""
 
 TARGET_MOLECULES = ("4v4r", "4cr2", "4v94")
-"""Ribosome, 26S proteasome and TRiC: the classes of Poly-GA, as PolNet templates of other structures of each."""
+"""Ribosome, 26S proteasome and TRiC, the classes of Poly-GA, as PolNet templates of other structures of each."""
 
 IN_CELLS = ("6qzp", "4cr2", "4v94")
-"""Human 80S ribosome, 26S proteasome and TRiC: what the target by tilt series holds, since Poly-GA is of neurons."""
+"""Human 80S ribosome, 26S proteasome and TRiC, the molecules of the tilt-series target, since Poly-GA is of neurons."""

@@ -1,4 +1,4 @@
-"""Where molecules go: random rotations, spheres pulled together, spheres scattered in a slab."""
+"""Place molecules, with random rotations, spheres pulled together and spheres scattered in a slab."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from voxuda.simulation import _packing_loops
 
 STEPS = 300
-"""Moves of spheres that are pulled together, and the most of the corrections that follow."""
+"""Number of moves that pull spheres together, and largest number of corrections that follow."""
 
 
 def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
@@ -26,7 +26,7 @@ def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def strew_spheres(radii: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Centres ``(B, M, 3)`` in angstrom of spheres far apart, at random around sphere 0; radii are ``(B, M)``."""
+    """Draw centres ``(B, M, 3)`` in angstrom of spheres far apart at random around sphere 0; radii are ``(B, M)``."""
     batch, count = radii.shape
     direction = torch.randn(batch, count, 3, generator=generator)
     direction = direction / direction.norm(dim=-1, keepdim=True)
@@ -39,7 +39,7 @@ def strew_spheres(radii: torch.Tensor, generator: torch.Generator) -> torch.Tens
 def pull_together(radii: torch.Tensor, centres: torch.Tensor, first_step: float | None = None) -> torch.Tensor:
     """Pull bounding spheres together until they touch, without overlap, by a compiled loop.
 
-    Spheres move towards sphere 0 in shrinking steps, the first a tenth of the largest radius unless given; after each step
+    Spheres move towards sphere 0 in shrinking steps, the first a tenth of the largest radius unless given. After each step
     overlapping pairs are pushed apart along their line of centres. Sphere 0 ends at the origin. Radii are ``(B, M)`` and
     centres, before and after, ``(B, M, 3)`` in order z, y, x, all in angstrom.
     """
@@ -52,7 +52,7 @@ def pull_together(radii: torch.Tensor, centres: torch.Tensor, first_step: float 
 
 
 def pull_by_the_rule(radii: np.ndarray, centres: np.ndarray, first_step: float) -> np.ndarray:
-    """Pull one group of ``M`` spheres together as :func:`pull_together` does, in plain NumPy, to read and to compare with."""
+    """Pull one group of ``M`` spheres together as :func:`pull_together` does, in plain NumPy, as a readable reference."""
     i, j = np.triu_indices(len(radii), 1)
     for step in range(2 * STEPS):
         if step < STEPS:  # towards sphere 0
@@ -62,7 +62,7 @@ def pull_by_the_rule(radii: np.ndarray, centres: np.ndarray, first_step: float) 
         ways = centres[i] - centres[j]
         distances = np.maximum(np.linalg.norm(ways, axis=1), 1e-6)
         overlaps = np.maximum(radii[i] + radii[j] - distances, 0)
-        pushes = np.zeros_like(centres)  # half of its overlap for each sphere of a pair
+        pushes = np.zeros_like(centres)  # half the overlap for each sphere of a pair
         np.add.at(pushes, i, ways * (overlaps / distances / 2)[:, None])
         np.add.at(pushes, j, -ways * (overlaps / distances / 2)[:, None])
         centres = centres + pushes
@@ -74,11 +74,11 @@ def pull_by_the_rule(radii: np.ndarray, centres: np.ndarray, first_step: float) 
 def place_spheres(
     radii: Sequence[float], thickness: float, shape: tuple[int, int, int], generator: torch.Generator
 ) -> list[torch.Tensor | None]:
-    """Put spheres one by one into a slab that repeats along y and x, each where it touches no other.
+    """Place spheres one by one, without overlap, in a slab that repeats along y and x.
 
-    Radii and thickness are in voxels. The slab lies in the middle of a box of ``shape`` ``(D, H, W)``; a sphere that is larger
-    is put in its middle. Each sphere's place is given in voxels ``(3,)``, order z, y, x, or as ``None`` where it found no room
-    in 200 tries.
+    Radii and thickness are in voxels. The slab lies in the middle of a box of ``shape`` ``(D, H, W)``; a sphere thicker than
+    the slab is placed in its middle. Returns the centre of each sphere in voxels ``(3,)``, order z, y, x, or ``None`` if 200
+    tries found no room.
     """
     period = torch.tensor([torch.inf, *shape[1:]])
     placed: list[torch.Tensor | None] = []
@@ -96,10 +96,10 @@ def place_spheres(
 
 
 def fill_gaps(radius: float, count: int, thickness: float, blocked: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Put up to ``count`` equal spheres into the gaps of a slab that repeats along y and x, none of which touches another.
+    """Place up to ``count`` equal spheres, without overlap, in the gaps of a slab that repeats along y and x.
 
-    Places are tried one after the other, 20 for each sphere that is asked for. ``blocked`` ``(D, H, W)`` bool marks the voxels
-    where no centre may lie. Returns the voxels ``(K, 3)`` nearest to the centres.
+    Places are tried in turn, 20 for each requested sphere. ``blocked`` ``(D, H, W)`` bool marks the voxels where no centre may
+    lie. Returns the voxels ``(K, 3)`` nearest to the centres.
     """
     shape = tuple(blocked.shape)
     tries = _spots(20 * count, radius, thickness, shape, generator)
@@ -111,7 +111,7 @@ def fill_gaps(radius: float, count: int, thickness: float, blocked: torch.Tensor
 
 
 def _spots(n: int, radius: float, thickness: float, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Random centres ``(n, 3)`` in voxels of spheres in a slab in the middle of a box."""
+    """Draw random centres ``(n, 3)``, in voxels, of spheres in a slab in the middle of a box."""
     tries = torch.rand(n, 3, generator=generator)
     tries[:, 0] = 0.5 + max(0.0, thickness - 2 * radius) / shape[0] * (tries[:, 0] - 0.5)
     return tries * torch.tensor(shape, dtype=torch.float32)

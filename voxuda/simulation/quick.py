@@ -1,4 +1,4 @@
-"""Molecule to subtomogram: packing, rendering, contrast transfer, missing wedge, noise.
+"""Simulate subtomograms from molecules, by packing, rendering, contrast transfer, missing wedge and noise.
 
 The source recipe follows the simulator behind the paper's data (aitom ``geometry/pack/sphere/few``, Liu et al. 2020):
 noise is part of the imaging chain and band-limited with it. The target recipe differs on purpose where real data differ:
@@ -27,11 +27,11 @@ class Subtomograms:
     """Simulated samples; tensors are ``(B, 1, D, H, W)``."""
 
     volumes: torch.Tensor
-    """Images."""
+    """Simulated images."""
     densities: torch.Tensor
     """Noise-free densities in Da/nm³."""
     masks: torch.Tensor
-    """Densities over the threshold."""
+    """Where the density exceeds the threshold."""
     table: list[dict]
     """One row per sample, with molecule, snr, defocus and the rest of its parameters."""
     voxel_size: float
@@ -39,18 +39,18 @@ class Subtomograms:
 
 
 class Poses(NamedTuple):
-    """How ``M`` molecules stand in each of ``B`` crops."""
+    """Positions and rotations of ``M`` molecules in each of ``B`` crops."""
 
     centres: torch.Tensor
     """``(B, M, 3)`` in angstrom, the target's at the origin."""
     rotations: torch.Tensor
     """``(B, M, 3, 3)``."""
     offsets: torch.Tensor
-    """``(B, 3)`` whole voxels from the middle of the crop to the target."""
+    """``(B, 3)`` offsets of the target from the middle of the crop, in whole voxels."""
 
 
 def draw_poses(radii: torch.Tensor, generator: torch.Generator, first_step: float | None = None, max_offset: int = 8) -> Poses:
-    """Random poses of molecules with bounding spheres of ``(B, M)`` angstrom, packed; for the step see ``pull_together``."""
+    """Draw random packed poses of molecules with bounding radii ``(B, M)`` in angstrom; see ``pull_together`` for the step."""
     batch, count = radii.shape
     centres = strew_spheres(radii, generator) if count > 1 else torch.zeros(batch, 1, 3)
     rotations = random_rotations(batch * count, generator).reshape(batch, count, 3, 3)
@@ -61,7 +61,7 @@ def draw_poses(radii: torch.Tensor, generator: torch.Generator, first_step: floa
 def render_poses(
     molecules: Sequence[Molecule], choice: torch.Tensor, poses: Poses, *, size: int, voxel_size: torch.Tensor | float
 ) -> torch.Tensor:
-    """Density of molecules in given poses, ``(B, 1, D, H, W)`` in Da/nm³; arguments as for :func:`render`."""
+    """Render the density of molecules in given poses, ``(B, 1, D, H, W)`` in Da/nm³; arguments as for :func:`render`."""
     edges = torch.as_tensor(voxel_size, dtype=torch.float32).expand(len(choice))
     centres = (poses.centres + (poses.offsets * edges[:, None])[:, None]).numpy()
     rotations = poses.rotations.numpy()
@@ -85,7 +85,7 @@ def render(
     generator: torch.Generator,
     max_offset: int = 8,
 ) -> torch.Tensor:
-    """Density of a target molecule among its packed neighbours, in the crop around the target.
+    """Render the density of a target molecule among its packed neighbours, in the crop around the target.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def render(
     generator : torch.Generator
         Source of randomness.
     max_offset : int
-        The target is off the centre by up to this many voxels along each axis.
+        Largest offset of the target from the centre along each axis, in voxels.
 
     Returns
     -------
@@ -143,13 +143,13 @@ def _simulate(
     generator: torch.Generator,
     progress: bool,
 ) -> Subtomograms:
-    """Pack and render samples, and image them by ``image(densities, snr, defocus, voxel_size)``, parameters ``(B,)`` each."""
+    """Pack and render samples, and image them by ``image(densities, snr, defocus, voxel_size)``; parameters are ``(B,)``."""
     snr, defocus, edges = parameters
     radii = torch.tensor([m.radius for m in molecules])[choice]
-    first_step = float(radii.max()) / 10  # that of a part would depend on who else is in it
+    first_step = float(radii.max()) / 10  # of all samples, since that of a part would depend on its other samples
     densities, volumes = (torch.empty(len(choice), 1, size, size, size) for _ in range(2))
     with tqdm(total=len(choice), unit="sample", desc="simulating", disable=not progress) as bar:
-        # A few samples are drawn and imaged at once: with other parts a seed would give other samples.
+        # Sixteen samples are drawn and imaged at once; with another part size a seed would give other samples.
         for first in range(0, len(choice), 16):
             part = slice(first, first + 16)
             poses = draw_poses(radii[part], generator, first_step)
@@ -174,7 +174,7 @@ def simulate_source(
     neighbours: int = 4,
     progress: bool = False,
 ) -> Subtomograms:
-    """Labelled source samples: ``n_per_molecule`` of every molecule at every SNR, voxels of 10 angstrom.
+    """Simulate labelled source samples, ``n_per_molecule`` of every molecule at every SNR, with voxels of 10 angstrom.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def simulate_target(
     imaging: Literal["convolution", "tilts"] = "convolution",
     progress: bool = False,
 ) -> Subtomograms:
-    """Target samples whose noise level, defocus and voxel size differ from sample to sample.
+    """Simulate target samples whose noise level, defocus and voxel size vary from sample to sample.
 
     Parameters
     ----------
@@ -241,18 +241,18 @@ def simulate_target(
     neighbours : int
         Molecules packed around each target.
     voxel_size, defocus : tuple of float
-        Ranges in angstrom; uniform.
+        Ranges in angstrom, sampled uniformly.
     background : float
         Standard deviation of the cytosol in Da/nm³.
     imaging : str
-        Filters of the spectrum, :func:`~voxuda.simulation.imaging.image_target`, or a tilt series of each crop,
-        :func:`~voxuda.simulation.imaging.image_tilts`.
+        ``"convolution"`` filters the spectrum, :func:`~voxuda.simulation.imaging.image_target`; ``"tilts"`` simulates a tilt
+        series of each crop, :func:`~voxuda.simulation.imaging.image_tilts`.
     progress : bool
         Show a progress bar.
     """
     _check(n_per_molecule, snr, molecules, size)
     if not max(snr) < float("inf"):
-        raise InputError(f"snr is {list(snr)}; a range ends at a finite variance ratio such as 0.1.")
+        raise InputError(f"snr is {list(snr)}; the range must end at a finite variance ratio such as 0.1.")
     generator = torch.Generator().manual_seed(seed)
     choice = _choices(len(molecules), n_per_molecule, neighbours, generator)
 

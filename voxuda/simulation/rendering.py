@@ -1,4 +1,4 @@
-"""Beads to crops, fast: a bead reaches a few voxels, and a compiled loop visits only those. Each thread takes a crop."""
+"""Render beads to crops. A compiled loop visits only the few voxels that a bead reaches; each thread takes a crop."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def add_beads(
     rotation: np.ndarray = _UNTURNED,
     centre: np.ndarray = _MIDDLE,
 ) -> None:
-    """Add the density of beads, turned and then moved, to a crop in place, in dalton per cubic nanometre.
+    """Add the density of beads, rotated and then shifted, to a crop in place, in dalton per cubic nanometre.
 
     Parameters
     ----------
     volume : ndarray
-        ``(D, D, W)`` float32 without gaps. ``W`` is the side ``D``, up to the next multiple of 16; voxels beyond the side are
+        ``(D, D, W)``, contiguous float32. ``W`` is the side ``D`` rounded up to a multiple of 16; voxels beyond the side are
         padding, ignored.
     positions, masses, spreads : ndarray
-        ``(N, 3)`` in angstrom, order z, y, x; ``(N,)`` in dalton; ``(N,)``, standard deviations in angstrom. Finite.
+        ``(N, 3)`` in angstrom, order z, y, x; ``(N,)`` in dalton; ``(N,)``, standard deviations in angstrom. All finite.
     voxel_size : float
-        In angstrom.
+        Edge of a voxel in angstrom.
     rotation, centre : ndarray
-        ``(3, 3)``, applied to the beads; ``(3,)`` in angstrom, where their origin goes, relative to voxel ``D // 2``.
+        ``(3, 3)``, applied to the beads; ``(3,)`` in angstrom, the new place of their origin relative to voxel ``D // 2``.
 
     Raises
     ------
@@ -44,19 +44,19 @@ def add_beads(
         A shape does not fit, or the volume is read-only.
     """
     if volume.shape[1:] != (len(volume), _line(len(volume))) or not volume.flags.writeable:
-        raise InputError(f"shape {volume.shape}: give a cube that can be written to, lines filled up to a multiple of {LANES}.")
+        raise InputError(f"shape {volume.shape}: give a writable cube, with lines padded to a multiple of {LANES}.")
     beads = [np.ascontiguousarray(values, np.float32) for values in (positions, masses, spreads, rotation, centre)]
     found, number = [values.shape for values in beads], len(beads[0])
     if found != [(number, 3), (number,), (number,), (3, 3), (3,)]:
-        raise InputError(f"shapes {found} are not of positions, masses, spreads, a rotation and a centre.")
+        raise InputError(f"shapes {found} are not those of positions, masses, spreads, a rotation and a centre.")
     _bead_loops.add_beads(volume, *beads, np.float32(voxel_size))
 
 
 def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray, size: int, voxel_size: float) -> np.ndarray:
     """Compute the density of beads in a crop, in dalton per cubic nanometre.
 
-    The same sum as :func:`voxuda.simulation.molecules.density`, without gradients, and faster where beads are small in a large
-    crop.
+    This is the same sum as :func:`voxuda.simulation.molecules.density`, without gradients, and faster for small beads in a
+    large crop.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray,
     size : int
         Side of the crop in voxels.
     voxel_size : float
-        In angstrom.
+        Edge of a voxel in angstrom.
 
     Returns
     -------
@@ -80,9 +80,9 @@ def render_beads(positions: np.ndarray, masses: np.ndarray, spreads: np.ndarray,
 
 
 def render_each(crops: int, size: int, add: Callable[[int, np.ndarray], None]) -> torch.Tensor:
-    """Fill crops, as many at once as torch has threads: ``(B, 1, D, H, W)`` float32.
+    """Fill crops ``(B, 1, D, H, W)`` float32, with as many threads as torch uses.
 
-    ``add(i, volume)`` fills crop ``i``, given as zeros as :func:`add_beads` takes them.
+    ``add(i, volume)`` fills crop ``i``, which starts as zeros in the layout of :func:`add_beads`.
     """
     volumes = torch.zeros(crops, 1, size, size, _line(size))
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:

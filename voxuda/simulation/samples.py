@@ -11,7 +11,7 @@ from voxuda.simulation.quick import Subtomograms
 
 
 def from_simulation(samples: Subtomograms) -> Domain:
-    """A domain of simulated samples, normalised, classes named by molecule."""
+    """Return simulated samples as a domain, normalised, with classes named by molecule."""
     groups = [str(row["specimen"]) for row in samples.table] if "specimen" in samples.table[0] else None
     return Domain(zscore(samples.volumes), samples.masks, [row["molecule"] for row in samples.table], groups)
 
@@ -22,7 +22,7 @@ def save_samples(samples: Subtomograms, out: str | Path) -> Path:
     Raises
     ------
     InputError
-        The folder holds something, or cannot be written.
+        The folder is not empty, or cannot be written.
     """
     stacks = {"volumes": samples.volumes, "masks": samples.masks, "densities": samples.densities}
     return write_samples(out, stacks, samples.voxel_size, samples.table)

@@ -1,7 +1,7 @@
-"""A target by tilt series of whole specimens: specimens, their tomograms, and subtomograms cut out of them.
+"""Simulate a target by tilt series of whole specimens, and cut subtomograms out of their tomograms.
 
-Dose, thickness, defocus, tilt range and alignment change from specimen to specimen, so the noise level of a subtomogram
-is not known. :func:`voxuda.simulation.microscope.record` says what is modelled and what is left out.
+Dose, thickness, defocus, tilt range and alignment vary from specimen to specimen, so the noise level of a subtomogram is
+unknown. :func:`voxuda.simulation.microscope.record` lists what is modelled and what is left out.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from voxuda.simulation.rendering import add_beads, render_each
 from voxuda.simulation.specimen import FIELD, PIXEL_SIZE, Specimen, build_specimen
 
 PROPORTIONS = (901, 66, 66)
-"""Ribosomes, 26S proteasomes and TRiC in the paper's target data."""
+"""Numbers of ribosomes, 26S proteasomes and TRiC in the paper's target data."""
 
 BOX = 42
-"""Side of a crop in voxels of the tomogram, which is rescaled to 32."""
+"""Side of a crop in voxels of the tomogram; the crop is rescaled to 32."""
 
 OFF_CENTRE = 8
-"""Most voxels along an axis from the middle of a molecule to that of its crop, as in the source. With molecules in the middle,
-a ball there scores half without a look."""
+"""Largest offset, in voxels along each axis, of a molecule from the middle of its crop, as in the source. With molecules in the
+middle, a ball there scores half without looking at the image."""
 
 CROWDERS = ("1qvr", "2cg9", "3d2f", "1u6g")
-"""Chaperones and other complexes of 157 to 257 kDa, which no source set of the paper holds."""
+"""Chaperones and other complexes of 157 to 257 kDa, which are in no source set of the paper."""
 
 LIMITS = {
     "dose": (1.0, 1e3),
@@ -41,11 +41,11 @@ LIMITS = {
     "concentration": (0.0, 400.0),
     "phase_shift": (0.0, 180.0),
 }
-"""What a microscope, or a specimen, can have."""
+"""Accepted range of each parameter of a microscope or a specimen."""
 
 
 def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor:
-    """Cubes of side ``box`` around whole voxels ``(K, 3)``, ``(K, 1, box, box, box)``; the field repeats along y and x."""
+    """Cut cubes ``(K, 1, box, box, box)`` around integer voxels ``(K, 3)``; the field repeats along y and x."""
     steps = torch.arange(box) - box // 2
     z, y, x = ((centres[:, axis, None] + steps).to(tomogram.device) for axis in range(3))
     y, x = y % FIELD, x % FIELD
@@ -53,7 +53,7 @@ def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor
 
 
 def truth(specimen: Specimen, centres: torch.Tensor, size: int, voxel_size: float) -> torch.Tensor:
-    """Noise-free density of all molecules around voxels ``(K, 3)``, in Da/nm³, ``(K, 1, size, size, size)``."""
+    """Noise-free density ``(K, 1, size, size, size)`` of all molecules around voxels ``(K, 3)``, in Da/nm³."""
     positions, masses, spreads = (values.cpu().numpy() for values in specimen.beads)
     period = np.float32(PIXEL_SIZE * FIELD)
 
@@ -69,7 +69,7 @@ def truth(specimen: Specimen, centres: torch.Tensor, size: int, voxel_size: floa
 
 
 def class_counts(total: int, proportions: Sequence[float]) -> list[int]:
-    """Whole numbers that add up to ``total`` in the given proportions, by largest remainder."""
+    """Split ``total`` into whole numbers in the given proportions, by largest remainder."""
     exact = [total * p / sum(proportions) for p in proportions]
     counts = [int(e) for e in exact]
     for i in sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])[: total - sum(counts)]:
@@ -92,30 +92,31 @@ def simulate_tilt_series(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Subtomograms:
-    """Simulate target samples, up to six from each of as many specimens as it takes.
+    """Simulate target samples by tilt series, up to six per specimen.
 
-    One specimen at a time, whose images are a batch. Samples of one specimen share ice, dose and, where they are neighbours,
-    voxels: the table's ``specimen`` keeps them together when a domain is split. Masks hold every molecule in the crop, crowders
-    too; vesicles and small proteins are background. Centres are off by up to ``OFF_CENTRE`` voxels along each axis.
+    Specimens are simulated one at a time, with their images as a batch. Samples of one specimen share ice, dose and, where they
+    are neighbours, voxels; the table's ``specimen`` keeps them together when a domain is split. Masks include every molecule in
+    the crop, crowders too; vesicles and small proteins are background. Centres are off by up to ``OFF_CENTRE`` voxels along
+    each axis.
 
     Parameters
     ----------
     molecules, n, proportions
-        The molecules of interest, samples in all, and the share of each molecule: by default ``PROPORTIONS`` for three
-        molecules, else equal.
+        The molecules of interest, the total number of samples, and the share of each molecule (by default ``PROPORTIONS`` for
+        three molecules, else equal).
     seed : int
-        Seed of everything: the same gives the same samples on the same machine with as many threads.
+        Seed of everything; it gives the same samples on the same machine with the same number of threads.
     size : int
-        Side of a sample; a crop 1.3 times as large is rescaled to it, which makes voxels of 13.5 angstrom.
+        Side of a sample; a crop 1.3 times as large is rescaled to it, which gives voxels of 13.5 angstrom.
     dose, thickness, defocus, concentration, phase_shift : tuple of float
         Ranges, see :func:`~voxuda.simulation.microscope.draw_series`.
     device, progress
-        Where images and tomograms are computed, and whether a progress bar is shown.
+        Where to compute images and tomograms, and whether to show a progress bar.
 
     Raises
     ------
     InputError
-        A number or range is beyond what a microscope has, or a molecule beyond the field.
+        A number or range is outside the accepted limits, or a molecule is larger than the field.
     """
     if proportions is None:
         proportions = PROPORTIONS if len(molecules) == len(PROPORTIONS) else [1] * len(molecules)
@@ -129,7 +130,7 @@ def simulate_tilt_series(
     crowders = [*molecules, *(load(name) for name in CROWDERS)]
     box = 2 * round(BOX / 32 * size / 2)  # even, so that the middle voxel stays in the middle when rescaled
     voxel_size = PIXEL_SIZE * box / size
-    depth = 2 * round((max(thickness) / PIXEL_SIZE + box) / 2) + 2  # one for all, so that projection matrices are made once
+    depth = 2 * round((max(thickness) / PIXEL_SIZE + box) / 2) + 2  # the same for all, so projection matrices are made once
     volumes, densities, table = [], [], []
     bar = tqdm(total=n, unit="sample", desc="simulating", disable=not progress)
     number = 0
@@ -156,7 +157,7 @@ def simulate_tilt_series(
 
 
 def _about(series: Series) -> dict:
-    """What a table says of a series."""
+    """Return a series' entries in the table."""
     return {
         "dose": round(series.dose, 1),
         "thickness": round(series.thickness),
@@ -174,11 +175,13 @@ def _check(
     molecules: Sequence[Molecule], n: int, proportions: Sequence[float], size: int, ranges: dict[str, tuple[float, float]]
 ) -> None:
     if not molecules or len(proportions) != len(molecules) or not all(0 < p < math.inf for p in proportions):
-        raise InputError(f"{len(molecules)} molecules in proportions {list(proportions)}; give one positive number a molecule.")
+        raise InputError(
+            f"{len(molecules)} molecules in proportions {list(proportions)}; give one positive number per molecule."
+        )
     for molecule in molecules:
         if 2 * molecule.radius > FIELD * PIXEL_SIZE:
             raise InputError(
-                f"{molecule.name}: {2 * molecule.radius:.0f} angstrom across; the field is {FIELD * PIXEL_SIZE:.0f}."
+                f"{molecule.name}: {2 * molecule.radius:.0f} angstrom across; the field is only {FIELD * PIXEL_SIZE:.0f}."
             )
     if not 1 <= n <= 1_000_000:
         raise InputError(f"n is {n}; it must be at least 1, and at most a million.")
