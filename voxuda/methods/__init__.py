@@ -1,4 +1,4 @@
-"""What is minimised, one file a method; ``build`` makes one by its name."""
+"""The losses that each method minimises, one file per method; ``build`` creates a method by name."""
 
 from lazy_loader import attach
 
@@ -9,4 +9,4 @@ _NAMES: dict[str, list[str]] = {
     "pseudo_labels": ["IGNORE", "balanced_labels", "confident_labels"],
     "registry": ["METHODS", "build", "method_class"],
 }
-__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when a name of it is used
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when one of its names is used

@@ -1,4 +1,4 @@
-"""ADVENT (Vu et al. 2019): a domain adversary on maps of the prediction's self-information."""
+"""ADVENT (Vu et al. 2019), a domain adversary on maps of the prediction's self-information."""
 
 import torch
 
@@ -9,11 +9,10 @@ from voxuda.networks.discriminators import EntropyDiscriminator, reverse_gradien
 
 
 class ADVENT(Method):
-    """The adversary sees -p log p of each class and learns which domain they are of; the student is pushed, with ``WEIGHT``, to
-    make those of the target look like the source's.
+    """Make the target's maps of -p log p per class look like the source's to an adversary, with weight ``WEIGHT``.
 
-    Both learn in one step through a reversed gradient, at one rate, where the original takes turns and its adversary, of five
-    convolutions, learns at a tenth.
+    The adversary learns to predict the domain from these maps. It and the student learn in one step through a reversed
+    gradient, at the same rate; the original alternates them, and its adversary, of five convolutions, learns at a tenth of it.
     """
 
     WEIGHT = 1e-3
@@ -25,6 +24,6 @@ class ADVENT(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         features, seg = supervised_pass(self.student, batch.source, batch.source_labels)
         on_source = self_information(self.student.classify(features).detach())
-        # The loss below is the mean of both domains, so the target's part has half its weight.
+        # The loss below is the mean over both domains, which halves the target's weight.
         on_target = reverse_gradient(self_information(self.student(batch.target)), 2 * self.WEIGHT)
         return {"seg": seg, "dis": adversarial_loss(self.discriminator(on_source), self.discriminator(on_target))}

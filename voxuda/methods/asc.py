@@ -1,4 +1,4 @@
-"""ASC (Xu et al. 2023): amplitude swap, and a teacher and a student who must agree across the two looks."""
+"""ASC (Xu et al. 2023), an amplitude swap, and consistency of teacher and student across the two looks."""
 
 import math
 
@@ -12,7 +12,7 @@ from voxuda.signal.spectra import swap_amplitude
 
 
 def cut_box(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """CutMix's box ``(D, H, W)``: true within a cuboid whose sides are √p of the volume's, p from a quarter to a half."""
+    """Draw CutMix's box ``(D, H, W)``, true within a cuboid whose sides are √p of the volume's, p from a quarter to a half."""
     proportion, *corner = torch.rand(4, generator=generator, device=generator.device).unbind()
     proportion = 0.25 + 0.25 * proportion
     box = torch.ones(shape, dtype=torch.bool, device=generator.device)
@@ -25,11 +25,11 @@ def cut_box(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
 
 
 class ASC(TeacherMethod):
-    """Segments the source and the source in the target's look; consistency ties four views of the target.
+    """Segment the source and the source in the target's look, with consistency between four views of the target.
 
-    The student on a mix of target samples in the source's look must agree with the teacher on the target as it is, and the
-    other way round. As the official code does, spectra and network are three-dimensional and the band is 5 % of the side;
-    the backbone is VoxResNet, as for every method here.
+    The student on mixed target samples in the source's look must agree with the teacher on the unchanged target, and vice
+    versa. As in the official code, spectra and network are three-dimensional and the band is 5 % of the side; the backbone is
+    VoxResNet, as for every method here.
     """
 
     BAND = 0.05
@@ -45,7 +45,7 @@ class ASC(TeacherMethod):
         box = cut_box(batch.target.shape[2:], batch.generator)
 
         def mix(x: torch.Tensor) -> torch.Tensor:
-            """Each sample of ``(B, ..., D, H, W)`` with the box of the one before it."""
+            """Paste the box of the previous sample into each sample of ``(B, ..., D, H, W)``."""
             return torch.where(box, x.roll(1, 0), x)
 
         looks = batch.target, in_look_of_source
@@ -56,7 +56,9 @@ class ASC(TeacherMethod):
 
 
 class ASCSlices(ASC):
-    """ASC slice by slice, as the paper describes it: spectra and network of two dimensions, slices along z stacked again. The
-    box that is mixed stays a cuboid."""
+    """ASC slice by slice, as the paper describes it, with two-dimensional spectra and network.
+
+    Slices along z are stacked again. The mixed box stays a cuboid.
+    """
 
     planar = True

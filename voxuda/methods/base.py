@@ -1,4 +1,4 @@
-"""What every method is: networks, and the losses it minimises."""
+"""Base classes of the methods, each with its networks and the losses it minimises."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ from voxuda.networks.voxresnet import VoxResNet
 
 @dataclass
 class Batch:
-    """What a step of one process sees."""
+    """Data of one training step of one process."""
 
     source: torch.Tensor  #: ``(B, 1, D, H, W)``
     source_labels: torch.Tensor  #: ``(B, D, H, W)`` int64
     target: torch.Tensor  #: ``(B, 1, D, H, W)``
-    target_labels: torch.Tensor | None  #: ``(B, D, H, W)`` int64; only the supervised upper bound may look
-    target_index: torch.Tensor  #: ``(B,)``, where the target samples stand in the training set
-    generator: torch.Generator  #: the step's randomness
+    target_labels: torch.Tensor | None  #: ``(B, D, H, W)`` int64; only the supervised upper bound may use them
+    target_index: torch.Tensor  #: ``(B,)``, indices of the target samples in the training set
+    generator: torch.Generator  #: source of randomness for the step
 
 
 class Method(nn.Module):
-    """One row of a table: owns its networks, says what it minimises. The loop sums, steps and logs.
+    """One row of a table, with its networks and losses; the training loop sums the losses, steps and logs.
 
-    Batch norm, about which the paper is silent: each stream of a step (source, noised source, target) is a forward of its own
-    and is normalised by its own batch statistics, and all of them feed one set of running averages. Which statistics a
-    trained network uses is a choice made afterwards, see ``batch_norm`` of :class:`voxuda.training.config.Config`. ``width``
-    and ``normalisation`` are those of the student.
+    The paper does not say how it uses batch norm. Here each stream of a step (source, noised source, target) has its own
+    forward pass and is normalised by its own batch statistics, and all streams update one set of running averages. Which
+    statistics a trained network uses is chosen afterwards, see ``batch_norm`` of :class:`voxuda.training.config.Config`.
+    ``width`` and ``normalisation`` are those of the student.
     """
 
     needs_target_labels = False
-    planar = False  #: Whether the network treats each z slice as an image of its own.
+    planar = False  #: Whether the network treats each z slice as a separate image.
 
     def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
         super().__init__()
         self.student = VoxResNet(width, planar=self.planar, normalisation=normalisation)
 
     def prepare(self, target: torch.Tensor) -> None:
-        """Called once before training with all unlabelled target volumes ``(N, 1, D, H, W)``."""
+        """Prepare for training; called once with all unlabelled target volumes ``(N, 1, D, H, W)``."""
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
-        """Named scalars whose sum is minimised; ``progress`` runs from 0 to 1 over training."""
+        """Return named scalars whose sum is minimised; ``progress`` runs from 0 to 1 over training."""
         raise NotImplementedError
 
     def forward(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
-        """The losses: DistributedDataParallel averages the gradients of what a call of the module returns."""
+        """Return the losses, through a module call so that DistributedDataParallel averages their gradients."""
         return self.losses(batch, progress)
 
     def after_step(self) -> None:
-        """Called after every optimiser step."""
+        """Update state after every optimiser step."""
 
     def rate(self, progress: float) -> float:
-        """Factor on the learning rate: a tenth after each third of training, as in the paper."""
+        """Return the factor on the learning rate, which falls tenfold after each third of training, as in the paper."""
         return 0.1 ** int(3 * progress + 1e-9)
 
 
 class TeacherMethod(Method):
-    """A method whose student has a moving average as its teacher."""
+    """A method whose teacher is a moving average of the student."""
 
     def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
         super().__init__(width, normalisation=normalisation)
@@ -81,13 +81,13 @@ class AdversarialMethod(Method):
         self.discriminator = Discriminator(2 * width)
 
     def adversarial(self, source: torch.Tensor, target: torch.Tensor, progress: float) -> torch.Tensor:
-        """L_dis on v6 features ``(B, C, d, h, w)`` of both domains, through the gradient reversal."""
+        """Return L_dis on v6 features ``(B, C, d, h, w)`` of both domains, through gradient reversal."""
         strength = self.weight * reversal_strength(progress)
         logits = [self.discriminator(reverse_gradient(f, strength)) for f in (source, target)]
         return adversarial_loss(*logits)
 
 
 def supervised_pass(network: VoxResNet, volumes: torch.Tensor, labels: torch.Tensor):
-    """Features and segmentation loss of one labelled batch, ``(B, 1, D, H, W)`` and ``(B, D, H, W)``."""
+    """Return features and segmentation loss of one labelled batch, ``(B, 1, D, H, W)`` and ``(B, D, H, W)``."""
     features = network.features(volumes)
     return features, segmentation_loss(network.classify(features), labels)

@@ -1,4 +1,4 @@
-"""CBST (Zou et al. 2018): self-training on the surest voxels of each class."""
+"""CBST (Zou et al. 2018), self-training on the most confident voxels of each class."""
 
 import torch
 
@@ -8,9 +8,9 @@ from voxuda.methods.pseudo_labels import class_balanced_labels
 
 
 class CBST(Method):
-    """From ``WARM_UP`` of training on, a share of each predicted class that grows from 20 to 50 % supervises the student.
+    """After ``WARM_UP``, train the student on its most confident predictions, a share of each class that grows from 20 to 50 %.
 
-    The original labels all target samples anew in rounds; here each batch is labelled by the student as it stands.
+    The original relabels all target samples in rounds; here the current student labels each batch.
     """
 
     WARM_UP = 0.3
@@ -25,6 +25,6 @@ class CBST(Method):
         return {"seg": seg, "pseudo": segmentation_loss(logits, labels)}
 
     def portion(self, progress: float) -> float:
-        """Share of each class that counts, from the first to the last of ``PORTIONS`` after the warm-up."""
+        """Return the share of each class that counts, from the first to the last of ``PORTIONS`` after the warm-up."""
         first, last = self.PORTIONS
         return first + (last - first) * (progress - self.WARM_UP) / (1 - self.WARM_UP)

@@ -1,4 +1,4 @@
-"""FDA (Yang and Soatto 2020): the source in the target's low frequencies, and sure predictions on the target."""
+"""FDA (Yang and Soatto 2020), a source with the target's low frequencies, and confident predictions on the target."""
 
 import torch
 
@@ -9,9 +9,10 @@ from voxuda.signal.spectra import swap_amplitude
 
 
 class FDA(Method):
-    """Amplitudes below ``BAND`` cycles a box come from a target sample; entropy counts by its power, mostly where it is high.
+    """Take amplitudes below ``BAND`` cycles per box from a target sample, and minimise a power of the target's entropy.
 
-    One network is trained; the original averages three, of different bands, into pseudo-labels and trains again.
+    The power weights voxels of high entropy most. One network is trained; the original averages three, of different bands, into
+    pseudo-labels and trains again.
     """
 
     BAND = 2

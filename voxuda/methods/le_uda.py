@@ -1,4 +1,4 @@
-"""LE-UDA (Zhao et al. 2022), after its predecessor MT-UDA, whose code is public: two teachers over two looks of two domains."""
+"""LE-UDA (Zhao et al. 2022), two teachers over two looks of two domains, after the public code of its predecessor MT-UDA."""
 
 import math
 
@@ -15,14 +15,16 @@ from voxuda.signal.spectra import radial_power
 
 
 class LEUDA(TeacherMethod):
-    """The student learns from labels on the source, from a teacher on source-like volumes (source, and target in the source's
-    look), and from a teacher whose entropies on the pairs source / source in the target's look and target in the source's look
-    / target should equal its own. An adversary on entropy maps ties source in the target's look to the target.
+    """Train the student on source labels, two teachers and an adversary.
 
-    Both teachers are moving averages of one student at one rate, so they are one network, kept once. Unverified, since
-    LE-UDA's code was never released: the form of its adversary, taken from ADVENT, and its weight, our choice. Other than
-    there, looks are exchanged by matching amplitudes and not by a CycleGAN, all source labels are used, and the test sees the
-    target as it is.
+    One teacher is consistent with the student on source-like volumes: the source, and the target in the source's look. The
+    other's entropies must equal the student's on two pairs of looks: source / source in the target's look, and target in the
+    source's look / target. The adversary, on entropy maps, aligns the source in the target's look with the target.
+
+    Both teachers are moving averages of one student at one rate, so they are one network, kept once. LE-UDA's code was never
+    released, so two points are unverified: the form of its adversary, taken from ADVENT, and its weight, our choice. Unlike
+    LE-UDA, looks are exchanged by matching amplitudes and not by a CycleGAN, all source labels are used, and testing uses the
+    unchanged target.
     """
 
     SOURCE_TEACHER = 1.0
@@ -59,12 +61,15 @@ class LEUDA(TeacherMethod):
 
 
 def entropy_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
-    """Mean over voxels of Σ_c (p log₂ p - q log₂ q)², student logits ``(B, 2, ...)``, teacher's probability ``(B, ...)``."""
+    """Return the mean over voxels of Σ_c (p log₂ p - q log₂ q)², where p is the student's and q the teacher's probability.
+
+    Student logits are ``(B, 2, ...)``, the teacher's foreground probability is ``(B, ...)``.
+    """
     q = torch.stack([1 - foreground, foreground], 1).clamp_min(1e-7)
     return (self_information(logits) + q * q.log() / math.log(2)).square().sum(1).mean()
 
 
 class LEUDASlices(LEUDA):
-    """LE-UDA with a network that sees each z slice alone, as the paper describes it; looks and adversary are as in LEUDA."""
+    """LE-UDA with a network that treats z slices separately, as the paper describes it; looks and adversary are as in LEUDA."""
 
     planar = True

@@ -1,4 +1,4 @@
-"""Segmentation, consistency (Eq 7) and adversarial losses, each over the batch."""
+"""Segmentation, consistency (Eq 7) and adversarial losses, each over a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALLEST = 1e-16
 
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy plus soft Dice loss of the foreground, over the voxels that are not ``IGNORE``.
+    """Return cross entropy plus soft Dice loss of the foreground, over the voxels that are not ``IGNORE``.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
         Scalar; 0, with a gradient of 0, when every voxel is ignored.
     """
     counted, truth = (labels != IGNORE).float(), (labels == 1).float()
-    # The softmax of two logits is the sigmoid of their difference, in half the time.
+    # The softmax of two logits is the sigmoid of their difference, which takes half the time.
     margin = logits[:, 1].float() - logits[:, 0].float()
     probability = margin.sigmoid() * counted
     entropy = F.binary_cross_entropy_with_logits(margin, truth, counted, reduction="sum")
@@ -43,27 +43,27 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 def consistency_loss(
     clean: Mapping[str, torch.Tensor], noised: Mapping[str, torch.Tensor], lambdas: Sequence[float] = (0.2, 0.2, 0.3, 0.3)
 ) -> torch.Tensor:
-    """Eq 7: weighted sum over the four taps of 1 - cosine similarity between channel vectors, averaged over voxels.
+    """Return Eq 7, the weighted sum over the four taps of 1 - cosine similarity of channel vectors, averaged over voxels.
 
     Parameters
     ----------
     clean, noised : mapping of Tensor
-        Tap name to features ``(B, C, D, H, W)``.
+        Features ``(B, C, D, H, W)`` by tap name.
     lambdas : sequence of float
         Weights of the taps c, v2, v4, v6.
     """
     terms = []
     for weight, tap in zip(lambdas, TAPS, strict=True):
-        a, b = (features[tap].float().movedim(1, -1) for features in (clean, noised))  # channels where they lie in memory
+        a, b = (features[tap].float().movedim(1, -1) for features in (clean, noised))  # channels last, as in memory
         terms.append(weight * (1 - _Cosine.apply(a, b)).mean())
     return torch.stack(terms).sum()
 
 
 class _Cosine(torch.autograd.Function):
-    """Cosine of the angle between channel vectors a and b of ``(..., C)`` features, ``(...)``; 0 where one of them is 0.
+    """Cosine similarity ``(...)`` of channel vectors a and b of ``(..., C)`` features; 0 where one of them is 0.
 
-    Its derivative by a is (b / |b| - cos a / |a|) / |a|, here without the products that autograd would write and read again:
-    with torch's ``cosine_similarity`` a whole step takes 1.08 times as long at widths 8 and 16.
+    Its derivative with respect to a is (b / |b| - cos a / |a|) / |a|, here without the intermediate products that autograd
+    would write and read. With torch's ``cosine_similarity`` a training step takes 1.08 times as long at widths 8 and 16.
     """
 
     @staticmethod
@@ -86,17 +86,17 @@ class _Cosine(torch.autograd.Function):
 
 
 def adversarial_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy of domain logits, mean of source (label 0) and target (label 1); both ``(B, 1)``."""
+    """Return the binary cross entropy of domain logits, the mean of source (label 0) and target (label 1), both ``(B, 1)``."""
     on_source = F.binary_cross_entropy_with_logits(source.float(), torch.zeros_like(source, dtype=torch.float32))
     on_target = F.binary_cross_entropy_with_logits(target.float(), torch.ones_like(target, dtype=torch.float32))
     return (on_source + on_target) / 2
 
 
 def self_information(logits: torch.Tensor) -> torch.Tensor:
-    """ADVENT's maps -p log₂ p of each class, ``(B, 2, D, H, W)`` as the logits; their sum is the entropy in bits."""
+    """Return ADVENT's maps -p log₂ p per class, ``(B, 2, D, H, W)`` like the logits; their sum is the entropy in bits."""
     return -logits.softmax(1) * logits.log_softmax(1) / math.log(2)
 
 
 def prediction_distance(logits: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the student's foreground probability and a teacher's, ``(B, 2, ...)`` and ``(B, ...)``."""
+    """Return the mean squared difference of foreground probability, student logits ``(B, 2, ...)``, teacher's ``(B, ...)``."""
     return (logits.softmax(1)[:, 1] - foreground).square().mean()

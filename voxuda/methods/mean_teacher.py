@@ -1,4 +1,4 @@
-"""Mean teacher (Tarvainen and Valpola 2017), with the weights of UA-MT (Yu et al. 2019): noise must not change a prediction."""
+"""Mean teacher (Tarvainen and Valpola 2017) with the weights of UA-MT (Yu et al. 2019), predictions consistent under noise."""
 
 import torch
 
@@ -8,13 +8,13 @@ from voxuda.methods.pseudo_labels import ramp_up
 
 
 def jitter(volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Volumes ``(B, 1, D, H, W)`` with Gaussian noise of deviation 0.1, cut at 0.2."""
+    """Add Gaussian noise of standard deviation 0.1, clipped at ±0.2, to volumes ``(B, 1, D, H, W)``."""
     noise = torch.randn(volumes.shape, generator=generator, device=volumes.device)
     return volumes + (0.1 * noise).clamp(-0.2, 0.2)
 
 
 class MeanTeacher(TeacherMethod):
-    """The student's softmax on target samples follows that of its moving average on noised ones, with growing weight."""
+    """Match the student's softmax on target samples to that of its moving average on noised ones, with growing weight."""
 
     WEIGHT = 0.1
 

@@ -1,4 +1,4 @@
-"""MIC (Hoyer et al. 2023): see the whole through its parts, by segmenting a target of which blocks are missing."""
+"""MIC (Hoyer et al. 2023), segmentation of target samples with masked blocks."""
 
 import torch
 from torch.nn import functional as F
@@ -8,9 +8,9 @@ from voxuda.methods.losses import segmentation_loss
 
 
 class MIC(TeacherMethod):
-    """The teacher labels the whole target sample, the student has to find the same with most blocks set to the mean, 0.
+    """Train the student on target samples with most blocks set to 0, the mean, to match the teacher on the whole sample.
 
-    The loss is weighted by the share of voxels of which the teacher is sure. The masked part of MIC alone, without the
+    The loss is weighted by the share of voxels on which the teacher is confident. This is MIC's masked loss alone, without the
     method that it was first added to.
     """
 
@@ -26,7 +26,7 @@ class MIC(TeacherMethod):
         return {"seg": seg, "masked": sure * segmentation_loss(logits, (foreground > 0.5).long())}
 
     def mask(self, batch: Batch) -> torch.Tensor:
-        """The target, ``(B, 1, D, H, W)``, without about ``MASKED`` of its blocks."""
+        """Set a share of about ``MASKED`` of the target's blocks to 0, ``(B, 1, D, H, W)``."""
         z, y, x = batch.target.shape[2:]
         counts = [-(-side // self.BLOCK) for side in (z, y, x)]
         blocks = torch.rand(len(batch.target), 1, *counts, generator=batch.generator, device=batch.target.device)

@@ -1,4 +1,4 @@
-"""MinEnt (Vu et al. 2019): sure predictions on the target, by the entropy alone."""
+"""MinEnt (Vu et al. 2019), entropy minimisation on the target."""
 
 import torch
 
@@ -7,7 +7,7 @@ from voxuda.methods.losses import self_information
 
 
 class MinEnt(Method):
-    """The mean entropy of target predictions, in bits, is minimised with a small weight."""
+    """Minimise the mean entropy of target predictions, in bits, with a small weight."""
 
     WEIGHT = 1e-3
 

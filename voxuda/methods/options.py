@@ -1,4 +1,4 @@
-"""What the paper sets or leaves open in Vox-UDA; without torch, for configurations and the command line."""
+"""Options that the paper sets or leaves open in Vox-UDA; imports no torch, for configurations and the command line."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from voxuda.errors import InputError, check_types
 
 @dataclass(frozen=True)
 class VoxUDAOptions:
-    """Everything the paper sets or leaves open; the defaults are the paper's where it speaks."""
+    """Everything the paper sets or leaves open; defaults are the paper's where it gives them."""
 
-    denoiser: Literal["ngm", "bf", "ibf", "none"] = "ibf"  #: What the teacher's input goes through; "none" for the ablation.
+    denoiser: Literal["ngm", "bf", "ibf", "none"] = "ibf"  #: Filter applied to the teacher's input; "none" for the ablation.
     sigma_d: float = 120.0  #: Width of the bilateral domain kernel in voxels.
     sigma_r: float = 1.2  #: Width of the bilateral range kernel, on volumes scaled to [0, 1].
     window: int = 3  #: Odd side of the bilateral window in voxels.
     gradient: Gradient = "sobel"  #: Reading of "Sobel operator as the Laplacian operator" in the improved bilateral filter.
-    n_sampled: int = 10  #: Target samples from which each step measures the noise level.
+    n_sampled: int = 10  #: Number of target samples that each step measures the noise level from.
     rho: float = 0.244  #: Filter rate of the high-pass filter.
     reading: Reading = "cube_removed"  #: Whether the filter rate is the share of the cube removed or kept.
-    average: Average = "variances"  #: What is averaged over the sampled volumes, their variances or they themselves.
+    average: Average = "variances"  #: Whether the variances of the sampled volumes or the volumes themselves are averaged.
     #: Kind of the generated noise; "none" switches the noise generation module off.
     noise: Literal["gaussian", "poisson", "speckle", "none"] = "gaussian"
-    segment_noised: bool = True  #: Segment the noised source too, not only tie its features (open in the paper).
+    segment_noised: bool = True  #: Also segment the noised source, not only tie its features (open in the paper).
     lambdas: tuple[float, float, float, float] = (0.2, 0.2, 0.3, 0.3)  #: Consistency weights of c, v2, v4, v6.
     #: "confident" is the paper's threshold; "balanced" is ours, see ``share``; "none" for the ablation.
     pseudo: Literal["confident", "balanced", "none"] = "confident"
     eta: float = 0.85  #: Confidence threshold of "confident".
-    #: Expected foreground share of "balanced", prior knowledge; ``None`` takes the share in the batch of source masks.
+    #: Expected foreground share for "balanced" (prior knowledge); ``None`` takes the share in the batch of source masks.
     share: float | None = 0.05
     ema: float = 0.99  #: Decay of the teacher (open).
     adversary: float = 1.0  #: Weight of the reversed gradient (open); 0 switches the adversary off.

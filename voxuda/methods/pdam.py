@@ -1,4 +1,4 @@
-"""PDAM (Liu et al. 2020), from instances to voxels: translate, inpaint, align image and prediction, weigh the source."""
+"""PDAM (Liu et al. 2020) for voxels instead of instances, with translation, inpainting, two adversaries and source weights."""
 
 import torch
 from torch.nn import functional as F
@@ -12,11 +12,11 @@ from voxuda.signal.spectra import match_power, radial_power
 
 
 def inpaint(volumes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Paint over molecules that translation hallucinates, which the labels do not have.
+    """Paint over hallucinated molecules, which translation adds and the labels do not have.
 
-    A voxel outside the mask, around which it is brighter than within the mask on average, becomes the mean of the ordinary
-    background around it. Brightness is the mean over 5³ voxels, so that a peak of noise does not count as a molecule. Volumes
-    are ``(B, 1, D, H, W)``, molecules bright; labels ``(B, D, H, W)``, 1 within the mask.
+    A voxel outside the mask whose surroundings are brighter than the mask on average is replaced by the mean of the ordinary
+    background around it. Brightness is the mean over 5³ voxels, so that a noise peak does not count as a molecule. Volumes are
+    ``(B, 1, D, H, W)``, molecules bright; labels ``(B, D, H, W)``, 1 within the mask.
     """
     inside = (labels == 1)[:, None].float()
     axes = (1, 2, 3, 4)
@@ -33,8 +33,10 @@ def inpaint(volumes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def translate(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Volumes ``(B, 1, D, D, D)`` in the look of the other domain, of mean 0 and variance 1, by
-    :func:`~voxuda.signal.spectra.match_power`."""
+    """Translate volumes ``(B, 1, D, D, D)`` to the look of the other domain, with mean 0 and variance 1.
+
+    The translation is :func:`~voxuda.signal.spectra.match_power`.
+    """
     white = torch.randn(volumes.shape, generator=generator, device=volumes.device)
     return zscore(match_power(volumes, power, wanted, white))
 
@@ -42,10 +44,10 @@ def translate(volumes: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor, 
 class PDAM(Method):
     """Panoptic domain adaptive mask R-CNN without the parts for instances.
 
-    Kept: source volumes in the target's look, inpainted; an adversary on v6 and one on entropy maps; the source's
-    segmentation weighs less where its features are told from the target's with ease. The translation matches amplitudes shell
-    by shell, and adds noise, where the original trains a CycleGAN. Dropped, for want of instances: box and mask heads and
-    their adversary.
+    Kept: source volumes in the target's look, inpainted; an adversary on v6 and one on entropy maps; a lower weight of the
+    source's segmentation loss where the adversaries easily distinguish its features from the target's. The translation matches
+    amplitudes shell by shell and adds noise, where the original trains a CycleGAN. Dropped, since there are no instances: box
+    and mask heads and their adversary.
     """
 
     def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
@@ -74,7 +76,7 @@ class PDAM(Method):
 
 
 def source_weight(logits: torch.Tensor) -> torch.Tensor:
-    """Mean of (1 - p) / p over source samples, from 0.5 to 1.5, where p is the adversary's probability that they are source.
+    """Return the mean of (1 - p) / p over source samples, clamped to 0.5 to 1.5, with the adversary's source probability p.
 
     Domain logits ``(B, 1)`` are positive for the target, so the ratio is e^logit.
     """

@@ -1,6 +1,6 @@
-"""Pseudo-labels: which voxels of a teacher's prediction supervise the student.
+"""Choose which voxels of a teacher's prediction become pseudo-labels for the student.
 
-All take foreground probabilities ``(B, D, H, W)`` and give labels ``(B, D, H, W)`` int64: 0, 1 or ``IGNORE``.
+All take foreground probabilities ``(B, D, H, W)`` and return labels ``(B, D, H, W)`` int64: 0, 1 or ``IGNORE``.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import torch
 from voxuda.errors import InputError
 
 IGNORE = -1
-"""Label of voxels that supervise nothing."""
+"""Label of voxels that are left out of the loss."""
 
 
 def ramp_up(progress: float) -> float:
-    """Weight of a teacher that has to learn first: exp(-5 (1 - p)²), 1 at ``progress`` p = 1."""
+    """Return the ramp-up weight of a teacher, exp(-5 (1 - p)²), which reaches 1 at ``progress`` p = 1."""
     return math.exp(-5 * (1 - progress) ** 2)
 
 
 def confident_labels(foreground: torch.Tensor, eta: float = 0.85) -> torch.Tensor:
-    """Labels of voxels whose more likely class has probability ≥ ``eta``; ``IGNORE`` elsewhere.
+    """Label voxels whose more likely class has probability ≥ ``eta``, and the others ``IGNORE``.
 
     Parameters
     ----------
@@ -41,8 +41,10 @@ def confident_labels(foreground: torch.Tensor, eta: float = 0.85) -> torch.Tenso
 
 
 def balanced_labels(foreground: torch.Tensor, share: float = 0.05) -> torch.Tensor:
-    """Class-balanced labels: the top ``share`` of the batch's probabilities is foreground, background lies below half of that
-    threshold, the rest is ``IGNORE``. ``share`` is prior knowledge of how much of a crop is molecule.
+    """Label the top ``share`` of the batch's probabilities as foreground, for class-balanced labels.
+
+    Voxels below half of that threshold are background, the rest ``IGNORE``. ``share`` is prior knowledge of how much of a crop
+    is molecule.
 
     Parameters
     ----------
@@ -63,10 +65,10 @@ def balanced_labels(foreground: torch.Tensor, share: float = 0.05) -> torch.Tens
 
 
 def class_balanced_labels(foreground: torch.Tensor, portion: float) -> torch.Tensor:
-    """CBST's labels (Zou et al. 2018): of the voxels predicted as a class, its most confident ``portion``.
+    """Label the most confident ``portion`` of the voxels predicted as each class, as in CBST (Zou et al. 2018).
 
-    Each class c has the confidence k_c that its portion reaches; a voxel gets the class of the largest p_c / k_c if that is
-    at least 1, else ``IGNORE``. The rare class is not drowned by the common one, whose voxels are all confident.
+    For each class c, k_c is the lowest confidence within its portion; a voxel gets the class of the largest p_c / k_c if that
+    is at least 1, else ``IGNORE``. This keeps the common class, whose voxels are all confident, from swamping the rare one.
 
     Parameters
     ----------

@@ -43,18 +43,18 @@ METHODS: dict[str, type[Method]] = {
     "zero-shot": ZeroShot,
     "self-training": SelfTraining,
 }
-"""All methods: the paper's in its order, then what a reader of today expects beside them, and ours."""
+"""All methods, the paper's in its order, then other baselines that readers expect today, then ours."""
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method; ``InputError`` where there is none of that name."""
+    """Return the class of a method, or raise ``InputError`` if there is none of that name."""
     if name not in METHODS:
         raise InputError(f"{name}: no such method; choose from {', '.join(METHODS)}.")
     return METHODS[name]
 
 
 def build(name: str, width: int, vox_uda: VoxUDAOptions | None = None, *, normalisation: Normalisation = "batch") -> Method:
-    """Make a method by name; only vox-uda has options."""
+    """Create a method by name; only vox-uda has options."""
     if name == "vox-uda":
         return VoxUDA(width, vox_uda, normalisation=normalisation)
     return method_class(name)(width, normalisation=normalisation)

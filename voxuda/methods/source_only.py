@@ -1,4 +1,4 @@
-"""Without adaptation: trained on the source, used on the target."""
+"""Training on the source without adaptation, for use on the target."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Fully supervised on the target's labels: the upper bound."""
+"""Full supervision with the target's labels, the upper bound."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""TENT (Wang et al. 2021): after training on the source, only batch norm adapts, to lower the entropy on the target."""
+"""TENT (Wang et al. 2021), which adapts only the normalisation after source training, to lower the entropy on the target."""
 
 import torch
 from torch import nn
@@ -7,15 +7,15 @@ from voxuda.methods.base import Batch, Method, supervised_pass
 from voxuda.methods.losses import self_information
 
 NORMALISERS = (nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm)
-"""The second takes the place of the first where several GPUs train together."""
+"""Layers that adapt; SyncBatchNorm replaces BatchNorm3d in training on several GPUs."""
 
 
 class TENT(Method):
-    """For the last tenth of training scales and offsets of the normalisation, and nothing else, learn without any label.
+    """In the last tenth of training, train only the scales and offsets of the normalisation, without labels.
 
-    The original adapts to the test samples as they come; here it is the target's training samples, so that the test is as
-    unseen as for every other method. The learning rate starts anew with the first epoch that
-    begins in that tenth; Adam's moments stay.
+    The original adapts to the test samples as they arrive; here the method adapts to the target's training samples, so that
+    the test samples stay unseen, as for every other method. The learning rate restarts with the first epoch that begins in that
+    tenth; Adam's moments are kept.
     """
 
     START = 0.9

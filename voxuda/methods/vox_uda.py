@@ -1,4 +1,4 @@
-"""Vox-UDA: noise generation module, denoised pseudo-labels, adversary."""
+"""Vox-UDA, with its noise generation module, denoised pseudo-labels and adversary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from voxuda.signal.normalise import unit_range, zscore
 
 
 def denoise(volumes: torch.Tensor, options: VoxUDAOptions) -> torch.Tensor:
-    """What the teacher sees of target volumes ``(B, 1, D, H, W)``: scaled to [0, 1], denoised, mean 0 and variance 1."""
+    """Denoise target volumes ``(B, 1, D, H, W)`` for the teacher, scaled to [0, 1] before, to mean 0 and variance 1 after."""
     scaled = unit_range(volumes)
     if options.denoiser == "ibf":
         scaled = improved_bilateral_filter(scaled, options.sigma_d, options.sigma_r, options.window, options.gradient)
@@ -29,7 +29,7 @@ def denoise(volumes: torch.Tensor, options: VoxUDAOptions) -> torch.Tensor:
 
 
 class VoxUDA(AdversarialMethod):
-    """The whole method; ``options`` names each choice and ablation."""
+    """The full method; ``options`` sets each choice and ablation."""
 
     def __init__(self, width: int, options: VoxUDAOptions | None = None, *, normalisation: Normalisation = "batch") -> None:
         self.options = options or VoxUDAOptions()
@@ -37,7 +37,7 @@ class VoxUDA(AdversarialMethod):
         self.teacher = Teacher(self.student, self.options.ema)
 
     def prepare(self, target: torch.Tensor) -> None:
-        # The filter sees no network, so each target sample is denoised once and for all.
+        # The filter does not depend on the network, so each target sample is denoised only once.
         self.target = target
         self.denoised = torch.cat([denoise(part, self.options) for part in target.split(64)])
 
@@ -60,7 +60,7 @@ class VoxUDA(AdversarialMethod):
         return losses
 
     def add_noise(self, batch: Batch) -> torch.Tensor:
-        """Eq 6: the source, ``(B, 1, D, H, W)``, with noise of the level found in a few target samples."""
+        """Add noise to the source ``(B, 1, D, H, W)``, at the level measured in a few target samples (Eq 6)."""
         kind: Kind = self.options.noise  # type: ignore[assignment]
         o = self.options
         pick = torch.randperm(len(self.target), generator=batch.generator, device=batch.generator.device)[: o.n_sampled]
@@ -68,7 +68,7 @@ class VoxUDA(AdversarialMethod):
         return batch.source + generate_noise(batch.source, sigma, batch.generator, kind)
 
     def pseudo_labels(self, batch: Batch) -> torch.Tensor:
-        """Labels ``(B, D, H, W)`` from the teacher's view of the denoised target."""
+        """Return labels ``(B, D, H, W)`` from the teacher's prediction for the denoised target."""
         foreground = self.teacher.foreground(self.denoised[batch.target_index])
         if self.options.pseudo == "balanced":
             share = self.options.share
