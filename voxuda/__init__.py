@@ -1,7 +1,7 @@
-"""Vox-UDA: voxel-wise unsupervised domain adaptation for cryo-ET subtomogram segmentation.
+"""Vox-UDA, voxel-wise unsupervised domain adaptation for cryo-ET subtomogram segmentation.
 
-Nine rooms; each imports only from those named before it: ``signal``, ``data``, ``simulation``, ``denoising``, ``networks``,
-``methods``, ``training``, ``experiments``, ``commands``. Below them all stands ``errors``.
+The package has nine rooms, and each imports only from those listed before it: ``signal``, ``data``, ``simulation``,
+``denoising``, ``networks``, ``methods``, ``training``, ``experiments``, ``commands``. All of them may import ``errors``.
 
 A batch of volumes is ``(B, 1, D, H, W)`` float32 with axes z, y, x; the beam runs along z, the tilt axis is y.
 """
@@ -31,4 +31,4 @@ _NAMES: dict[str, list[str]] = {
     ],
     "experiments": ["PUBLISHED", "plots", "reproduce"],
 }
-__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a room is imported when a name of it is used
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a room is imported when one of its names is used

@@ -1,4 +1,4 @@
-"""Input that cannot be used is said in one sentence: the error, and the checks that raise it."""
+"""The error for unusable input, and the checks that raise it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 
 class InputError(Exception):
-    """Input that cannot be used. The message is one sentence: the file or value, and what would be right."""
+    """Error for unusable input. The message is one sentence that names the file or value and what would be right."""
 
 
 def shown(value: object) -> str:
-    """A value from a file as a message shows it: printable, on one line, not too long."""
+    """Format a value from a file for a message, printable, on one line and at most 80 characters long."""
     text = str(value) if str(value).isprintable() else ascii(value)
     return text if len(text) <= 80 else f"{text[:60]} …"
 
 
 def check_types(options: object) -> None:
-    """Refuse a data class one of whose fields is not of the type that it is declared to have.
+    """Refuse a dataclass if a field does not have its declared type.
 
     Raises
     ------
     InputError
-        Says which field, and what it may be.
+        A field has the wrong type; the message names the field and what it may be.
     """
     from typeguard import TypeCheckError, check_type  # slow to import
 

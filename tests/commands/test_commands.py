@@ -322,7 +322,7 @@ def test_segment_refuses_bad_volumes(tmp_path, monkeypatch, capsys, tiny):
     shutil.copy("good.mrc", "again/good.mrc")
     for files, message in [
         ("flat.mrc", "flat.mrc: every voxel has the same value"),
-        ("long.mrc", "long.mrc: the header gives voxels of 10 x 10 x 20 Å, which are no cubes"),
+        ("long.mrc", "long.mrc: the header gives voxels of 10 x 10 x 20 Å, which are not cubes"),
         ("odd.mrcs", "odd.mrcs: sides (15, 16, 16) must be multiples of 8"),
         ("tomogram.mrc --tile 20", "tile is 20"),
         ("tomogram.mrc --overlap 32", "overlap is 32"),

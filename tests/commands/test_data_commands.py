@@ -119,9 +119,9 @@ def test_check_warns_of_what_is_suspicious(tmp_path, capsys):
     assert rows["voxel size"] == "not in the headers" and rows["classes"] == "unknown 3"
     assert rows["box"] == "24 x 24 x 26 voxels, read as 32 x 32 x 32"
     for text in (
-        "3 boxes have sides that differ",
-        "boxes of 24 voxels are stretched to 32",
-        "next to no high frequencies",
+        "3 boxes are not cubes",
+        "boxes of 24 voxels are upsampled to 32",
+        "almost no high frequencies",
         f"the mask is empty in {tmp_path / '0.mrc'}.",
         f"the mask is full in {tmp_path / '1.mrc'}.",
     ):
@@ -179,7 +179,7 @@ def test_masks_taken_for_a_class_are_refused(tmp_path, masks):
         write_mrc(tmp_path / "volumes" / f"{i}.mrc", volume)
         write_mrc(tmp_path / masks / f"{i}.mrc", volume > 1)
     for command in (["check", tmp_path], ["convert", tmp_path, "--out", tmp_path / "out"]):
-        with pytest.raises(InputError, match=rf"{masks}/0\.mrc: holds two values only and looks like a mask; call the folder"):
+        with pytest.raises(InputError, match=rf"{masks}/0\.mrc: holds only two values and looks like a mask; name the folder"):
             run(*command)
     (tmp_path / masks).rename(tmp_path / "Masks")
     domain = load_domain(tmp_path)

@@ -68,7 +68,7 @@ def test_what_a_killed_process_leaves_is_refused(tmp_path, folder, monkeypatch):
     assert renamed == ["masks.mrcs", "samples.csv", "zebra", "volumes.mrcs"]
     (folder / ".part").mkdir()
     for names in (["volumes.mrcs"], ["masks.mrcs", "densities.mrcs", "samples.csv"]):  # killed here, and earlier
-        with pytest.raises(InputError, match=r"t: holds \.part, so it is being written, or that was interrupted; wait"):
+        with pytest.raises(InputError, match=r"t: holds \.part, so writing is in progress or was interrupted; wait"):
             load_domain(folder)
         for name in names:
             (folder / name).rename(folder / ".part" / name)
@@ -98,7 +98,7 @@ def test_a_folder_that_a_job_fills_while_it_is_listed_is_not_listed_in_part(tmp_
         for path in (tmp_path / "not yet").iterdir():
             path.rename(folder / path.name)
 
-    with pytest.raises(InputError, match=r"t: holds \.part, so it is being written, or that was interrupted; wait"):
+    with pytest.raises(InputError, match=r"t: holds \.part, so writing is in progress or was interrupted; wait"):
         list_while(part.mkdir)
     part.rmdir()
     assert {entry.path.name for entry in list_while(ends)} == {"volumes.mrcs"}
@@ -231,9 +231,7 @@ def test_specimens_in_the_table_keep_samples_together(folder):
 
 def test_a_folder_without_its_volumes_is_refused(folder):
     (folder / "volumes.mrcs").rename(folder / "subtomograms.mrcs")
-    lost = (
-        r"no volumes\.mrcs, to which masks\.mrcs and samples\.csv there belong; put it back, or give the stack of volumes that"
-    )
+    lost = r"no volumes\.mrcs to go with masks\.mrcs and samples\.csv there; put it back, or give the stack of volumes that"
     with pytest.raises(InputError, match=lost):
         load_domain(folder)
 
@@ -247,7 +245,7 @@ def test_the_nearest_of_files_of_the_same_name_is_taken(tmp_path):
     near.unlink()
     assert SubtomogramFolder(star).entries[0].path == tmp_path / "a.mrc"
     (tmp_path / "a.mrc").unlink()
-    with pytest.raises(InputError, match="the folder of the star file or any folder above it, the nearest first"):
+    with pytest.raises(InputError, match="the folder of the star file or any folder above it, nearest first"):
         load_domain(star)
 
 
@@ -301,8 +299,8 @@ def test_a_star_file_of_one_table(tmp_path, column, size):
         (STAR + "a.mrc 1 1\nnone.mrc 1 1\n000001@away.mrcs 1 1\n", "names 2 volumes that do not exist, first none.mrc"),
         (STAR + "000004@stack.mrcs 1 1\n", r"stack\.mrcs: holds 3 volumes, counted from 1, so there is no number 4"),
         (STAR + "000000@stack.mrcs 1 1\n", "there is no number 0"),
-        (STAR + "x@stack.mrcs 1 1\n", "rlnImageName holds x@stack.mrcs; what stands before the @ must be a whole number"),
-        (STAR + "2.7@stack.mrcs 1 1\n", "rlnImageName holds 2.7@stack.mrcs; what stands before"),
+        (STAR + "x@stack.mrcs 1 1\n", "rlnImageName holds x@stack.mrcs; the part before the @ must be a whole number"),
+        (STAR + "2.7@stack.mrcs 1 1\n", "rlnImageName holds 2.7@stack.mrcs; the part before"),
         (STAR + "1@cube.mrcs 1 1\n", r"cube\.mrcs: shape \(16, 16, 16\) is a stack of 2D images; export 3D subtomograms"),
         (STAR + "1@stack.mrcs 1 1\n2@stack.mrcs 1 1\n000001@stack.mrcs 1 1\n", "row 3 names 000001@stack.mrcs, which row 1"),
         (STAR + "2@stack.mrcs 1 1\nstack.mrcs 1 1\n", "row 2 names stack.mrcs, which row 1 names already"),
@@ -438,7 +436,7 @@ def test_a_ctf_volume_of_any_name_is_refused(tmp_path, n, centred, signed):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((16, 16, 9), r"a\.mrc: \(16, 16, 9\) are the sides of half a Fourier transform, as of a CTF or weights,"),
+        ((16, 16, 9), r"a\.mrc: \(16, 16, 9\) are the sides of half a Fourier transform \(CTF or weights\)"),
         ((17, 17, 9), "half a Fourier transform"),
         (
             (12, 36, 40),

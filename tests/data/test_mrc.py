@@ -155,13 +155,15 @@ def test_the_place_of_the_first_voxel_is_kept(tmp_path):
 def test_a_file_that_cannot_be_written_is_refused_before(tmp_path, monkeypatch):
     check_new_file(tmp_path / "new.mrc", overwrite=False)
     check_new_file(tmp_path / "made" / "later" / "new.mrc", overwrite=False)
-    with pytest.raises(InputError, match=r"new\.mrc: cannot be written, for there is no folder .*later; make it first"):
+    with pytest.raises(
+        InputError, match=r"new\.mrc: cannot be written because the folder .*later does not exist; create it first"
+    ):
         check_new_file(tmp_path / "made" / "later" / "new.mrc", overwrite=False, makes_folder=False)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="the file exists"):
         check_new_file(tmp_path / "file", overwrite=False)
     check_new_file(tmp_path / "file", overwrite=True)
-    with pytest.raises(InputError, match="file: cannot be made the folder of new, for it is a file"):
+    with pytest.raises(InputError, match="file: cannot be the folder of new because it is a file"):
         check_new_file(tmp_path / "file" / "new", overwrite=True)
     monkeypatch.setattr("os.access", lambda *_: False)  # whoever runs the tests may be allowed everything
     with pytest.raises(InputError, match=r"new: cannot be written into .*; choose a writable folder"):

@@ -108,7 +108,7 @@ def test_paths_count_from_a_link_from_what_it_links_to_and_from_the_current_fold
     (link.parent / "Extract" / "p 0.mrc").unlink()
     moved = star_of(link.parent / "moved.star", *names)
     with pytest.raises(
-        InputError, match=r"names 2 volumes that do not exist, first Extract/p 0\.mrc; paths count .* the current"
+        InputError, match=r"names 2 volumes that do not exist, first Extract/p 0\.mrc; paths are .* the current"
     ):
         load_domain(moved)
     monkeypatch.chdir(project)

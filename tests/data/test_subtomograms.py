@@ -274,7 +274,7 @@ def spoil(name, array, voxel_size=10.0):
         (spoil("TRiC/c.mrc", noise(40, 40, 40), 8.0), r"c\.mrc: the voxel size is 8\.00 Å, but in .*a\.mrc 10\.00 Å"),
         (spoil("TRiC/c.mrc", noise(40, 40, 40), 0.0), r"c\.mrc: the voxel size is unknown, but in .*a\.mrc 10\.00 Å"),
         (lambda f: (f / "TRiC" / "masks" / "c.mrc").unlink(), r"c\.mrc: has no mask, but 4 others do"),
-        (spoil("TRiC/masks/x.mrc", ball(40)), r"masks/x\.mrc: is the mask of no volume"),
+        (spoil("TRiC/masks/x.mrc", ball(40)), r"masks/x\.mrc: is a mask without a volume"),
         (spoil("x.mrc", noise(40, 40, 40)), "MRC files both in it and in sub-folders"),
         (spoil("TRiC/flat.mrcs", noise(9, 40, 40)), r"flat\.mrcs: shape \(9, 40, 40\) is a stack of 2D images"),
     ],
@@ -293,7 +293,7 @@ def test_mixed_voxel_sizes_and_boxes_need_a_wanted_one(tmp_path):
     domain = SubtomogramFolder(tmp_path, voxel_size=12.5).domain()
     torch.testing.assert_close(domain.volumes[0], domain.volumes[1], atol=1e-4, rtol=0)
     write_mrc(tmp_path / "b.mrc", noise(50, 50, 50), 10.0, overwrite=True)
-    with pytest.raises(InputError, match=r"b\.mrc: \(50, 50, 50\) is another box than \(40, 40, 40\)"):
+    with pytest.raises(InputError, match=r"b\.mrc: \(50, 50, 50\) differs from the box \(40, 40, 40\)"):
         load_domain(tmp_path)
 
 
@@ -359,7 +359,7 @@ def test_a_true_voxel_size_outranks_the_files(tmp_path, capsys):
     path = write(tmp_path / "a.mrc", waves(40), 1.0)
     with pytest.raises(InputError, match=r"has 3 voxels of 12\.50 Å, fewer than 32"):
         SubtomogramFolder(tmp_path, voxel_size=12.5)
-    assert "1.00 Å, which many programs write where none is set" in capsys.readouterr().err
+    assert "1.00 Å, which many programs write when none is set" in capsys.readouterr().err
     folder = SubtomogramFolder(tmp_path, voxel_size=12.5, true_voxel_size=10.0)
     np.testing.assert_allclose(folder[0][0], waves(32), atol=1e-5)
     assert folder.voxel_size == pytest.approx(12.5)

@@ -303,7 +303,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tomogram))
 
     monkeypatch.setattr(mrcfile, "mmap", forbidden)
-    with pytest.raises(InputError, match=r"t\.mrc: cannot be read \(Permission denied\); give a file that may be read"):
+    with pytest.raises(InputError, match=r"t\.mrc: cannot be read \(Permission denied\); give a readable file"):
         segment_files([tomogram], tmp_path / "m", progress=False)
 
 

@@ -37,7 +37,7 @@ from voxuda.errors import InputError
 BUSY = re.compile(
     r"another job is writing here \((process (\d+) on \S+ since [-\d]+ [:\d]+|its process is not known yet)\); wait for it"
 )
-UNREADABLE = ("no such folder or file", "so it is being written, or that was interrupted; wait", "holds no volumes.mrcs")
+UNREADABLE = ("no such folder or file", "so writing is in progress or was interrupted; wait", "holds no volumes.mrcs")
 """What a job says whose input is not there yet."""
 TAKEN = ("the folder is not empty", "made from another volume", "unfinished mask of other volume")
 """What a job says where another has written before."""

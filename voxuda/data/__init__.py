@@ -1,4 +1,4 @@
-"""Files in, samples out: MRC, star files, folders, tilt stacks, domains, real data sets, and checks of your own data."""
+"""Read files into samples (MRC, star files, folders, tilt stacks, domains, real data sets) and check your own data."""
 
 from lazy_loader import attach
 
@@ -14,4 +14,4 @@ _NAMES: dict[str, list[str]] = {
     "subtomograms": ["SubtomogramFolder", "load_domain", "read_folder"],
     "tilt_stacks": ["Particle", "read_particles"],
 }
-__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when a name of it is used
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _NAMES)  # a module is imported when one of its names is used

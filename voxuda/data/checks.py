@@ -1,4 +1,4 @@
-"""What subtomograms of your own are, and what is suspicious about them."""
+"""Describe your own subtomograms and warn about what looks suspicious."""
 
 from __future__ import annotations
 
@@ -15,40 +15,38 @@ from voxuda.signal.normalise import zscore
 
 @dataclass
 class Report:
-    """What was found."""
+    """Result of :func:`examine`."""
 
-    rows: dict[str, str] = field(default_factory=dict)  #: What was looked at, and what it is.
-    warnings: list[str] = field(default_factory=list)  #: What is suspicious, one sentence each.
-    dark: bool = False  #: Whether protein is dark, by the masks.
+    rows: dict[str, str] = field(default_factory=dict)  #: Each property and its value.
+    warnings: list[str] = field(default_factory=list)  #: Suspicious findings, one sentence each.
+    dark: bool = False  #: Whether protein is dark, judged by the masks.
     inside_out: bool = False  #: Whether the masks seem to be 1 outside the molecule.
 
 
 def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tensor | None, noise_level: float) -> Report:
-    """Examine subtomograms.
+    """Report the properties of subtomograms and what looks suspicious.
 
     Parameters
     ----------
     folder : SubtomogramFolder
-        Where they came from.
+        Folder that the samples were read from.
     volumes : Tensor
-        ``(N, 1, D, D, D)`` in the unit of the files, as :meth:`voxuda.data.subtomograms.SubtomogramFolder.stack` gives them.
+        ``(N, 1, D, D, D)`` in the units of the files, from :meth:`voxuda.data.subtomograms.SubtomogramFolder.stack`.
     masks : Tensor or None
         ``(N, 1, D, D, D)`` bool.
     noise_level : float
-        Standard deviation that the noise module measures, in standard deviations of a volume.
+        Standard deviation measured by the noise module, relative to that of a volume.
     """
     report = Report()
     normal = zscore(volumes)
     _boxes(report, folder, volumes.shape[-1])
     mean, deviation = volumes.mean(dim=(1, 2, 3, 4)).median(), volumes.std(dim=(1, 2, 3, 4)).median()
-    # Three digits of a mean near zero are the same on every processor; a fourth need not be.
+    # A mean near zero agrees to three digits across processors; the fourth can differ.
     report.rows["values"] = f"mean {mean:.3g}, standard deviation {deviation:.4g} (medians of the samples)"
     share = noise_level**2  # of a variance of 1
     report.rows["high frequencies"] = f"{share:.1%} of the variance lies above the cube that the noise module removes"
     if share < 0.001:
-        report.warnings.append(
-            "the volumes hold next to no high frequencies, so the noise module will measure next to no noise."
-        )
+        report.warnings.append("the volumes have almost no high frequencies, so the noise module will measure almost no noise.")
     if masks is None:
         report.rows["masks"] = "none: the samples can be a target to train on, not to be scored on"
         _skewness(report, normal)
@@ -59,7 +57,7 @@ def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tenso
 
 
 def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
-    """What the headers say."""
+    """Add what the headers say about boxes, classes and voxel sizes."""
     entries = folder.entries
     shapes = Counter(entry.shape for entry in entries)
     classes = Counter(entry.name for entry in entries)
@@ -71,15 +69,15 @@ def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
         "voxel size": f"{before:.2f} Å, read as {after:.2f} Å" if before else "not in the headers",
     }
     if cropped := sum(n for shape, n in shapes.items() if len(set(shape)) > 1):
-        report.warnings.append(f"{cropped} boxes have sides that differ; what lies outside the central cube is cut off.")
+        report.warnings.append(f"{cropped} boxes are not cubes; voxels outside the central cube are cropped.")
     if (smallest := min(min(shape) for shape in shapes)) < side:
-        report.warnings.append(f"boxes of {smallest} voxels are stretched to {side}: their highest frequencies will be empty.")
+        report.warnings.append(f"boxes of {smallest} voxels are upsampled to {side}; their highest frequencies will be empty.")
     if len(folder) < 2:
         report.warnings.append("one sample is too few: training and testing need at least 2.")
 
 
 def _foreground(report: Report, folder: SubtomogramFolder, masks: torch.Tensor) -> None:
-    """How much of each volume masks ``(N, 1, D, D, D)`` fill; those that are empty or full are named."""
+    """Add the foreground share of masks ``(N, 1, D, D, D)``, and warn about empty, full and inverted masks."""
     shares = masks.float().mean(dim=(1, 2, 3, 4))
     least, median, most = shares.min(), shares.median(), shares.max()
     report.rows["masks"] = f"{len(masks)}, foreground min {least:.2%}, median {median:.2%}, max {most:.2%}"
@@ -97,7 +95,10 @@ def _foreground(report: Report, folder: SubtomogramFolder, masks: torch.Tensor) 
 
 
 def _skewness(report: Report, normal: torch.Tensor) -> None:
-    """Polarity of volumes ``(N, 1, D, D, D)`` without masks: smoothed, bright bodies on even ground have positive skewness."""
+    """Estimate the polarity of volumes ``(N, 1, D, D, D)`` without masks.
+
+    After smoothing, bright objects on a uniform background have positive skewness.
+    """
     smoothed = ndimage.gaussian_filter(normal[:, 0].numpy(), (0, 2, 2, 2))
     skewness = stats.skew(smoothed.reshape(len(smoothed), -1), axis=1)
     bright = int((skewness > 0).sum())
@@ -109,7 +110,10 @@ def _skewness(report: Report, normal: torch.Tensor) -> None:
 
 
 def _contrast(report: Report, normal: torch.Tensor, masks: torch.Tensor) -> None:
-    """Polarity by masks ``(N, 1, D, D, D)``: the mean inside against the mean outside, of volumes of mean 0 and variance 1."""
+    """Determine the polarity from masks ``(N, 1, D, D, D)``.
+
+    It is the sign of the mean inside minus the mean outside, in volumes of mean 0 and variance 1.
+    """
     if report.inside_out:
         report.rows["polarity"] = "not known: the masks seem to be 1 outside the molecule"
         return

@@ -1,4 +1,4 @@
-"""Some files of one commit of a public git repository."""
+"""Download some files of one commit of a public git repository."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from voxuda.errors import InputError
 
 
 def checkout(url: str, commit: str, paths: list[str], folder: str | Path) -> None:
-    """Download some files or folders of a commit into a folder, which is made and holds nothing else.
+    """Download some files or folders of a commit into a new folder.
 
     Parameters
     ----------
     url : str
-        The repository.
+        URL of the repository.
     commit : str
-        All 40 digits. Git names a commit by a hash of all its files, so what arrives under this name is what was published.
+        Full hash, 40 digits. It depends on the contents of all files, so what arrives under it is what was published.
     paths : list of str
-        In the repository; they keep their place.
+        Paths in the repository; they stay the same below ``folder``.
     folder : path
-        Made new.
+        Folder to create; it must not exist.
 
     Raises
     ------
     InputError
-        git is missing, or the repository, the commit or a path of it cannot be had.
+        git is missing, or the repository, the commit or one of its paths is not available.
     """
     folder = Path(folder)
     folder.mkdir()
     try:
         _git(folder, "init", "--quiet")
-        # Only the commit's list of files comes with the fetch, their contents with the checkout.
+        # The fetch gets only the commit's list of files; the checkout gets their contents.
         for key, value in {"url": url, "promisor": "true", "partialclonefilter": "blob:none"}.items():
             _git(folder, "config", f"remote.origin.{key}", value)
         _git(folder, "fetch", "--quiet", "--depth", "1", "origin", commit)
@@ -56,12 +56,12 @@ def _git(folder: Path, *arguments: str) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def check_published(name: str, checksum: str, published: str) -> None:
-    """Refuse a file that is not the one whose checksum is known.
+    """Refuse a file whose checksum is not the published one.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and folders that one job at a time writes into."""
+"""Write files and folders atomically, and lock folders so that one job at a time writes into them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from voxuda.errors import InputError
 
 
 def check_new_file(path: str | Path, *, overwrite: bool, makes_folder: bool = True) -> None:
-    """Refuse a file that cannot be written or must not be replaced; call it before long work, so that none is lost.
+    """Refuse a file that cannot be written or must not be replaced; call this before long computations.
 
     Parameters
     ----------
     path : path
         Where the file will be written.
     overwrite : bool
-        Whether a file there may be replaced.
+        Whether an existing file may be replaced.
     makes_folder : bool
-        Whether the caller will make a folder that is missing; otherwise that is refused, too.
+        Whether the caller will create a missing folder; if not, a missing folder is refused.
 
     Raises
     ------
@@ -39,22 +39,22 @@ def check_new_file(path: str | Path, *, overwrite: bool, makes_folder: bool = Tr
         folder = path.absolute().parent
         nearest = next(p for p in (folder, *folder.parents) if p.exists())
     if not nearest.is_dir():
-        raise InputError(f"{nearest}: cannot be made the folder of {path.name}, for it is a file; choose a writable folder.")
+        raise InputError(f"{nearest}: cannot be the folder of {path.name} because it is a file; choose a writable folder.")
     if not makes_folder and nearest != folder:
-        raise InputError(f"{path}: cannot be written, for there is no folder {path.parent}; make it first.")
+        raise InputError(f"{path}: cannot be written because the folder {path.parent} does not exist; create it first.")
     if not os.access(nearest, os.W_OK):
         raise InputError(f"{path}: cannot be written into {nearest}; choose a writable folder.")
 
 
 def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
-    """Call ``write(temporary)``, flush the file to disk and rename it to ``path``: whole or not at all.
+    """Write a file atomically, by calling ``write(temporary)``, flushing it to disk and renaming it to ``path``.
 
-    Every call has a temporary file of its own beside ``path``, which :func:`locked` removes where a killed process left it.
+    Every call uses its own temporary file beside ``path``; :func:`locked` removes those that killed processes leave.
 
     Raises
     ------
     InputError
-        The disk is full or the folder cannot be written; what stood at ``path`` is kept.
+        The disk is full or the folder cannot be written; an existing file at ``path`` is kept.
     """
     path = Path(path)
     temporary = path.with_name(TEMPORARY.format(path.name, secrets.token_hex(4)))
@@ -70,7 +70,7 @@ def write_atomically(write: Callable[[Path], object], path: str | Path) -> None:
 
 
 def append_line(line: str, path: str | Path) -> None:
-    """Add a line to a text file.
+    """Append a line to a text file.
 
     Raises
     ------
@@ -93,28 +93,28 @@ def _unwritable(path: str | Path, error: OSError) -> InputError:
 
 
 PART = ".part"
-"""Where a folder's files are written before they appear in it."""
+"""Sub-folder in which files are written before they are moved into the output folder."""
 
 
 TEMPORARY = "{}.voxuda-{}.part"
-"""A file that is not finished yet, by its name and eight characters."""
+"""Name of an unfinished file, from its final name and eight random characters."""
 
 
 LOCK = ".voxuda.lock"
-"""The file in a folder that is locked as long as a job writes there, and names the job."""
+"""File in an output folder that is locked while a job writes there; its text names the job."""
 
 
 LAST = "volumes.mrcs"
-"""The file that makes a folder readable, and so the last to appear in it."""
+"""File that makes a folder readable, so it is moved in last."""
 
 
 def check_folder(path: str | Path) -> Path:
-    """Check, without making anything, that files can be written into ``path``: a folder, or absent below one.
+    """Check that ``path`` is a writable folder or can be created as one; nothing is created.
 
     Raises
     ------
     InputError
-        It is a file, or cannot be written.
+        The path is a file, or cannot be written.
     """
     path = Path(path)
     with _reachable(path):
@@ -127,12 +127,12 @@ def check_folder(path: str | Path) -> Path:
 
 
 def check_new_folder(path: str | Path) -> Path:
-    """Check, without making anything, that ``path`` may become a new output folder: absent or empty, its parent writable.
+    """Check that ``path`` can become a new output folder, absent or empty and writable; nothing is created.
 
     Raises
     ------
     InputError
-        It is a file, holds something, or cannot be written.
+        The path is a file, is a folder that is not empty, or cannot be written.
     """
     path = check_folder(path)
     with _reachable(path):
@@ -142,21 +142,21 @@ def check_new_folder(path: str | Path) -> Path:
 
 
 def remove_debris(folder: Path) -> None:
-    """Remove what killed jobs left half-written in a folder that this job holds."""
+    """Remove unfinished files that killed jobs left in a folder that this job has locked."""
     for file in folder.glob(TEMPORARY.format("*", "?" * 8)):
         file.unlink()
-    if {*folder.iterdir()} <= {folder / LOCK, folder / PART}:  # else some of its files are renamed, and it tells of the others
+    if {*folder.iterdir()} <= {folder / LOCK, folder / PART}:  # else some files are renamed, and .part marks the rest
         shutil.rmtree(folder / PART, ignore_errors=True)
 
 
 @contextmanager
 def locked(folder: str | Path, name: str = LOCK) -> Iterator[None]:
-    """Hold an output folder for one job, which may call this again inside; make it if it is missing.
+    """Lock an output folder for one job, which may nest calls; create the folder if it is missing.
 
-    A thread or process that the job starts is another job. The kernel frees the lock when the job ends, in whatever way. What
-    killed jobs left half-written is removed, and at the end the locked file ``name``, and the folder if it was made here and is
-    empty. Jobs that give other names share the folder. ``InputError`` where another job holds it, it cannot be written, or its
-    file system has no locks.
+    A thread or process that the job starts counts as another job. The kernel releases the lock however the job ends.
+    Unfinished files of killed jobs are removed first. At the end the lock file ``name`` is removed, and so is the folder if it
+    was created here and is empty. Jobs that lock different names share the folder. Raises ``InputError`` if another job holds
+    the lock, the folder cannot be written, or its file system has no locks.
     """
     from filelock import FileLock, Timeout  # slow to import
 
@@ -165,7 +165,7 @@ def locked(folder: str | Path, name: str = LOCK) -> Iterator[None]:
     if lock.is_locked:  # by this thread
         yield
         return
-    for _ in range(100):  # for the job that made the folder, or the lock's file, may be removing it
+    for _ in range(100):  # retry, since the job that created the folder or the lock file may be removing it
         try:
             made = [p for p in path.parents if not p.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def locked(folder: str | Path, name: str = LOCK) -> Iterator[None]:
         except OSError as error:
             lock.release()
             if not isinstance(error, FileNotFoundError | FileExistsError):
-                check_folder(folder)  # which may know why
+                check_folder(folder)  # which may raise a more specific error
                 raise _unwritable(folder, error) from error
     else:
         raise InputError(f"{check_folder(folder)}: cannot be written; choose a writable folder.")
@@ -191,9 +191,9 @@ def locked(folder: str | Path, name: str = LOCK) -> Iterator[None]:
             remove_debris(path.parent)
         yield
     finally:
-        if lock.is_locked:  # not so in a forked process
+        if lock.is_locked:  # false in a forked process
             with suppress(OSError):
-                # While it is held: whoever has opened it meanwhile finds that it has no name any more, and tries again.
+                # Remove it while it is locked. A job that opened it meanwhile finds it deleted and retries.
                 if os.path.samestat(mine, path.stat()):
                     path.unlink()
             lock.release()
@@ -212,11 +212,11 @@ def _reachable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to write into, whose files appear in ``path`` together at the end.
+    """Create a working folder whose files are moved into ``path`` together at the end.
 
-    They are written into a folder of this call in ``.part`` and renamed in alphabetical order, but ``volumes.mrcs`` last. After
-    an error or Ctrl-C, at whatever point, ``path`` is as it was before. A process that is killed leaves ``.part``; as long as
-    that is there :func:`voxuda.data.listing.list_entries` refuses ``path``, even if some files were renamed already.
+    Each call writes into its own folder in ``.part``, then renames the files in alphabetical order, ``volumes.mrcs`` last. An
+    error or Ctrl-C at any point leaves ``path`` as it was before. A killed process leaves ``.part``, and while that exists
+    :func:`voxuda.data.listing.list_entries` refuses ``path``, even if some files were already renamed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which subtomograms lie in a folder, or are named by a RELION star file."""
+"""List the subtomograms of a folder or a RELION star file."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ EXPORT = {
     ".hdf": "EMAN2's format; export it as MRC with `e2proc3d.py NAME.hdf NAME.mrc --unstacking`",
     ".em": "the EM format; export it as MRC, in Dynamo with `dwrite(dread('NAME.em'), 'NAME.mrc')`",
 }
-"""What to do with a file of subtomograms that is not read, by suffix."""
+"""Advice for subtomogram formats that cannot be read, by suffix."""
 
 COMPANION = re.compile(r"(^|[_.-])(ctf2?(_nrm)?|3dctf|weights?|wedge|multi|div|nrm|half[12ab]|ps|spectrum)(?=[_.-]|$)", re.I)
-"""What marks a file that programs write beside a subtomogram: Warp ``NAME_ctf_10.00A``, RELION ``NAME_weights`` and others."""
+"""Marks of files that programs write beside a subtomogram, such as Warp's ``NAME_ctf_10.00A`` and RELION's ``NAME_weights``."""
 
 PIXEL_SIZES = (
     ("rlnImagePixelSize",),
@@ -43,48 +43,48 @@ PIXEL_SIZES = (
 class Entry:
     """One subtomogram on disk."""
 
-    path: Path  #: Its MRC file.
-    index: int | None  #: Its place in the file, from 0, when that is a stack.
-    name: str  #: Its class.
-    mask: Path | None  #: The MRC file of its mask, which has the same place there.
+    path: Path  #: MRC file that holds the subtomogram.
+    index: int | None  #: Index in the file, from 0, if that is a stack.
+    name: str  #: Class of the subtomogram.
+    mask: Path | None  #: MRC file of its mask, at the same index.
     shape: tuple[int, int, int]  #: ``(D, H, W)`` in voxels.
-    voxel_size: float  #: Edge of a voxel in angstrom; 0 when nothing says.
-    group: str | None = None  #: The specimen it was cut from, when a table says.
+    voxel_size: float  #: Edge of a voxel in angstrom; 0 if unknown.
+    group: str | None = None  #: Specimen it was cut from, if a table names one.
 
     @property
     def label(self) -> str:
-        """What to call it in a message."""
+        """Name of the subtomogram in messages."""
         return str(self.path) if self.index is None else f"{self.path} volume {self.index}"
 
 
 def list_entries(source: str | Path) -> list[Entry]:
-    """All subtomograms of a folder or a RELION star file, from the headers alone.
+    """List all subtomograms of a folder or a RELION star file, reading only the headers.
 
-    Three layouts: a folder written by this package (``volumes.mrcs``, with or without ``masks.mrcs`` and ``samples.csv``);
-    a folder of MRC files, or of sub-folders of them that name the classes, all of which may lie in one folder ``volumes``;
-    a star file with the column ``rlnImageName``.
+    Three layouts are accepted: a folder written by this package (``volumes.mrcs``, with or without ``masks.mrcs`` and
+    ``samples.csv``); a folder of MRC files, or of one sub-folder of MRC files per class, either of which may lie in one folder
+    ``volumes``; a star file with the column ``rlnImageName``.
 
-    The mask of ``NAME.mrc`` is ``masks/NAME.mrc`` or ``NAME_mask.mrc`` beside it, or stands at the same place below a folder
-    ``masks`` at the top, or is ``masks/NAME.mrc`` at the top if no other volume is called so. ``masks`` and ``volumes`` may be
-    in capitals, and a mask may have another ending (``.mrc``, ``.mrcs``, ``.map``, ``.rec``, ``.ccp4``) than its volume.
+    The mask of ``NAME.mrc`` is ``masks/NAME.mrc`` or ``NAME_mask.mrc`` beside it, or has the same path below a top-level folder
+    ``masks``, or is ``masks/NAME.mrc`` at the top level if no other volume has that name. ``masks`` and ``volumes`` may be in
+    capitals, and a mask's extension (``.mrc``, ``.mrcs``, ``.map``, ``.rec``, ``.ccp4``) may differ from its volume's.
 
-    Files of other kinds, half maps, and CTF and weight volumes that belong to a subtomogram beside them by their name, are
-    left out, and the standard error says so.
+    Files of other kinds, half maps, and CTF and weight volumes named after a subtomogram beside them are left out, with a
+    warning on standard error.
 
     Raises
     ------
     InputError
-        Nothing is there, a file is unreadable or missing or would be left out, a volume is not 3D or no subtomogram by its
-        sides, a mask has another shape, a mask has no volume or two, only some volumes have masks, or the folder was left by
-        an interrupted write.
+        There are no subtomograms, a file is unreadable or missing or would be left out, a volume is not 3D or does not have
+        the sides of a subtomogram, a mask has another shape than its volume, a mask has no volume or two, only some volumes
+        have masks, or the folder was left by an interrupted write.
     """
     source = Path(source)
     if source.is_dir():
         if (source / PART).exists():
-            raise InputError(f"{source}: holds {PART}, so it is being written, or that was interrupted; wait, or make it anew.")
+            raise InputError(f"{source}: holds {PART}, so writing is in progress or was interrupted; wait, or create it again.")
         own = (source / LAST).is_file()
         entries = _of_own_folder(source) if own else _of_files(source)
-        if (source / PART).exists() or (source / LAST).is_file() != own:  # a job has begun to rename its files since
+        if (source / PART).exists() or (source / LAST).is_file() != own:  # a job has started to rename files since
             return list_entries(source)
     elif source.suffix.lower() == ".star":
         entries = _of_star(source)
@@ -102,10 +102,9 @@ def list_entries(source: str | Path) -> list[Entry]:
 def _expand(
     path: Path, name: str, mask: Path | None, place: int | None = None, voxel_size: float = 0.0, *, says_images: bool = False
 ) -> list[Entry]:
-    """The entries of one file: all it holds, or the one at ``place``; a ``voxel_size`` that is given outranks the header's.
+    """List all entries of one file, or the one at ``place``; a nonzero ``voxel_size`` overrides the header's.
 
-    A star file that ``says_images`` decides only where the file leaves it open: under the name ``.mrcs``, or for another box
-    than a cube.
+    ``says_images``, from a star file, decides only if the file itself is ambiguous, that is, named ``.mrcs`` or not a cube.
     """
     volume = read_mrc(path, memory_map=True)
     shape = volume.data.shape
@@ -122,8 +121,8 @@ def _expand(
         raise InputError(f"{path}: {held}; correct the star file.")
     half = box[0] == box[1] and box[2] == box[1] // 2 + 1
     if half or max(box) >= 3 * min(box):
-        what = "half a Fourier transform, as of a CTF or weights," if half else "a tomogram or a tilt series"
-        raise InputError(f"{path}: {box} are the sides of {what} and of no subtomogram; take it away.")
+        what = "half a Fourier transform (CTF or weights)" if half else "a tomogram or a tilt series"
+        raise InputError(f"{path}: {box} are the sides of {what}, not of a subtomogram; remove it.")
     places: Iterable[int | None] = [None] if len(shape) == 3 else range(count) if place is None else [place]
     return [Entry(path, i, name, mask, box, voxel_size or volume.voxel_size) for i in places]
 
@@ -136,7 +135,7 @@ def _of_own_folder(folder: Path) -> list[Entry]:
     if not table.is_file():
         return entries
     try:
-        with open(table, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a mark
+        with open(table, newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             rows = csv.DictReader(file)
             if "molecule" not in (rows.fieldnames or ()):
                 raise InputError(f"{table}: has no column molecule; name the class of each sample there.")
@@ -152,7 +151,7 @@ def _of_own_folder(folder: Path) -> list[Entry]:
 
 
 def _files(folder: Path, patterns: list[str]) -> dict[Path, tuple[str, ...]]:
-    """The files of a folder that match one of ``patterns``, hidden ones left out, by the parts of their path from there."""
+    """Return the files of a folder that match one of ``patterns``, except hidden ones, with the parts of their path."""
     found = {path: path.relative_to(folder).parts for pattern in patterns for path in sorted(folder.glob(pattern))}
     return {p: parts for p, parts in found.items() if not any(part.startswith(".") for part in parts) and not p.is_dir()}
 
@@ -162,7 +161,10 @@ def _is_mask(parts: tuple[str, ...]) -> bool:
 
 
 def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]], dict[Path, tuple[str, ...]]]:
-    """Volumes and masks among MRC files, each with the folders that name its class: not ``masks``, nor ``volumes`` if alone."""
+    """Separate MRC files into volumes and masks, each with the folders that name its class.
+
+    A folder ``masks`` names no class, nor does ``volumes`` if it holds all volumes.
+    """
     bare = {p: tuple(part for part in parts[:-1] if part.lower() != "masks") for p, parts in mrc.items()}
     masks = {path for path, parts in mrc.items() if _is_mask(parts)}
     if all(bare[path] and bare[path][0].lower() == "volumes" for path in mrc if path not in masks):
@@ -174,9 +176,9 @@ def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]
 def _of_files(folder: Path) -> list[Entry]:
     orphans = [name for name in ("masks.mrcs", "samples.csv") if (folder / name).is_file()]
     if orphans:
-        lost = f"holds no {LAST}, to which {' and '.join(orphans)} there belong"
+        lost = f"holds no {LAST} to go with {' and '.join(orphans)} there"
         raise InputError(f"{folder}: {lost}; put it back, or give the stack of volumes that name.")
-    files = _files(folder, ["/".join("*" * depth) for depth in range(1, 7)])  # two more than any layout has
+    files = _files(folder, ["/".join("*" * depth) for depth in range(1, 7)])  # two levels more than any layout has
     unread = [path for path in files if path.suffix.lower() in EXPORT]
     if unread:
         first = "" if len(unread) == 1 else f"the first of {len(unread)} files that cannot be read: "
@@ -197,19 +199,19 @@ def _of_files(folder: Path) -> list[Entry]:
     mask_of = _pair(volumes, masks)
     stray = sorted(masks.keys() - mask_of.values())
     if stray:
-        raise InputError(f"{stray[0]}: is the mask of no volume; give it the name of its volume or take it away.")
+        raise InputError(f"{stray[0]}: is a mask without a volume; give it the name of its volume or remove it.")
     entries = [_expand(path, parts[0] if parts else "unknown", mask_of.get(path)) for path, parts in volumes.items()]
     return [entry for of_file in entries for entry in of_file]
 
 
 def _stem(path: Path) -> str:
-    """The name of an MRC file without its ending; nothing of any other file."""
+    """Return the name of an MRC file without its extension, or an empty string for any other file."""
     match = MRC.fullmatch(path.name)
     return match[1] if match else ""
 
 
 def _is_companion(stem: str, parts: tuple[str, ...], named: set[tuple[str, ...]]) -> bool:
-    """Whether a volume is a half map, or belongs to another of its folder, or to all of them, by its name."""
+    """Whether a volume's name marks it as a half map, or as belonging to another volume of its folder or to all of them."""
     mark = COMPANION.search(stem)
     if mark is None or "half" in mark[0].lower():
         return mark is not None
@@ -218,7 +220,7 @@ def _is_companion(stem: str, parts: tuple[str, ...], named: set[tuple[str, ...]]
 
 
 def _tell(folder: Path, companions: list[Path], others: list[Path]) -> None:
-    """Say which files of a folder are left out."""
+    """Warn about the files of a folder that are left out."""
     kinds = Counter(path.suffix or path.name for path in others)
     if companions:
         kinds[f"CTF, weight or half-map volumes such as {companions[0].name}"] = len(companions)
@@ -228,7 +230,7 @@ def _tell(folder: Path, companions: list[Path], others: list[Path]) -> None:
 
 
 def _pair(volumes: dict[Path, tuple[str, ...]], masks: dict[Path, tuple[str, ...]]) -> dict[Path, Path]:
-    """The masks of those volumes that have one: of the same folders and stem, or else of that stem in no folder."""
+    """Return the mask of each volume that has one, with the same folders and stem, or else with that stem in no folder."""
     named: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path, parts in masks.items():
         named[*parts, re.sub("_mask$", "", _stem(path), flags=re.I)].append(path)
@@ -250,16 +252,16 @@ def _of_star(star: Path) -> list[Entry]:
     names = particles.get("rlnImageName", [])
     if not names:
         raise InputError(f"{star}: names no images in a column rlnImageName; give the star file of extracted subtomograms.")
-    # RELION's paths count from its project folder: above the star file, above what that links to, or where one works.
+    # RELION's paths are relative to its project folder: above the star file, above its link target, or the current folder.
     folders = [*dict.fromkeys([*star.absolute().parents, *star.resolve().parents, Path.cwd()])]
     located = [_locate(name, folders) for name in names]
     missing = [name for name, (file, _) in zip(names, located, strict=True) if file is None]
     if missing and re.match(r"(?!\d+@)[^/]*@", missing[0]):
-        raise InputError(f"{star}: rlnImageName holds {shown(missing[0])}; what stands before the @ must be a whole number.")
+        raise InputError(f"{star}: rlnImageName holds {shown(missing[0])}; the part before the @ must be a whole number.")
     if missing:
         raise InputError(
-            f"{star}: names {len(missing)} volumes that do not exist, first {shown(missing[0])}; paths count from the folder "
-            "of the star file or any folder above it, the nearest first, or from the current folder."
+            f"{star}: names {len(missing)} volumes that do not exist, first {shown(missing[0])}; paths are relative to the "
+            "folder of the star file or any folder above it, nearest first, or to the current folder."
         )
     says_images = any("1" in table.get("rlnTomoSubTomosAre2DStacks", []) for table in blocks.values())
     sizes = _voxel_sizes(star, particles, blocks.get("optics", {}))
@@ -274,7 +276,7 @@ def _of_star(star: Path) -> list[Entry]:
         kind = f"class {number(star, 'rlnClassNumber', classes[i]):.0f}" if classes else "unknown"
         for entry in _expand(file, kind, mask_of.get(file), place, sizes[i], says_images=says_images):
             row = row_of.setdefault((file.resolve(), entry.index), i)
-            if row != i:  # one of the two might be trained on and the other tested on
+            if row != i:  # one copy might be trained on and the other tested on
                 twice = f"row {i + 1} names {shown(names[i])}, which row {row + 1} names already"
                 raise InputError(f"{star}: {twice}; name each volume once.")
             entries.append(entry)
@@ -282,7 +284,7 @@ def _of_star(star: Path) -> list[Entry]:
 
 
 def _locate(name: str, folders: list[Path]) -> tuple[Path | None, int | None]:
-    """The file that a row names, if there is one, and the place in it; ``a.mrc:mrc`` tells its format."""
+    """Return the file that a row names, if it exists, and the index in it; a format suffix as in ``a.mrc:mrc`` is dropped."""
     count, _, stacked = name.partition("@")
     place, path = (int(count) - 1, stacked) if stacked and count.isdecimal() else (None, name)
     spellings = (path, re.sub(r":\w+$", "", path).replace("\\", "/"))
@@ -299,7 +301,7 @@ def _masks_beside(files: set[Path]) -> dict[Path, Path]:
 
 
 def _voxel_sizes(star: Path, particles: dict[str, list[str]], optics: dict[str, list[str]]) -> list[float]:
-    """Edge of a voxel of each particle in angstrom, by its row or its optics group; 0 where the header's is to be taken."""
+    """Return each particle's voxel size in angstrom, from its row or its optics group; 0 means the header's applies."""
     row_of = {group: row for row, group in enumerate(optics.get("rlnOpticsGroup", []))}
     count = len(particles["rlnImageName"])
     groups = particles.get("rlnOpticsGroup", [*row_of] * count if len(row_of) == 1 else [])
@@ -309,6 +311,6 @@ def _voxel_sizes(star: Path, particles: dict[str, list[str]], optics: dict[str, 
         particles = {column: [values[row_of[group]] for group in groups] for column, values in optics.items()} | particles
     columns = next((columns for columns in PIXEL_SIZES if all(column in particles for column in columns)), ())
     rows = [[number(star, column, particles[column][i], least=0) for column in columns] for i in range(count)]
-    if "rlnMagnification" in columns:  # of the image of a voxel on the detector, whose pixel is in micrometre
+    if "rlnMagnification" in columns:  # detector pixels are in micrometres
         return [1e4 * pixel / magnification if magnification else 0.0 for pixel, magnification in rows]
     return [math.prod(values) if values else 0.0 for values in rows]

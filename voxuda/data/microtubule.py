@@ -1,8 +1,8 @@
 """A real tomogram crop with one microtubule, and a label of its wall.
 
 The crop is a test file of cylindra (hanjinliu/cylindra, BSD-3-Clause): a microtubule of 13 protofilaments, acquired at the
-University of Tokyo, reconstructed by SIRT, binned by 4, protein bright. Its label is fitted, not drawn: it knows nothing of
-the missing wedge, which thins the wall at top and bottom, and leaves out gold beads.
+University of Tokyo, reconstructed by SIRT, binned by 4, protein bright. Its label is fitted, not drawn: it ignores the
+missing wedge, which thins the wall at top and bottom, and leaves out gold beads.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ CHECKSUM = "d6f4a167db615dfeb4fbab846137e6ea84cc11a1167cc64c534902847e67b0df"
 """SHA-256 of the file."""
 
 LICENCE = Path(__file__).with_name("LICENSE-cylindra")
-"""Of the file; it goes beside every copy."""
+"""Licence of the file, stored beside every copy."""
 
 VOXEL_SIZE = 10.52
-"""Angstrom."""
+"""Edge of a voxel in angstrom."""
 
 MARKED = np.array([(18.97, 190.0, 28.99), (18.97, 107.8, 51.48), (18.97, 35.2, 79.90)])
 """Three points near the axis, z, y, x in nm from the corner, marked by hand in cylindra's tests."""
 
 REACH = 25.0
-"""Distance in nm from the marked axis up to which voxels take part in the fit."""
+"""Distance in nm from the marked axis up to which voxels are used in the fit."""
 
 WALL = 8.5, 13.2
 """Distances in nm from the axis between which the measured radial profile is high; it is at half its height at 8.9 and 13.4."""
@@ -73,10 +73,10 @@ def prepare(tiff: str | Path, folder: str | Path) -> None:
 
 
 def find_wall(volume: np.ndarray) -> np.ndarray:
-    """Label the wall of the microtubule: all voxels whose distance from its axis lies within :data:`WALL`.
+    """Label the wall of the microtubule, which is all voxels whose distance from its axis lies within :data:`WALL`.
 
-    The axis, of second order in y, begins at :data:`MARKED`. Its six parameters maximise the correlation of the volume,
-    blurred by one voxel, with its own radial profile.
+    The axis is of second order in y, and its fit starts from :data:`MARKED`. Its six parameters maximise the correlation of
+    the volume, blurred by one voxel, with its own radial profile.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def find_wall(volume: np.ndarray) -> np.ndarray:
     places_near, values = places[:, near], ndimage.gaussian_filter(volume.astype(float), 1)[near]
 
     def moved(shifts: np.ndarray) -> np.ndarray:
-        """The marked points, shifted in z and x."""
+        """Return the marked points, shifted in z and x."""
         z, x = shifts.reshape(2, 3)
         return MARKED + np.stack([z, np.zeros(3), x], 1)
 
@@ -109,7 +109,10 @@ def find_wall(volume: np.ndarray) -> np.ndarray:
 
 
 def axis_distance(points: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Distance of places ``(3, ...)`` from the parabola through points ``(3, 3)``, z, y, x: from its tangent at the same y."""
+    """Return the distance of places ``(3, ...)`` from the parabola through points ``(3, 3)``, both z, y, x.
+
+    It is the distance from the tangent at the same y.
+    """
     along_z, along_x = (np.polyfit(points[:, 1], points[:, axis], 2) for axis in (0, 2))
     z, y, x = places
     off_z, off_x = z - np.polyval(along_z, y), x - np.polyval(along_x, y)
@@ -119,7 +122,10 @@ def axis_distance(points: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def radial_profile(distance: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean of values ``(n,)`` at distances 0, 1, 2, …, each shared linearly between the two nearest, so that it is smooth."""
+    """Return the mean of values ``(n,)`` at distances 0, 1, 2, …
+
+    For a smooth profile, each value is shared linearly between the two nearest distances.
+    """
     below = distance.astype(int)
     bins, weights = np.concatenate([below, below + 1]), np.concatenate([below + 1 - distance, distance - below])
     return np.bincount(bins, weights * np.tile(values, 2)) / np.maximum(np.bincount(bins, weights), 1e-9)

@@ -1,4 +1,4 @@
-"""MRC files in and out."""
+"""Read and write MRC files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from voxuda.data.files import check_new_file, write_atomically
 from voxuda.errors import InputError
 
 COMPRESSED: dict[str, Callable] = {".gz": gzip.open, ".bz2": bz2.open}
-"""Endings of files that mrcfile unpacks."""
+"""Extensions of compressed files that mrcfile reads."""
 
 STACKS = (".mrcs", ".mrcs.gz", ".mrcs.bz2")
-"""Endings of a stack of images or volumes."""
+"""Extensions of stacks of images or volumes."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Volume:
 
     #: ``(D, H, W)`` volume or ``(N, D, H, W)`` stack, axes z, y, x; float32, or a read-only memory map of the file.
     data: np.ndarray
-    voxel_size: float  #: Edge of a voxel in angstrom; 0 when the header does not say.
+    voxel_size: float  #: Edge of a voxel in angstrom; 0 if the header does not give it.
     origin: tuple[float, float, float]  #: Position of the first voxel, x, y, z in angstrom, as in the header.
-    path: Path  #: The file it came from.
+    path: Path  #: File it was read from.
     start: tuple[int, int, int] = (0, 0, 0)  #: Index of the first voxel, x, y, z, as in the header (``nxstart`` and so on).
-    #: Whether ``(D, H, W)`` are D images: a 3D ``.mrcs`` whose header says space group 0. Under another name 0 says nothing,
-    #: since much software writes it for volumes.
+    #: Whether ``(D, H, W)`` are D images, that is, a 3D ``.mrcs`` with space group 0 in its header. Under another extension 0
+    #: means nothing, since much software writes it for volumes.
     is_image_stack: bool = False
 
     def check_is_volume(self) -> None:
@@ -44,25 +44,25 @@ class Volume:
         Raises
         ------
         InputError
-            It is one, see ``is_image_stack``.
+            The data are one; see ``is_image_stack``.
         """
         if self.is_image_stack:
-            remedy = "export 3D subtomograms (WarpTools: --3d; RELION 5: no 2D stacks), a single volume under the name .mrc"
+            remedy = "export 3D subtomograms (WarpTools: --3d; RELION 5: no 2D stacks), or name a single volume .mrc"
             raise InputError(f"{self.path}: shape {self.data.shape} is a stack of 2D images; {remedy}.")
 
 
 def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     """Read an MRC volume ``(D, H, W)`` or volume stack ``(N, D, H, W)``.
 
-    Modes 0 (int8, or uint8 as older IMOD has it), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are converted to
-    float32; with ``memory_map`` the data stay on disk in their own type and are neither converted nor searched for NaN.
+    Modes 0 (int8, or uint8 in files of older IMOD), 1 (int16), 2 (float32), 6 (uint16) and 12 (float16) are converted to
+    float32; with ``memory_map`` the data stay on disk in their own type and are neither converted nor checked for NaN.
 
     Parameters
     ----------
     path : path
-        An MRC file of any name, also compressed with gzip or bzip2.
+        An MRC file of any name, optionally compressed with gzip or bzip2.
     memory_map : bool
-        Leave the data on disk. What is compressed must be read into memory all the same, and is not searched for NaN.
+        Leave the data on disk. Compressed files are still read into memory, but not checked for NaN.
 
     Returns
     -------
@@ -72,13 +72,13 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
     ------
     InputError
         The file is missing, is not MRC, is shorter than its header says, is not 3D or a stack of 3D volumes, holds
-        complex values, has its axes in another order or voxels that are not cubes, or holds NaN or infinity.
+        complex values, has axes in another order or voxels that are not cubes, or holds NaN or infinity.
     """
     path = Path(path)
     try:
         exists, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
-        raise InputError(f"{path}: cannot be reached ({error.strerror}); give a file that may be read.") from error
+        raise InputError(f"{path}: cannot be reached ({error.strerror}); give a readable file.") from error
     if is_folder:
         raise InputError(f"{path}: is a folder; give the path of an MRC file in it.")
     if not exists:
@@ -89,14 +89,14 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
             warnings.simplefilter("error", RuntimeWarning)
             mapped = memory_map and path.suffix.lower() not in COMPRESSED
             opened = mrcfile.mmap(path, mode="r") if mapped else mrcfile.open(path, mode="r")
-    except Exception as error:  # mrcfile raises ValueError, OSError, EOFError or a RuntimeWarning, by what is broken
-        if isinstance(error, OSError) and error.strerror:  # the system's word, not gzip's about the content
-            raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that may be read.") from error
+    except Exception as error:  # ValueError, OSError, EOFError or a RuntimeWarning, depending on the defect
+        if isinstance(error, OSError) and error.strerror:  # from the system, not from gzip about the content
+            raise InputError(f"{path}: cannot be read ({error.strerror}); give a readable file.") from error
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{path}: not a readable MRC file ({reason}); export it again as MRC2014.") from error
     with opened as mrc:
         data = mrc.data
-        with np.errstate(divide="ignore", invalid="ignore"):  # a cell of no voxels says nothing
+        with np.errstate(divide="ignore", invalid="ignore"):  # a cell without voxels gives no size
             edges = [float(mrc.voxel_size[axis]) if mrc.header[f"m{axis}"] > 0 else 0.0 for axis in "xyz"]
         x, y, z = (float(mrc.header.origin[axis]) for axis in "xyz")
         first = (int(mrc.header.nxstart), int(mrc.header.nystart), int(mrc.header.nzstart))
@@ -106,10 +106,10 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
             raise InputError(
                 f"{path}: columns, rows and sections are axes {axes}; reorder the volume so that they are (1, 2, 3)."
             )
-        edges = edges[:2] if images else edges  # between images there is no distance
+        edges = edges[:2] if images else edges  # images have no spacing along z
         if not all(0 <= edge < np.inf for edge in edges) or max(edges) - min(edges) > 1e-3 * max(edges):
-            cell = f"the header gives voxels of {' x '.join(f'{edge:g}' for edge in edges)} Å, which are no cubes"
-            raise InputError(f"{path}: {cell}; correct its cell, in IMOD with alterheader, or resample if they are so.")
+            cell = f"the header gives voxels of {' x '.join(f'{edge:g}' for edge in edges)} Å, which are not cubes"
+            raise InputError(f"{path}: {cell}; correct its cell with IMOD's alterheader, or resample it if it is right.")
         if np.iscomplexobj(data):
             raise InputError(f"{path}: mode {int(mrc.header.mode)} holds complex values; give a real-space volume.")
         if _holds_unsigned_bytes(mrc.header):
@@ -127,9 +127,9 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
 
 
 def _holds_unsigned_bytes(header: np.recarray) -> bool:
-    """Whether mode 0 holds 0 to 255: by bit 1 of IMOD's flags behind its stamp, or else where the largest value is above 127.
+    """Whether the bytes of mode 0 are unsigned, by bit 1 of IMOD's flags, or without IMOD's stamp by a maximum above 127.
 
-    IMOD has written bytes signed since version 4.2.23, as MRC2014 has them, and sets the bit where it does.
+    Since version 4.2.23 IMOD writes signed bytes, as in MRC2014, and sets the bit when it does.
     """
     stamp, flags = np.frombuffer(header.extra2.tobytes(), header.nx.dtype, 2, offset=40)  # bytes 152 and 156 of the file
     unsigned = not flags & 1 if stamp == 1146047817 else header.dmax > 127
@@ -137,10 +137,10 @@ def _holds_unsigned_bytes(header: np.recarray) -> bool:
 
 
 def _check_claim(path: Path) -> None:
-    """Refuse a header that claims more bytes than the file holds, before memory is taken for them.
+    """Refuse a header that claims more bytes than the file holds, before memory is allocated for them.
 
-    What a compressed file holds is counted where the claim is more than a thousand times its size, as only a volume of next
-    to nothing can be.
+    The contents of a compressed file are counted if the claim exceeds a thousand times its size, which only a nearly empty
+    volume can reach.
     """
     packed = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
     with open(path, "rb") as file:
@@ -150,10 +150,10 @@ def _check_claim(path: Path) -> None:
         content = file.read(HEADER_DTYPE.itemsize).ljust(HEADER_DTYPE.itemsize, b"\0")
     stamp = np.frombuffer(content, HEADER_DTYPE)[0]["machst"][0]
     if stamp not in (0x44, 0x11):
-        return  # mrcfile says that the machine stamp is wrong
+        return  # mrcfile reports the wrong machine stamp
     header = np.frombuffer(content, HEADER_DTYPE.newbyteorder("<" if stamp == 0x44 else ">"))[0]
     x, y, z, extended = (max(0, int(header[name])) for name in ("nx", "ny", "nz", "nsymbt"))
-    claim = HEADER_DTYPE.itemsize + extended + x * y * z // 2  # no mode has less than half a byte a voxel
+    claim = HEADER_DTYPE.itemsize + extended + x * y * z // 2  # every mode uses at least half a byte per voxel
     held = path.stat().st_size * (1000 if start in packed else 1)
     if claim > held and start in packed:
         with opener(path, "rb") as file:  # type: ignore[operator]
@@ -171,7 +171,7 @@ def write_mrc(
     start: tuple[int, int, int] = (0, 0, 0),
     overwrite: bool = False,
 ) -> Path:
-    """Write a volume ``(D, H, W)`` or a volume stack ``(N, D, H, W)``; the file appears whole or not at all.
+    """Write a volume ``(D, H, W)`` or a volume stack ``(N, D, H, W)`` atomically.
 
     Parameters
     ----------
@@ -181,13 +181,13 @@ def write_mrc(
         ``(D, H, W)`` or ``(N, D, H, W)``; bool becomes mode 0, uint8 mode 6, float16 mode 12,
         other floats mode 2.
     voxel_size : float
-        In angstrom.
+        Edge of a voxel in angstrom.
     origin : tuple of float
         Position of the first voxel, x, y, z in angstrom.
     start : tuple of int
         Index of the first voxel, x, y, z.
     overwrite : bool
-        Replace a file that exists.
+        Replace an existing file.
 
     Raises
     ------
@@ -221,19 +221,19 @@ def write_mrc(
 
 
 def check_volume(data: np.ndarray | torch.Tensor, name: str) -> None:
-    """Refuse a volume, of any shape, that no network can use: NaN, infinite or constant.
+    """Refuse a volume that no network can use because it holds NaN or infinity or is constant.
 
     Parameters
     ----------
     data : array
         Any shape.
     name : str
-        What to call it in the message, for example its file.
+        Name for the message, for example the file.
 
     Raises
     ------
     InputError
-        It holds NaN or infinity, or every voxel has one value.
+        The volume holds NaN or infinity, or every voxel has the same value.
     """
     tensor = torch.as_tensor(data)
     if not torch.isfinite(tensor).all():

@@ -1,14 +1,14 @@
-"""Real 70S ribosomes at 12 Å: fetch the tilt stacks, make 32³ subtomograms with masks.
+"""Fetch tilt stacks of real 70S ribosomes at 12 Å, and make 32³ subtomograms with masks from them.
 
 The particles are the WarpTools test data of tomoDRGN (bpowell122/tomodrgn): 40 ribosomes of four tomograms, extracted as
-stacks of 37 tilts. What the files leave open was settled so:
+stacks of 37 tilts. The files leave two points open, which were settled as follows:
 
-* hand: read as RELION defines the matrices, the particles average to the mirror image of a ribosome, so they are read with
-  ``hand=-1``. tomoDRGN's own tests back-project these files with ``--flip``, which mirrors z; the average supplied with
+* hand: with RELION's definition of the matrices the particles average to the mirror image of a ribosome, so they are read
+  with ``hand=-1``. tomoDRGN's own tests back-project these files with ``--flip``, which mirrors z; the average supplied with
   the data is that of ``hand=-1``; and PDB 4V4R agrees with the supplied average and not with its mirror image, each in its
   best pose (``book/ribosome_evidence.py``);
-* exposure: divided by :math:`t^2`, the power of early and late tilts is one and the same, so the stacks are multiplied by
-  their CTF, cosine and exposure weight already, as WarpTools' code says.
+* exposure: after division by :math:`t^2`, early and late tilts have the same power, so the stacks are already multiplied by
+  their CTF, cosine and exposure weight, as in WarpTools' code.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ COMMIT = "b218710b59c280461ab7faf5dd99e23f37f6d8c7"
 FOLDER = "testing/data"
 STEM = "warptools_test_4-tomos_10-ptcls_box-32_angpix-12"
 VOXEL_SIZE = 12.0
-"""Angstrom, of images and average."""
+"""Voxel size of the images and the average in angstrom."""
 
 AVERAGE = "warptools_test_box-32_angpix-12_reconstruct.mrc"
 TOMOGRAMS = ("Unt_050", "Unt_076", "Unt_083", "Unt_088")
 PARTICLES = 10
-"""Stacks a tomogram."""
+"""Number of stacks per tomogram."""
 
 OUTLINE_RESOLUTION = 40.0
-"""Angstrom, to which the average is smoothed for its mask."""
+"""Resolution in angstrom to which the average is smoothed for its mask."""
 
 CHECKSUMS = {
     f"{STEM}.star": "e320a5dc66287a877ebbc7803de4a57fc8188e62a50c48aa490425e170b654f6",
@@ -52,17 +52,17 @@ CHECKSUMS = {
     f"{STEM}_tomograms.star": "46495f55c6ca4ae390fd1d9a6e2e4d928a516328ef1f1895c3572b6348e26121",
     "warptools_test_box-32_angpix-12_reconstruct.mrc": "7ce2dafddeba9c4c0dd6fc9495cdd93922a46128eba6b842ed959a91c3c9717f",
 }
-"""SHA-256 of the files that were seen when this was written; the commit vouches for the others."""
+"""SHA-256 of the files available when this was written; the commit hash covers the others."""
 
 STACK_CHECKSUMS = {
     "Unt_050": "e5a9410f7fa96db5cad7c10ce48607bcc81d7152fe7c45143779d9fbf094503d",
     "Unt_083": "37a92fa0491f97e299395e2fc3c5e2e6427674680ac6d83ffd0310937d5c3b67",
 }
-"""For two tomograms, SHA-256 of the SHA-256 of their stacks, as text, in order."""
+"""For two tomograms, SHA-256 of the joined SHA-256 texts of their stacks, in order."""
 
 
 def fetch(out: str | Path) -> Path:
-    """Download the star files, the average and the 40 stacks, and check them, into a new folder, all or none.
+    """Download and check the star files, the average and the 40 stacks, and write them to a new folder, all or none.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def fetch(out: str | Path) -> Path:
             os.replace(clone / FOLDER / name, work / name)
         shutil.rmtree(clone)
         for path in filter(Path.is_file, work.rglob("*")):
-            path.chmod(0o644)  # data, whatever the repository says
+            path.chmod(0o644)  # data, even if the repository marks it executable
         _check(work)
     return Path(out)
 
@@ -100,10 +100,11 @@ def _check(folder: Path) -> None:
 
 
 def outline(reference: torch.Tensor, voxel_size: float, volume: float) -> tuple[torch.Tensor, float]:
-    """A smoothed average of ribosomes ``(N, N, N)`` and the level above which it is the molecule, of a volume in nm³.
+    """Smooth an average of ribosomes ``(N, N, N)``, and return it with the threshold that encloses ``volume`` in nm³.
 
-    A reconstruction has an arbitrary scale, so no density in Da/nm³ can be its threshold; equal volume makes its mask the
-    equal of the simulated ones. Details finer than :data:`OUTLINE_RESOLUTION` go first, since noise makes holes and islands.
+    A reconstruction has an arbitrary scale, so its threshold cannot be a density in Da/nm³; equal volume makes its mask
+    comparable to the simulated ones. Details finer than :data:`OUTLINE_RESOLUTION` are removed first, since noise makes holes
+    and islands.
     """
     size = len(reference)
     lowpass = soft_lowpass(size, size * voxel_size / OUTLINE_RESOLUTION, 1.5)
@@ -113,10 +114,10 @@ def outline(reference: torch.Tensor, voxel_size: float, volume: float) -> tuple[
 
 
 def prepare(folder: str | Path, out: str | Path, *, volume: float, missing: Literal["raise", "skip"] = "raise") -> Path:
-    """Make subtomograms and masks from the tilt stacks in ``folder``, as a new folder for ``load_domain``.
+    """Make subtomograms and masks from the tilt stacks in ``folder``, and write them to a new folder for ``load_domain``.
 
-    Volumes are in the specimen frame, tilt axis along y. A mask is the :func:`outline` of the supplied average, turned
-    into the particle's refined pose, with the ``volume`` of a ribosome in nm³: that of
+    Volumes are in the specimen frame, tilt axis along y. A mask is the :func:`outline` of the supplied average, rotated into
+    the particle's refined pose. ``volume`` is that of a ribosome in nm³, from
     :func:`voxuda.simulation.molecules.molecular_volume` at ``VOXEL_SIZE``.
 
     Raises
@@ -135,10 +136,10 @@ def prepare(folder: str | Path, out: str | Path, *, volume: float, missing: Lite
 
 
 def read(folder: str | Path, *, missing: Literal["raise", "skip"] = "raise") -> tuple[list[Particle], torch.Tensor]:
-    """The particles of a folder, in the hand of a ribosome, and the supplied average ``(N, N, N)``.
+    """Read the particles of a folder, with the hand of a ribosome, and the supplied average ``(N, N, N)``.
 
-    The folder holds the star files and the average, as :func:`fetch` writes them, and the stacks, in place or side by side; for
-    missing ones see :func:`~voxuda.data.tilt_stacks.read_particles`.
+    The folder holds the star files and the average, as :func:`fetch` writes them, and the stacks, in their sub-folders or
+    beside the star files; for missing stacks see :func:`~voxuda.data.tilt_stacks.read_particles`.
 
     Raises
     ------

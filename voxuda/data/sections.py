@@ -1,4 +1,4 @@
-"""MRC volumes read and written some sections at a time, so that memory does not grow with them."""
+"""Read and write MRC volumes a few sections at a time, so that memory use does not grow with their size."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ HEADER = 1024
 """Bytes before the first voxel of an MRC file without an extended header."""
 
 MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6}
-"""MRC modes of the types that are written."""
+"""MRC modes of the data types that can be written."""
 
 
 def read_sections(path: str | Path, start: int, stop: int) -> np.ndarray:
-    """Sections ``start`` to ``stop`` of a volume, or of the volumes of a stack one after another, ``(n, H, W)`` float32.
+    """Read sections ``start`` to ``stop`` of a volume, or of the joined volumes of a stack, as ``(n, H, W)`` float32.
 
-    The file is closed again: were it kept open, the pages of the map read so far would count as memory in use.
+    The file is closed after each call, since the pages read from an open memory map count as memory in use.
     """
     data = read_mrc(path, memory_map=True).data
     return data.reshape(-1, *data.shape[-2:])[start:stop].astype(np.float32)
 
 
 class SectionWriter:
-    """A new MRC file with the header of another volume, whose sections are written in any order.
+    """Write a new MRC file with the header of another volume, its sections in any order.
 
     Parameters
     ----------
     path : path
-        Where to write; what is there is replaced.
+        Where to write; an existing file is replaced.
     like : Volume
-        Gives shape ``(D, H, W)`` or ``(N, D, H, W)``, origin and first indices.
+        Volume that gives the shape ``(D, H, W)`` or ``(N, D, H, W)``, origin and first indices.
     voxel_size : float
-        In angstrom; 0 leaves it out.
+        Edge of a voxel in angstrom; 0 leaves it out.
     dtype : str
         A name in ``MODES``.
     label : str
-        A line of the header, at most 80 characters.
+        Label for the header, at most 80 characters.
     """
 
     def __init__(self, path: str | Path, like: Volume, voxel_size: float, dtype: str, label: str) -> None:
@@ -53,7 +53,7 @@ class SectionWriter:
             mrc.header.nxstart, mrc.header.nystart, mrc.header.nzstart = like.start
 
     def write(self, start: int, sections: np.ndarray) -> None:
-        """Write sections ``(n, H, W)`` from section ``start`` on; each once, for the statistics of the header."""
+        """Write sections ``(n, H, W)`` from section ``start`` on; write each once, for the header's statistics to be right."""
         sections = np.ascontiguousarray(sections, self.dtype)
         self.low, self.high = min(self.low, float(sections.min())), max(self.high, float(sections.max()))
         self.total += float(sections.sum(dtype=float))
@@ -63,7 +63,7 @@ class SectionWriter:
             file.write(sections.tobytes())
 
     def finish(self) -> None:
-        """Complete the header's statistics."""
+        """Write the statistics to the header."""
         voxels = np.prod(self.shape, dtype=float)
         mean = self.total / voxels
         with mrcfile.mmap(self.path, mode="r+") as mrc:

@@ -1,4 +1,4 @@
-"""Star files of RELION and WarpTools, as text by blocks and columns."""
+"""Read and write star files of RELION and WarpTools as text, by block and column."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from pathlib import Path
 from voxuda.errors import InputError, shown
 
 WORD = re.compile(r"""#.*|"(.*?)"(?!\S)|'(.*?)'(?!\S)|(\S+)""")
-"""A comment, or a word: in quotation marks, which end before a blank, or bare."""
+"""A comment, or a word, which is bare or in quotation marks that end before a blank."""
 
 
 def read_star(path: Path) -> dict[str, dict[str, list[str]]]:
-    """Read the blocks of a star file by name, each as its columns; a block without a loop has one row.
+    """Read the blocks of a star file by name, each as columns by name; a block without a loop has one row.
 
-    All values stay text, since a tomogram may be called 00255, 1e3 or nan; ``number`` reads those that are numbers.
+    All values stay text, since a tomogram may be called 00255, 1e3 or nan; :func:`number` converts those that are numbers.
 
     Raises
     ------
     InputError
-        The file is missing, names a column twice, or has a row of more or fewer words than its table has columns.
+        The file is missing, names a column twice, or has a row with more or fewer values than its table has columns.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a star file of RELION or WarpTools, and the files it names beside it.")
+        raise InputError(f"{path}: no such file; give a star file of RELION or WarpTools, with the files it names beside it.")
     content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")  # some editors begin a file with a mark
+        text = content.decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     blocks: dict[str, dict[str, list[str]]] = {}
     name = ""
-    columns: list[str] | None = None  # of the loop one is in
+    columns: list[str] | None = None  # of the current loop
     for i, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         words = _words(line)
         if len(words) == 1 and words[0].startswith("data_"):
@@ -59,12 +59,12 @@ def read_star(path: Path) -> dict[str, dict[str, list[str]]]:
 
 def _words(line: str) -> list[str]:
     if not any(mark in line for mark in "#\"'"):
-        return line.split()  # as most lines can be, much faster
+        return line.split()  # enough for most lines, and much faster
     return [next(g for g in match.groups() if g is not None) for match in WORD.finditer(line) if match[0][0] != "#"]
 
 
 def number(star: Path, column: str, text: str, *, least: float = -math.inf) -> float:
-    """The finite number, at least ``least``, that a star file holds in a column; anything else is refused."""
+    """Convert a star file's value to a finite number of at least ``least``, or refuse it."""
     try:
         value = float(text)
     except ValueError:
@@ -75,11 +75,11 @@ def number(star: Path, column: str, text: str, *, least: float = -math.inf) -> f
 
 
 BARE = re.compile(r"(?!(?:data|loop|save|stop|global)_)[^\W_][\w.+-]*|[+-]?[\d.]+", re.I)
-"""A value that needs no quotation marks: readers split at blanks, and take # for a comment, _ for a label."""
+"""A value that needs no quotation marks, since readers split at blanks and take # for a comment and _ for a label."""
 
 
 def write_star(path: Path, block: str, columns: dict[str, list[str]]) -> None:
-    """Write one table, its values as text by column."""
+    """Write one table from columns of text values."""
     rows = zip(*columns.values(), strict=True)
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         print(f"data_{block}", "", "loop_", *(f"_{name} #{i}" for i, name in enumerate(columns, 1)), sep="\n", file=file)

@@ -1,4 +1,4 @@
-"""Subtomograms of your own: read, checked, brought to one size."""
+"""Read your own subtomograms, check them and bring them to one size."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from voxuda.signal.resize import fourier_resize
 
 
 class SubtomogramFolder:
-    """Subtomograms of your own: a folder of MRC files or stacks, or a RELION star file.
+    """Your own subtomograms, from a folder of MRC files or stacks, or from a RELION star file.
 
-    What may lie there, and where masks and classes come from, says :func:`voxuda.data.listing.list_entries`. Every volume, and
-    its mask with it, becomes a cube of ``size`` voxels by these rules:
+    For accepted layouts, and where masks and classes come from, see :func:`voxuda.data.listing.list_entries`. Every volume and
+    its mask become a cube of ``size`` voxels by these rules:
 
     - A box whose sides differ is cropped around its centre to a cube of the smallest side. Padding would keep more context,
-      but the voxels it invents hold no noise, and the method measures the noise.
+      but padding voxels hold no noise, and the method measures the noise.
     - Without ``voxel_size`` the cube is resampled to ``size`` voxels over the same box, as in the paper. All boxes must then
       be equal, in voxels and in angstrom, or the molecules would come out at different scales.
-    - With ``voxel_size`` the cube is resampled to the number of voxels whose edge comes nearest to it, and cropped around the
+    - With ``voxel_size`` the cube is resampled to the number of voxels whose edge is closest to it, and cropped around the
       centre to ``size``. A box too small for that is refused, since padding would invent voxels.
-    - The centre of n voxels is voxel n // 2, for odd and even n. What is there before resampling and cropping is there after.
-    - A voxel belongs to a mask of two values where it has the larger one, whatever the two are: 0 and 1, 0 and 255, or the
-      -128 and -127 of IMOD's bytes. In any other mask, such as a soft one or labels from 0, it belongs where it is above 0.5.
-      The mask is resampled as numbers 0 and 1 and cut at 0.5 again.
+    - The centre of n voxels is voxel n // 2, for odd and even n. Resampling and cropping keep it in place.
+    - In a mask with two values the larger one is inside, whatever the two are: 0 and 1, 0 and 255, or the -128 and -127 of
+      IMOD's bytes. In any other mask, such as a soft one or labels from 0, values above 0.5 are inside. The mask is resampled
+      as numbers 0 and 1 and thresholded at 0.5 again.
 
     Parameters
     ----------
     source : path
         The folder or the star file.
     size : int, optional
-        Side of a sample in voxels, a multiple of 8. None keeps the boxes as they are, which must be such cubes already.
+        Side of a sample in voxels, a multiple of 8. None keeps the boxes unchanged, which must already be such cubes.
     voxel_size : float, optional
-        Wanted edge of a voxel in angstrom.
+        Edge of a voxel in angstrom to resample to.
     invert : bool
-        Multiply the volumes by -1, for data in which protein is dark: all methods here take it to be bright.
+        Multiply the volumes by -1, for data in which protein is dark; all methods here assume bright protein.
     true_voxel_size : float, optional
-        Edge of a voxel of the files in angstrom, where neither their headers nor a star file give the true one.
+        True edge of a voxel of the files in angstrom, if neither their headers nor a star file give it.
 
     Raises
     ------
     InputError
-        See :func:`voxuda.data.listing.list_entries`; or the boxes break a rule above. Headers are read at once, so these come
-        early; a volume with NaN, without any signal, with two values, as a mask has, or with the symmetry of a spectrum is
-        refused when it is read.
+        See :func:`voxuda.data.listing.list_entries`; or the boxes break a rule above. These errors come early, since all
+        headers are read first. A volume that has NaN, is constant, has only two values like a mask, or has the symmetry of a
+        spectrum is refused when it is read.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SubtomogramFolder:
         if true_voxel_size is not None:
             self.entries = [dataclasses.replace(entry, voxel_size=true_voxel_size) for entry in self.entries]
         elif any(math.isclose(entry.voxel_size, 1, abs_tol=1e-3) for entry in self.entries):
-            what = "the voxel size is 1.00 Å, which many programs write where none is set; if it is not the true one, pass"
+            what = "the voxel size is 1.00 Å, which many programs write when none is set; if it is wrong, pass"
             print(f"warning: {self.source}: {what} --true-voxel-size to `voxuda data convert`.", file=sys.stderr)
         for entry in self.entries:
             self._check_box(entry)
@@ -94,8 +94,8 @@ class SubtomogramFolder:
                 remedy = "correct a header that is wrong, or convert all to one with `voxuda data convert --voxel-size`"
                 raise InputError(f"{entry.path}: the voxel size is {sizes}; {remedy}.")
             if min(entry.shape) != min(first.shape):
-                boxes = f"{entry.shape} is another box than {first.shape} in {first.label}"
-                raise InputError(f"{entry.path}: {boxes}; crop all to one, or use `voxuda data convert --voxel-size`.")
+                boxes = f"{entry.shape} differs from the box {first.shape} in {first.label}"
+                raise InputError(f"{entry.path}: {boxes}; crop all to one box, or use `voxuda data convert --voxel-size`.")
             if self.size is None:
                 check_side(entry.shape, entry.path)
                 if len(set(entry.shape)) > 1:
@@ -119,21 +119,21 @@ class SubtomogramFolder:
 
     @property
     def voxel_size(self) -> float:
-        """Edge of a voxel of the samples in angstrom, the mean if they differ by rounding; 0 when it is not known."""
+        """Edge of a voxel of the samples in angstrom, the mean if they differ by rounding, or 0 if unknown."""
         return float(np.mean([min(e.shape) * e.voxel_size / self._resampled(e) for e in self.entries]))
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Sample ``i``: its volume ``(D, D, D)`` in the unit of the file, and its mask ``(D, D, D)`` bool if there is one."""
+        """Return sample ``i``, its volume ``(D, D, D)`` in the units of the file and its mask ``(D, D, D)`` bool or None."""
         entry = self.entries[i]
         box = _read(entry.path, entry.index)
         check_volume(box, entry.label)
         if ((box == box.min()) | (box == box.max())).all():
-            raise InputError(f"{entry.label}: holds two values only and looks like a mask; call the folder of masks `masks`.")
+            raise InputError(f"{entry.label}: holds only two values and looks like a mask; name the folder of masks `masks`.")
         if _is_spectrum(box):
-            raise InputError(f"{entry.label}: is symmetric through its centre, as CTF and weight volumes are; take them away.")
+            raise InputError(f"{entry.label}: is symmetric through its centre, as CTF and weight volumes are; remove them.")
         volume = self._resize(-box if self.invert else box, entry)
         if entry.mask is None:
             return volume, None
@@ -146,17 +146,17 @@ class SubtomogramFolder:
         cube = _centre(box, min(entry.shape))
         side = self._resampled(entry)
         if side != len(cube):
-            # Resizing keeps voxel 0 in its place, so the centre is rolled there and back.
+            # Resizing keeps voxel 0 in place, so the centre is rolled there and back.
             cube = torch.fft.fftshift(fourier_resize(torch.fft.ifftshift(cube), (side, side, side)))
         return _centre(cube, side if self.size is None else self.size)
 
     def stack(self, *, progress: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """All samples: volumes ``(N, 1, D, D, D)`` in the unit of the file, and masks ``(N, 1, D, D, D)`` bool if there are.
+        """Return all volumes ``(N, 1, D, D, D)``, in the units of the files, and masks ``(N, 1, D, D, D)`` bool or None.
 
         Raises
         ------
         InputError
-            A volume has fewer than three values or holds NaN or infinity, or all masks are empty.
+            A volume has fewer than three distinct values or holds NaN or infinity, or all masks are empty.
         """
         volumes: list[torch.Tensor] = []
         masks: list[torch.Tensor] = []
@@ -165,11 +165,11 @@ class SubtomogramFolder:
             volumes.append(volume)
             masks += [] if mask is None else [mask]
         if masks and not any(mask.any() for mask in masks):
-            raise InputError(f"{self.entries[0].mask}: every mask is empty; give masks of 1 inside, or take them away.")
+            raise InputError(f"{self.entries[0].mask}: every mask is empty; give masks of 1 inside, or remove them.")
         return torch.stack(volumes)[:, None], torch.stack(masks)[:, None] if masks else None
 
     def domain(self, *, progress: bool = False) -> Domain:
-        """All samples, each with mean 0 and variance 1, for training and scoring."""
+        """Return all samples, each with mean 0 and variance 1, for training and scoring."""
         volumes, masks = self.stack(progress=progress)
         groups = [entry.group for entry in self.entries if entry.group]
         names = [entry.name for entry in self.entries]
@@ -178,12 +178,12 @@ class SubtomogramFolder:
     def save(self, out: str | Path, *, progress: bool = False) -> Path:
         """Write the samples as ``volumes.mrcs``, ``masks.mrcs`` and ``samples.csv`` into a new folder, all or none.
 
-        ``samples.csv`` names the file of each sample, its box and voxel size there, and whether it was inverted.
+        ``samples.csv`` lists each sample's file, its box and voxel size there, and whether it was inverted.
 
         Raises
         ------
         InputError
-            The folder holds something or cannot be written; or see :meth:`stack`.
+            The folder is not empty or cannot be written; or see :meth:`stack`.
         """
         check_new_folder(out)
         volumes, masks = self.stack(progress=progress)
@@ -202,9 +202,9 @@ class SubtomogramFolder:
 
 
 def load_domain(source: str | Path) -> Domain:
-    """Read a folder or a star file of subtomograms, see :class:`SubtomogramFolder`, at 32 voxels a side.
+    """Read a folder or a star file of subtomograms as cubes of 32 voxels per side.
 
-    A folder that holds ``volumes.mrcs``, such as ``save_samples`` and :meth:`SubtomogramFolder.save` write, is read as it is.
+    A folder that holds ``volumes.mrcs``, as ``save_samples`` and :meth:`SubtomogramFolder.save` write, is not resized.
 
     Raises
     ------
@@ -215,21 +215,21 @@ def load_domain(source: str | Path) -> Domain:
 
 
 def read_folder(source: str | Path) -> SubtomogramFolder:
-    """The subtomograms that :func:`load_domain` reads."""
+    """Return the subtomograms that :func:`load_domain` reads."""
     as_it_is = (Path(source) / "volumes.mrcs").is_file()
     return SubtomogramFolder(source, size=None if as_it_is else 32)
 
 
 def _read(path: Path, index: int | None) -> torch.Tensor:
-    """One volume ``(D, H, W)`` float32 of a file; of a stack nothing else is read."""
+    """Read one volume ``(D, H, W)`` float32 from a file, without reading the rest of a stack."""
     data = read_mrc(path, memory_map=True).data
     return torch.from_numpy(np.array(data if index is None else data[index], dtype=np.float32))
 
 
 def _is_spectrum(box: torch.Tensor) -> bool:
-    """Whether ``(D, H, W)`` is the same at ``-k`` as at ``k``, like a real volume's spectrum, the centre at voxel 0 or n // 2.
+    """Whether ``(D, H, W)`` is equal at ``k`` and ``-k``, like a real volume's spectrum centred at voxel 0 or n // 2.
 
-    Two outer sections are compared. A symmetric phantom on empty ground has even ones, and is no spectrum.
+    Two outer sections are compared. Those of a symmetric phantom on an empty background are uniform, so it is no spectrum.
     """
     last = box[-1].flip(0, 1)
     pairs = zip(box[:2], (last, last.roll((1, 1), (0, 1))), strict=False)
@@ -238,7 +238,7 @@ def _is_spectrum(box: torch.Tensor) -> bool:
 
 
 def _inside(mask: torch.Tensor, path: Path) -> torch.Tensor:
-    """Which voxels belong to a mask, by the rule of :class:`SubtomogramFolder`."""
+    """Return which voxels are inside a mask, by the rule of :class:`SubtomogramFolder`."""
     low, high = mask.min(), mask.max()
     two = bool(low < high and ((mask == low) | (mask == high)).all())
     if (low, high) == (-1, 0) or (not two and low < high <= 0.5):
@@ -248,7 +248,7 @@ def _inside(mask: torch.Tensor, path: Path) -> torch.Tensor:
 
 
 def _centre(box: torch.Tensor, side: int) -> torch.Tensor:
-    """The central cube of a box ``(D, H, W)``; the centre of n voxels is voxel n // 2, for odd and even n."""
+    """Return the central cube of a box ``(D, H, W)``; the centre of n voxels is voxel n // 2, for odd and even n."""
     for axis, n in enumerate(box.shape):
         box = box.narrow(axis, n // 2 - side // 2, side)
     return box

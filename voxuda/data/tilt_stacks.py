@@ -1,20 +1,20 @@
-r"""Real subtomograms as stacks of tilt images: read RELION 5 particles, reconstruct and average them, prove their poses.
+r"""Read RELION 5 particles stored as stacks of tilt images, reconstruct and average them, and check their poses.
 
-Geometry, in x, y, z columns of voxels about the centre ``N // 2``; volumes are stored z, y, x and images y, x:
+Geometry, for column vectors x, y, z in voxels from the centre ``N // 2``; volumes are stored z, y, x and images y, x:
 
-* a tilt's ``rlnTomoProjX/Y/Z`` are the rows of :math:`P`, which takes the specimen to the image; the image keeps x and y;
-* a particle's Euler angles give :math:`A`, which takes the reference to the specimen (RELION's ``ParticleSet``, "maps
-  coordinates from particle space to tomogram space"), times those of its subtomogram from the left, where there are some;
-  so a reference is seen in a tilt through :math:`PA`.
+* a tilt's ``rlnTomoProjX/Y/Z`` are the rows of :math:`P`, which maps the specimen to the image; the image keeps x and y;
+* a particle's Euler angles give :math:`A`, which maps the reference to the specimen (RELION's ``ParticleSet``, "maps
+  coordinates from particle space to tomogram space"), multiplied from the left by the rotation of its subtomogram, if given;
+  a tilt therefore sees the reference through :math:`PA`.
 
-Projections cannot tell a specimen from its mirror image: with :math:`F=\mathrm{diag}(1,1,-1)`, :math:`(P, A)` and
-:math:`(FPF, FAF)` explain the same images, one by a structure, one by its mirror image. The sign given to the tilt angles
-picks one; ``hand=-1`` picks the other.
+Projections cannot distinguish a specimen from its mirror image: with :math:`F=\mathrm{diag}(1,1,-1)`, :math:`(P, A)` and
+:math:`(FPF, FAF)` explain the same images, one with a structure, the other with its mirror image. The sign of the tilt
+angles picks one; ``hand=-1`` picks the other.
 
 The images are read as WarpTools writes them: contrast inverted, so protein is bright, and multiplied by the transfer
 :math:`t(k)=\mathrm{CTF}(k)\,s\,e^{-D/2D_c(k)}` of their tilt, where :math:`s` is ``rlnCtfScalefactor``, :math:`D` the exposure
-and :math:`D_c(k)=0.245\,k^{-1.665}+2.81` the critical exposure of Grant and Grigorieff (2015). An image that still needs the
-multiplication gets it here. Least squares with white noise then divides the sum of images by the sum of :math:`t^2`.
+and :math:`D_c(k)=0.245\,k^{-1.665}+2.81` the critical exposure of Grant and Grigorieff (2015). Images not yet multiplied are
+multiplied here. Least squares with white noise then divides the sum of images by the sum of :math:`t^2`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from voxuda.errors import InputError
 from voxuda.signal.optics import critical_exposure
 
 PADDING = 2
-"""Images and maps are padded by this factor, so that linear interpolation between their frequencies is good."""
+"""Factor by which images and maps are padded, so that linear interpolation between frequencies is accurate."""
 
 FLIP = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
 PARTICLE_COLUMNS = "TomoName TomoParticleName AngleRot AngleTilt AnglePsi OpticsGroup ImageName OriginXAngst OriginYAngst \
@@ -65,24 +65,27 @@ class Particle:
     defocus: torch.Tensor
     """``(T, 3)``, U and V in angstrom, angle of U from the x axis in degrees."""
     scale: torch.Tensor
-    """``(T,)``, factor of the CTF."""
+    """``(T,)``, scale factor of the CTF."""
     exposure: torch.Tensor
     """``(T,)``, electrons per square angstrom before the image."""
     voxel_size: float
-    """Angstrom."""
+    """Edge of a pixel in angstrom."""
     voltage: float
-    """Kilovolt."""
+    """Acceleration voltage in kilovolts."""
     spherical_aberration: float
-    """Millimetre."""
+    """Spherical aberration in millimetres."""
     amplitude_contrast: float
-    """Fraction."""
+    """Amplitude contrast as a fraction."""
     premultiplied: bool
-    """The images are already multiplied by their transfer."""
+    """Whether the images are already multiplied by their transfer function."""
 
 
 def euler_matrix(rot: float, tilt: float, psi: float) -> torch.Tensor:
-    """Turn the axes by rot about z, tilt about the new y, psi about the new z (degrees), RELION's ``Euler_angles2matrix``."""
-    turned = Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True)  # of a body; the axes turn the other way
+    """Rotate the axes by rot about z, tilt about the new y, psi about the new z (degrees).
+
+    This is RELION's ``Euler_angles2matrix``.
+    """
+    turned = Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True)  # rotates a body; axes rotate the other way
     return torch.tensor(turned.inv().as_matrix(), dtype=torch.float32)
 
 
@@ -96,7 +99,7 @@ def read_particles(
     star : path
         The optimisation set, or the particle star file ``NAME.star`` beside ``NAME_optimisation_set.star``.
     missing : str
-        ``"skip"`` leaves out particles whose stack is not there, ``"raise"`` refuses them.
+        ``"skip"`` leaves out particles whose stack is missing; ``"raise"`` raises an error.
     hand : int
         -1 reads the mirror image of the specimen: every matrix :math:`M` becomes :math:`FMF`.
 
@@ -130,19 +133,19 @@ def read_particles(
         if path.is_file() or missing == "raise":
             particles.append(_particle(star, path, row, optics[row["OpticsGroup"]], tilts[name]))
     if not particles:
-        raise InputError(f"{star}: none of its stacks is there; put the .mrcs files beside it.")
+        raise InputError(f"{star}: none of its stacks was found; put the .mrcs files beside it.")
     if hand == 1:
         return particles
     return [replace(p, projections=FLIP @ p.projections @ FLIP, rotation=FLIP @ p.rotation @ FLIP) for p in particles]
 
 
 def _row(blocks: dict[str, dict[str, list[str]]], block: str) -> dict[str, str]:
-    """The first row of a block, by names without ``rln``."""
+    """Return the first row of a block, by names without ``rln``."""
     return {key.removeprefix("rln"): values[0] for key, values in blocks.get(block, {}).items() if values}
 
 
 def _rows(path: Path, blocks: dict[str, dict[str, list[str]]], block: str, columns: list[str]) -> list[dict[str, Any]]:
-    """The rows of a table by names without ``rln``, numbers but for ``TEXT_COLUMNS``; refused unless all columns are there."""
+    """Return the rows of a table by names without ``rln``, as numbers except for ``TEXT_COLUMNS``; all columns must exist."""
     if block not in blocks:
         raise InputError(
             f"{path}: holds no table data_{block}; give the star files of one WarpTools export, with its matrices."
@@ -176,7 +179,7 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
         raise InputError(f"{star}: a projection matrix, defocus or list of frames is damaged; export it again.") from error
     if projections.shape != (len(tilts), 3, 3) or visible.shape != (len(tilts),) or not visible.any():
         raise InputError(
-            f"{star}: {row['TomoParticleName']} needs a matrix and a frame flag per tilt, one not 0; export it again."
+            f"{star}: {row['TomoParticleName']} needs a matrix and a frame flag per tilt, at least one not 0; export it again."
         )
     return Particle(
         name=row["TomoParticleName"],
@@ -198,14 +201,14 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
 
 
 def transfer(particle: Particle, size: int) -> torch.Tensor:
-    r"""Transfer of each tilt, :math:`t(k)=\mathrm{CTF}(k)\,s\,e^{-D/2D_c(k)}`, positive where protein is bright.
+    r"""Return the transfer of each tilt, :math:`t(k)=\mathrm{CTF}(k)\,s\,e^{-D/2D_c(k)}`, positive where protein is bright.
 
-    For images of ``size`` pixels of the particle's ``voxel_size``: ``(T, size, size // 2 + 1)``, frequency 0 first. The defocus
-    is that of the tomogram's centre, as the star file gives it. In images that are multiplied already, which had each
-    particle's own, this concerns only the weights.
+    The shape is ``(T, size, size // 2 + 1)``, frequency 0 first, for images of ``size`` pixels of the particle's
+    ``voxel_size``. The defocus is that of the tomogram's centre, as in the star file. Images that are already multiplied used
+    each particle's own defocus, so for them this affects only the weights.
     """
     u, v, angle = particle.defocus.unbind(1)
-    # calculate_ctf_2d takes a root of the astigmatism: U is made the larger by exchanging the axes.
+    # calculate_ctf_2d takes a root of the astigmatism, so the axes are swapped where U is the smaller.
     contrast = calculate_ctf_2d(
         defocus=(u + v) / 2e4,
         astigmatism=(u - v).abs() / 2e4,
@@ -225,9 +228,9 @@ def transfer(particle: Particle, size: int) -> torch.Tensor:
 
 
 def insert(particle: Particle, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of a particle's slices and of their weights ``t²`` in a padded half spectrum, y and z frequencies centred.
+    """Sum a particle's slices and their weights ``t²`` in a padded half spectrum, y and z frequencies centred.
 
-    The matrices ``(T, 3, 3)`` take the frame to reconstruct in to each image.
+    The matrices ``(T, 3, 3)`` map the frame of the reconstruction to each image.
     """
     side = particle.images.shape[-1]
     size = PADDING * side
@@ -235,7 +238,7 @@ def insert(particle: Particle, matrices: torch.Tensor) -> tuple[torch.Tensor, to
     t = transfer(particle, size)[particle.visible]
     spectra = torch.fft.rfft2(torch.fft.ifftshift(images, dim=(-2, -1))) * (1 if particle.premultiplied else t)
     slices = torch.fft.fftshift(torch.stack([spectra, t.square().to(spectra.dtype)], 1), dim=-2)
-    # A point k of an image stands at Mᵀk in the volume.
+    # A point k of an image lies at Mᵀk in the volume.
     turns = matrices[particle.visible].mT
     total, _ = insert_central_slices_rfft_3d_multichannel(slices, (size, size, size), turns, fftfreq_max=0.5)
     # The plane kx = 0 holds each frequency together with its conjugate, which the library fills half and half.
@@ -245,10 +248,10 @@ def insert(particle: Particle, matrices: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def solve(total: torch.Tensor, weight: torch.Tensor, wiener: float = 0.3) -> torch.Tensor:
-    """Divide sums of :func:`insert`, with a constant beside the weight for the noise, into a ``(N, N, N)`` volume.
+    """Divide the sums of :func:`insert` by the weight plus a noise constant, and return a ``(N, N, N)`` volume.
 
-    ``wiener`` is that constant as a fraction of the mean measured weight: the inverse of a flat signal-to-noise ratio. The
-    default gave, of five values, the most contrast between inside and outside of masks by pose.
+    ``wiener`` is that constant as a fraction of the mean measured weight, the inverse of a flat signal-to-noise ratio. Of five
+    values tried, the default gave the most contrast between inside and outside of masks placed by pose.
     """
     size = len(total)
     noise = wiener * weight[weight > 0].mean()
@@ -259,16 +262,16 @@ def solve(total: torch.Tensor, weight: torch.Tensor, wiener: float = 0.3) -> tor
 
 
 def reconstruct(particle: Particle, *, wiener: float = 0.3) -> torch.Tensor:
-    r"""Subtomogram of one particle, :math:`V(k)=\sum_i t_i I_i(k)\,/\,(\sum_i t_i^2(k)+\nu)`, from its visible images.
+    r"""Reconstruct one particle, :math:`V(k)=\sum_i t_i I_i(k)\,/\,(\sum_i t_i^2(k)+\nu)`, from its visible images.
 
-    ``(N, N, N)`` float32 in the specimen frame, protein bright: z is along the beam, the tilt axis where the projection
-    matrices have it (WarpTools: along y). For :math:`\nu` see :func:`solve`.
+    The volume is ``(N, N, N)`` float32 in the specimen frame, protein bright. z runs along the beam; the projection matrices
+    determine the tilt axis (y in WarpTools). For :math:`\nu` see :func:`solve`.
     """
     return solve(*insert(particle, particle.projections), wiener)
 
 
 def average(particles: Sequence[Particle], *, wiener: float = 0.3) -> torch.Tensor:
-    """Average ``(N, N, N)`` of particles in the reference frame: all their slices in one volume."""
+    """Average particles in the reference frame, ``(N, N, N)``, by inserting all their slices into one volume."""
     sums = [insert(p, p.projections @ p.rotation) for p in particles]
     total, weight = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
     return solve(total, weight, wiener)
