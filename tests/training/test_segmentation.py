@@ -349,26 +349,25 @@ def test_batch_norm_of_the_volume(tmp_path, monkeypatch):
 
 def test_models_that_come_along():
     names = sorted(path.name for path in MODELS.iterdir())
-    assert names == ["self-training", "vox-uda", "vox-uda-bf", "zero-shot"] and SegmentOptions().model == names[0]
+    assert names == ["ours", "vox-uda", "vox-uda-bf", "zero-shot"]
     size = 0
     for name in names:
         load_network(find_model(name))
         weights = MODELS / name / "weights.safetensors"
         size += weights.stat().st_size
-        if name != "self-training":  # made by book/ready_model.py
-            assert weights.read_bytes() == (RESULTS / "laptop" / name / "seed-0" / weights.name).read_bytes()
+        assert weights.read_bytes() == (RESULTS / "laptop" / name / "seed-0" / weights.name).read_bytes()
     assert size < 2e6
-    with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of self-training, vox-uda, vox-uda-bf"):
+    with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of ours, vox-uda, vox-uda-bf"):
         find_model("best")
 
 
 def test_a_folder_here_does_not_change_the_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(MODELS / "zero-shot", "vox-uda")
-    assert find_model("vox-uda") == MODELS / "vox-uda"
-    assert capsys.readouterr().err == "vox-uda: the model that comes with the package is used; your run is ./vox-uda.\n"
-    for name in ("./vox-uda", "vox-uda/", tmp_path / "vox-uda"):
-        assert find_model(name).resolve() == tmp_path / "vox-uda"
+    shutil.copytree(MODELS / "vox-uda", "ours")
+    assert find_model("ours") == MODELS / "ours"
+    assert capsys.readouterr().err == "ours: the model that comes with the package is used; your run is ./ours.\n"
+    for name in ("./ours", "ours/", tmp_path / "ours"):
+        assert find_model(name).resolve() == tmp_path / "ours"
     assert not capsys.readouterr().err
 
 

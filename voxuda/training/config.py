@@ -94,9 +94,9 @@ class Config:
 class SegmentOptions:
     """How files are segmented, and what is written."""
 
-    #: Name of a model that comes along (self-training, vox-uda, vox-uda-bf, zero-shot), or the folder of a finished run. The default is
+    #: Name of a model that comes along (ours, vox-uda, vox-uda-bf, zero-shot), or the folder of a finished run. The default is
     #: the best on simulated tomograms and a real one together, see results/tomogram-rules.json and results/microtubule.json.
-    model: str = "self-training"
+    model: str = "ours"
     voxel_size: float | None = None  #: Edge of a voxel in angstrom, for all files; replaces that of their headers.
     invert: bool = False  #: For files in which protein is dark.
     threshold: float = 0.5  #: The mask holds the voxels whose probability of being protein is above this.

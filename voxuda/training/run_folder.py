@@ -40,7 +40,7 @@ MODELS = Path(__file__).parent / "models"
 def find_model(name: str | Path) -> Path:
     """The folder of a model: one that comes with the package, or that of a run.
 
-    A bare name such as "vox-uda" means the one of the package, whatever lies in the working directory; "./vox-uda" is the run.
+    A bare name such as "ours" means the one of the package, whatever lies in the working directory; "./ours" is the run.
 
     Raises
     ------
