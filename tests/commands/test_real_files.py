@@ -32,8 +32,8 @@ def test_segment_density_maps(molecule_files, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("molecules/1bxn_10A.mrc", "1bxn_10A.mrc: holds little but areas of one value, as a mask or a lone molecule does"),
-        ("real/microtubule/reference_wall.mrc", "reference_wall.mrc: holds little but areas of one value"),
+        ("molecules/1bxn_10A.mrc", "1bxn_10A.mrc: is mostly areas of one value, like a mask or an isolated molecule"),
+        ("real/microtubule/reference_wall.mrc", "reference_wall.mrc: is mostly areas of one value"),
         ("real/microtubule/13pf_MT.tif", "13pf_MT.tif: not a readable MRC file"),
         ("real/ribosome_tilt_stacks/Unt_050_12.00A_000001.mrcs", "shape (37, 32, 32) is a stack of 2D images"),
     ],

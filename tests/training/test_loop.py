@@ -334,5 +334,5 @@ def test_gpus_share_batch_norm(tiny, monkeypatch, method):
     kinds = (torch.nn.SyncBatchNorm, torch.nn.BatchNorm3d)
     counts = [sum(isinstance(module, kind) for module in who.modules()) for who, kind in zip((made, one), kinds, strict=True)]
     assert counts[0] == counts[1] > 0
-    with pytest.raises(InputError, match="normalisation renorm cannot be shared by several GPUs; choose batch or group"):
+    with pytest.raises(InputError, match="normalisation renorm does not work on several GPUs; choose batch or group"):
         loop.prepare(tiny(method=method, normalisation="renorm"), fabric, progress=False)

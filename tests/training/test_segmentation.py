@@ -136,8 +136,8 @@ def test_a_size_of_one_angstrom_is_not_believed(tmp_path, capsys, bright):
         write_mrc(tmp_path / f"{name}.mrc", volume, size)
     segment_files([tmp_path / "one.mrc", tmp_path / "none.mrc"], tmp_path / "m", progress=False)
     said = capsys.readouterr().err.splitlines()
-    assert "one.mrc: the header says exactly 1 Å" in said[0] and "--voxel-size" in said[0]
-    assert "none.mrc: the header says no voxel size" in said[1]
+    assert "one.mrc: the header gives exactly 1 Å" in said[0] and "--voxel-size" in said[0]
+    assert "none.mrc: the header gives no voxel size" in said[1]
     with pytest.raises(InputError, match=r"nm\.mrc: voxels of 1348 Å; give their true size as --voxel-size"):
         segment_files([tmp_path / "nm.mrc"], tmp_path / "n", progress=False)
     assert not (tmp_path / "n").exists()
@@ -146,7 +146,7 @@ def test_a_size_of_one_angstrom_is_not_believed(tmp_path, capsys, bright):
 def test_coordinates_need_a_tomogram_and_its_voxel_size(tmp_path, bright):
     one = write_mrc(tmp_path / "one.mrc", noise((40, 40, 40)), 1.0)
     stack = write_mrc(tmp_path / "stack.mrcs", noise((2, 16, 16, 16)), 10.0)
-    for path, message in ((one, "one.mrc: the header says no voxel size; coordinates are in Å"), (stack, "is a stack of subt")):
+    for path, message in ((one, "one.mrc: the header gives no voxel size; coordinates are in Å"), (stack, "is a stack of sub")):
         with pytest.raises(InputError, match=message):
             segment_files([path], tmp_path / "m", SegmentOptions(coordinates=True), progress=False)
     assert not (tmp_path / "m").exists()
@@ -204,7 +204,7 @@ def test_a_file_is_taken_once_and_nothing_is_silently_left_out(tmp_path, monkeyp
         write_mrc(name, noise((16, 16, 16)))
     assert list(map(str, find_files(["b.mrc", "./a.mrc", "*.mrc", tmp_path / "b.mrc"]))) == ["b.mrc", "a.mrc"]
     assert list(map(str, find_files(["set[1]/*.mrc", "samples"]))) == ["set[1]/c.mrc", "samples/volumes.mrcs"]
-    with pytest.raises(InputError, match=r"set\*: matches masks or folders alone; give a pattern of MRC volumes"):
+    with pytest.raises(InputError, match=r"set\*: matches only masks or folders; give a pattern of MRC volumes"):
         find_files(["set*"])
     os.symlink("nowhere.mrc", "broken/link.mrc")
     with pytest.raises(InputError, match=r"broken/link\.mrc: no such file"):
@@ -294,7 +294,7 @@ def test_nearly_all_blank_is_not_called_constant(tmp_path, bright):
     volume = np.zeros((65, 64, 64), np.float32)
     volume[20:40, 20:40, 20:40] = noise((20, 20, 20))
     path = write_mrc(tmp_path / "t.mrc", volume, 10.0)
-    with pytest.raises(InputError, match=r"t\.mrc: holds little but areas of one value"):
+    with pytest.raises(InputError, match=r"t\.mrc: is mostly areas of one value"):
         segment_files([path], tmp_path / "m", progress=False)
 
 
@@ -317,7 +317,7 @@ def test_a_run_among_the_files_is_named(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"run: is a run, no volume; give it as --model .*run"):
+    with pytest.raises(InputError, match=r"run: is a run, not a volume; give it as --model .*run"):
         find_files([run, "x.mrc"])
     volume = write_mrc(run / "t.mrc", noise((16, 16, 16)))  # other programs call their files config.json, too
     assert find_files([run]) == [volume]

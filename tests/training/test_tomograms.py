@@ -287,7 +287,7 @@ def test_a_mask_of_something_else_is_refused(tmp_path, monkeypatch):
     interrupted(Pointwise(), monkeypatch, path, out, 2)
     work = tmp_path / ".m.mrc.work"
     before = (work / "probabilities").read_bytes()
-    with pytest.raises(InputError, match=r"\.m\.mrc\.work: an unfinished mask of other weights; go on with those"):
+    with pytest.raises(InputError, match=r"\.m\.mrc\.work: an unfinished mask of other weights; continue with those"):
         segment(Pointwise(3), path, out)
     with pytest.raises(InputError, match="unfinished mask of other overlap;"):
         segment(Pointwise(), path, out, overlap=8)
@@ -295,7 +295,7 @@ def test_a_mask_of_something_else_is_refused(tmp_path, monkeypatch):
         segment(Pointwise(), other, out)
     assert (work / "probabilities").read_bytes() == before
     (work / "progress").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match=r"progress: damaged; delete the folder .*\.m\.mrc\.work to begin anew"):
+    with pytest.raises(InputError, match=r"progress: damaged; delete the folder .*\.m\.mrc\.work to start again"):
         segment(Pointwise(), path, out)
     (work / "progress").unlink()
     segment(Pointwise(), path, out)

@@ -1,4 +1,4 @@
-"""Connected components of a mask that is seen some sections at a time."""
+"""Connected components of a mask that is read a few sections at a time."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 from scipy import ndimage, sparse
 
 TOUCHING = np.ones((3, 3, 3))
-"""Voxels that share a corner belong together."""
+"""Voxels that share a face, an edge or a corner are connected (26-connectivity)."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Components in the order of their first voxel; label k + 1 is row k.
+    """Components in the order of their first voxel; row k has label k + 1.
 
     Parameters
     ----------
     voxels : ndarray
-        Their sizes, ``(K,)``.
+        Number of voxels in each component, ``(K,)``.
     centres : ndarray
         Centres of mass z, y, x in voxels, ``(K, 3)``; the centre of the first voxel of the volume is 0.
     probabilities : ndarray
-        Mean probability within each, ``(K,)``.
+        Mean probability within each component, ``(K,)``.
     labels : ndarray
-        Label of each piece of a component, by the numbers that :meth:`Components.add` gave; 0 for background.
+        Label of each piece, indexed by its number from :meth:`Components.add`; 0 for background.
     """
 
     voxels: np.ndarray
@@ -34,7 +34,7 @@ class Table:
 
 
 class Components:
-    """Collects pieces of components, slab by slab, and joins them in the end."""
+    """Collects pieces of components slab by slab and joins them at the end."""
 
     def __init__(self) -> None:
         self.count, self.sections = 0, 0
@@ -43,7 +43,7 @@ class Components:
         self.sums: list[np.ndarray] = []
 
     def add(self, mask: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """Number the pieces in the next sections ``(n, H, W)`` of a mask, counting on from those before; 0 is background."""
+        """Number the pieces in the next sections ``(n, H, W)`` of a mask, continuing the earlier numbers; 0 is background."""
         before = np.zeros_like(mask[:1], np.int32) if self.last is None else self.last[None]
         labels, pieces = ndimage.label(np.concatenate([before > 0, mask]), TOUCHING, output=np.int32)
         labels[labels > 0] += self.count
@@ -59,7 +59,7 @@ class Components:
         return labels
 
     def separate(self) -> None:
-        """What comes next lies in another volume."""
+        """Start another volume, whose pieces are not joined to earlier ones."""
         self.last = None
 
     def table(self, least: int = 0) -> Table:

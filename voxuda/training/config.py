@@ -28,7 +28,7 @@ paper's 3,000 source samples, 1,033 target samples for training, width, batch an
 """
 
 MOST = 1_000_000
-"""The largest number of epochs, channels or samples of a step: far beyond use, and a damaged number is found."""
+"""Largest number of epochs, channels or samples in a step, far above any useful value, so that a damaged number is refused."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,22 @@ class Config:
     #: Folder or star file of subtomograms; 60 % of each class is for training, without labels, the rest for testing.
     target: str | None = None
     #: How the target is simulated when no folder is given; "convolution" takes a second, "tilt-series" a minute at scale laptop
-    #: and is what a microscope does, "phase-plate" is the same near focus with a phase plate. All have as many samples; by tilt
-    #: series their classes are as the paper's.
+    #: and is what a microscope does, "phase-plate" is the same near focus with a phase plate. All have the same number of
+    #: samples; tilt series have the paper's class proportions.
     recipe: Recipe = "convolution"
     #: Molecules of a simulated source. Those of Table I or of Table II, with stand-ins where the paper's are not embedded, or
-    #: "nine", all that are embedded and not a class of the target, in as many samples.
+    #: "nine", all that are embedded and not a class of the target, with the same total number of samples.
     source_set: SourceSet = "table1"
     epochs: int | None = None  #: Overrides the scale.
     width: int | None = None  #: Channels of the network's first stage; overrides the scale.
     batch_size: int | None = None  #: Samples of each domain in a step; overrides the scale.
-    learning_rate: float = 1e-3  #: Adam's, divided by 10 after each third of training as in the paper.
-    #: Statistics in force when the network is used; "target" measures them anew on the unlabelled target samples (AdaBN),
-    #: "running" keeps the averages of training, "mixed" is both in equal parts. The paper is silent, and it matters more than
+    learning_rate: float = 1e-3  #: Learning rate of Adam, divided by 10 after each third of training as in the paper.
+    #: Batch norm statistics of the trained network; "target" measures them on the unlabelled target samples (AdaBN), "running"
+    #: keeps the averages of training, "mixed" is both in equal parts. The paper does not say, and the choice matters more than
     #: most modules.
     batch_norm: BatchNorm = "target"
-    #: What normalises the network's features. Batch norm, or group norm of 4 groups, which has no statistics to choose from, or
-    #: batch renormalisation, which trains with nearly the running averages. The paper is silent.
+    #: Normalisation of the network's features. Batch norm, or group norm of 4 groups, which has no statistics to choose from,
+    #: or batch renormalisation, which trains with nearly the running averages. The paper does not say.
     normalisation: Normalisation = "batch"
     seed: int = 0  #: Seed of weights, data order, noise and simulated data.
     device: Literal["cpu", "cuda", "auto"] = "cpu"  #: "cpu", "cuda" or "auto".

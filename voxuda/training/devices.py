@@ -1,4 +1,4 @@
-"""Where a network runs, outside training."""
+"""Device on which a network runs outside training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from voxuda.errors import InputError
 
 
 def choose_device(name: Literal["cpu", "cuda", "auto"]) -> torch.device:
-    """Choose a device as lightning-fabric would, which takes twice as long to import as torch.
+    """Choose a device by the rules of lightning-fabric, which takes twice as long to import as torch.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The samples of a run: from folders, or simulated."""
+"""The samples of a run, loaded from folders or simulated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxuda.training.config import SCALES, Config, Recipe, SourceSet
 
 
 def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Domain, Domain]:
-    """Source, target for training (60 % of each class) and target for testing, from folders or simulated."""
+    """Load or simulate the source, the target for training (60 % of each class) and the target for testing."""
     sizes = SCALES[config.scale]
     train, test = load_target(config, progress=progress)
     if config.source:
@@ -32,9 +32,9 @@ def load_domains(config: Config, *, progress: bool = False) -> tuple[Domain, Dom
 
 
 def load_target(config: Config, *, progress: bool = False) -> tuple[Domain, Domain]:
-    """The target's two parts, for training and for testing, which no sample shares.
+    """Load or simulate the target, split into disjoint parts for training and for testing.
 
-    A folder holds few samples, so each seed tests on other ones; what is simulated is new for each seed anyway.
+    A folder holds few samples, so the split depends on the seed; simulated samples differ between seeds anyway.
     """
     if not config.target:
         simulated = _simulated_target(config.recipe, SCALES[config.scale]["per_target"], config.seed, progress)
@@ -45,11 +45,11 @@ def load_target(config: Config, *, progress: bool = False) -> tuple[Domain, Doma
     return target.split(0.6, seed=config.seed)
 
 
-# Rows of a table train on the same samples, and so does a run's evaluation: the last ones are kept.
+# The rows of a table and the evaluation of a run use the same samples, so the last ones are cached.
 @lru_cache(maxsize=1)
 def _simulated_source(which: SourceSet, n_per_molecule: int, snr: tuple[float, ...], seed: int, progress: bool) -> Domain:
     if which == "nine":
-        names, n_per_molecule = list(molecules.NINE), -(-n_per_molecule // 3)  # as many samples as of the paper's three
+        names, n_per_molecule = list(molecules.NINE), -(-n_per_molecule // 3)  # as many samples as with the paper's three
     else:
         names = [molecules.STAND_INS.get(n, n) for n in molecules.PAPER_SOURCE_SETS[which]]
     library = [molecules.load(n) for n in names]

@@ -21,7 +21,7 @@ from voxuda.training.run_folder import load_network, read_config, save_json
 
 
 def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Foreground IoU and Dice of each sample; both 1 where prediction and truth are both empty.
+    """Compute foreground IoU and Dice of each sample; both are 1 if prediction and truth are both empty.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def bootstrap(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tupl
 
 @torch.no_grad()
 def predict(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
-    """Foreground probability ``(N, D, H, W)`` of volumes ``(N, 1, D, H, W)``, with the batch norm statistics in force."""
+    """Predict foreground probabilities ``(N, D, H, W)`` of ``(N, 1, D, H, W)`` volumes with current batch norm statistics."""
     network.eval()
     device = next(network.parameters()).device
     parts = [network(part.to(device)).float().softmax(1)[:, 1].cpu() for part in volumes.split(batch_size)]
@@ -75,7 +75,7 @@ class Scores:
     overall: Score
     classes: dict[str, Score]
     pooled: dict[str, float]  #: ``iou`` and ``dice`` over all voxels of all samples.
-    foreground_share: dict[str, float]  #: Of ``predicted`` and ``truth``.
+    foreground_share: dict[str, float]  #: Share of foreground voxels, ``predicted`` and ``truth``.
     samples: list[float]  #: IoU of each sample.
 
 
@@ -85,7 +85,7 @@ class Evaluation:
 
     method: str
     batch_norm: BatchNorm  #: The run's own choice.
-    target: str | None  #: The folder, ``None`` for the run's own test samples.
+    target: str | None  #: Folder of the labelled samples; ``None`` for the run's own test samples.
     by_batch_norm: dict[BatchNorm, Scores]
 
     @property
@@ -95,14 +95,14 @@ class Evaluation:
 
 
 def scores(predicted: torch.Tensor, domain: Domain) -> Scores:
-    """Scores of masks against a labelled domain.
+    """Score masks against a labelled domain.
 
     Parameters
     ----------
     predicted : Tensor
         ``(N, D, H, W)`` bool.
     domain : Domain
-        With masks.
+        Labelled samples.
 
     Returns
     -------
@@ -136,17 +136,17 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluatio
     run : path
         Folder made by ``voxuda train``.
     target : path, optional
-        A labelled folder, whose name the file of scores gets; by default the target samples that the run did not train on.
+        Labelled folder, whose name goes into that of the scores file; by default the run's held-out target samples.
 
     Returns
     -------
     Evaluation
-        With the run's own choice of batch norm statistics, and with each kind.
+        Scores with each kind of batch norm statistics, and the run's own choice among them.
 
     Raises
     ------
     InputError
-        Not a finished run, a run that another job is writing, or a target without masks.
+        The run is not finished, another job is writing it, or the target has no masks.
     """
     from voxuda.training.domains import load_target  # the simulators, slow to import
 

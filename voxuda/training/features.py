@@ -1,4 +1,4 @@
-"""What a network makes of the two domains: deep features, their map by t-SNE (Fig. 6), and how well they can be told apart."""
+"""Deep features of the two domains, their t-SNE map (Fig. 6), and how well a linear classifier separates them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from voxuda.training.run_folder import load_network, read_config
 
 @torch.no_grad()
 def deep_features(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
-    """Means of the deepest tap v6 over each volume, ``(N, C)`` of volumes ``(N, 1, D, H, W)``."""
+    """Average the deepest tap, v6, over each volume; ``(N, C)`` for volumes ``(N, 1, D, H, W)``."""
     network.eval()
     return torch.cat([network.features(part)["v6"].mean((2, 3, 4)) for part in volumes.split(batch_size)])  # type: ignore[operator]
 
 
 def separability(a: np.ndarray, b: np.ndarray) -> float:
-    """Accuracy of a linear classifier between features ``(N, C)`` and ``(M, C)`` by five-fold cross-validation.
+    """Compute the five-fold cross-validated accuracy of a linear classifier between features ``(N, C)`` and ``(M, C)``.
 
-    The larger set is thinned, so 0.5 means that the two cannot be told apart.
+    The larger set is thinned to the size of the smaller, so 0.5 is chance.
     """
     from sklearn.linear_model import LogisticRegression  # slow to import
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -36,7 +36,7 @@ def separability(a: np.ndarray, b: np.ndarray) -> float:
 
     n = min(len(a), len(b))
     if n < 2:
-        raise InputError(f"{n} sample of one domain; telling domains apart needs at least 2 of each.")
+        raise InputError(f"{n} sample of one domain; separability needs at least 2 of each.")
     thin = [x[np.linspace(0, len(x) - 1, n).astype(int)] for x in (a, b)]
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     labels = np.repeat([0, 1], n)
@@ -45,15 +45,15 @@ def separability(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def domain_features(run: str | Path, statistics: BatchNorm = "target") -> tuple[list[np.ndarray], list[Domain]]:
-    """Features ``(N, C)`` of the source and of the held-out target by a run's network, and both domains.
+    """Compute features ``(N, C)`` of the source and the held-out target with a run's network, and return both domains too.
 
     Parameters
     ----------
     run : path
         Folder of a finished run.
     statistics : str
-        Batch norm statistics: "running" takes those of training for both domains, "mixed" those and the target's in equal
-        parts, "target" for each domain its own, measured on its training samples.
+        Batch norm statistics: "running" uses the running averages of training for both domains, "mixed" mixes these and the
+        target's in equal parts, and "target" uses each domain's own, measured on its training samples.
     """
     source, seen, target = load_domains(read_config(run))
     network = load_network(run, statistics)
@@ -66,8 +66,10 @@ def domain_features(run: str | Path, statistics: BatchNorm = "target") -> tuple[
 
 
 def embed(run: str | Path, statistics: BatchNorm = "target") -> dict:
-    """Map both domains' features, see :func:`domain_features`, by t-SNE: ``points``, one ``[x, y]`` a sample, with ``domain``,
-    "source" or "target", and ``classes``."""
+    """Map the features of both domains (:func:`domain_features`) by t-SNE.
+
+    Returns ``points``, one ``[x, y]`` per sample, with ``domain`` ("source" or "target") and ``classes``.
+    """
     from sklearn.manifold import TSNE  # slow to import
     from sklearn.preprocessing import StandardScaler
 

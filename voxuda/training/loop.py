@@ -1,14 +1,15 @@
-"""One loop for every method: device, precision, processes, checkpoint, resume, log.
+"""The training loop of every method, with device, precision, processes, checkpoints, resume and log.
 
-``torchrun`` or Slurm's ``srun`` may start several processes, one a GPU; each holds all samples and a copy of the networks. In
-each step every process takes its part of the one batch, and lightning-fabric's DistributedDataParallel gives all of them the
-mean of their gradients, so that they take the same step.
+``torchrun`` or Slurm's ``srun`` may start several processes, one per GPU; each holds all samples and a copy of the networks.
+In each step every process takes its part of the batch, and lightning-fabric's DistributedDataParallel averages the gradients
+over the processes, so that all take the same step.
 
-Two processes come close to one, and are not equal to it. The mean of the gradients is that of the mean of the processes'
-losses, each over its own part of the batch; what is no mean over samples (soft Dice loss, thresholds of pseudo-labels, noise,
-CutMix's partner) is each process's own. Batch norm has the statistics of the whole batch on GPUs (SyncBatchNorm) and those of
-the part on processors, where the running averages are those of process 0. In one pair of runs of Vox-UDA, eight epochs at scale
-smoke on a processor, the segmentation loss of two stayed within 0.4 % of that of one; another seed moves it by 5 % and more.
+Two processes give nearly, but not exactly, the result of one. The averaged gradient is that of the mean of the processes'
+losses, each over its own part of the batch; anything that is not a mean over samples (soft Dice loss, thresholds of
+pseudo-labels, noise, CutMix's partner) is computed per process. Batch norm uses the statistics of the whole batch on GPUs
+(SyncBatchNorm) and those of each process's part on CPUs, where the running averages are those of process 0. In one pair of
+Vox-UDA runs (eight epochs, scale smoke, CPU) the segmentation loss of two processes stayed within 0.4 % of that of one;
+changing the seed moves it by 5 % or more.
 """
 
 from __future__ import annotations
@@ -46,18 +47,19 @@ from voxuda.training.provenance import provenance
 from voxuda.training.run_folder import is_run_of, load_weights, read_record, save_json, save_weights
 
 LEAST_SIDE_IN_BF16 = 24
-"""The smallest tap has then sides of 3. With 2, torch 2.13 reads memory that nobody wrote: weight gradients of convolutions in
-bfloat16 are often no numbers, in either layout, on processors with AVX-512 but without AMX."""
+"""Smallest side of a sample in voxels for bf16 on a CPU; the smallest tap then has sides of 3. With sides of 2, torch 2.13
+reads uninitialised memory, so weight gradients of bfloat16 convolutions are often NaN, in either layout, on CPUs with AVX-512
+but without AMX."""
 
 
 def stream(*key: int) -> int:
-    """Seed of one use of randomness, named by whole numbers; other names give independent streams (NumPy SeedSequence)."""
+    """Derive a seed from a key of integers; different keys give independent streams (NumPy SeedSequence)."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @lru_cache(maxsize=2)  # one epoch of both domains
 def draw_order(samples: int, draws: int, seed: int, device: torch.device) -> torch.Tensor:
-    """Order ``(draws,)`` in which an epoch draws samples: all of them, shuffled, before any comes again."""
+    """Draw the order ``(draws,)`` of samples in an epoch; all are used once, shuffled, before any repeats."""
     generator = torch.Generator().manual_seed(seed)
     rounds = [torch.randperm(samples, generator=generator) for _ in range(-(-draws // samples))]
     return torch.cat(rounds)[:draws].to(device)
@@ -66,8 +68,10 @@ def draw_order(samples: int, draws: int, seed: int, device: torch.device) -> tor
 def make_batch(
     source: Domain, target: Domain, epoch: int, step: int, config: Config, steps: int, rank: int = 0, processes: int = 1
 ) -> Batch:
-    """Part ``rank`` of the batch of one step, a pure function of seed, epoch and step, so that a resumed run sees the same
-    data."""
+    """Make part ``rank`` of the batch of one step.
+
+    It is a pure function of seed, epoch and step, so that a resumed run sees the same data.
+    """
     size = config.size("batch_size")
 
     def pick(domain: Domain, which: int) -> torch.Tensor:
@@ -76,7 +80,7 @@ def make_batch(
 
     s, t = pick(source, 0), pick(target, 1)
     assert source.masks is not None
-    key = (config.seed, epoch, 2, step) + ((rank,) if processes > 1 else ())  # each process has noise of its own
+    key = (config.seed, epoch, 2, step) + ((rank,) if processes > 1 else ())  # each process has its own noise
     return Batch(
         source=source.volumes[s],
         source_labels=source.masks[s, 0].long(),
@@ -88,7 +92,7 @@ def make_batch(
 
 
 def started() -> tuple[int, int]:
-    """Number of machines, and of processes on each, that ``torchrun`` or ``srun`` has started; 1 and 1 without them."""
+    """Return the numbers of nodes and of processes per node that ``torchrun`` or ``srun`` started; 1 and 1 without them."""
     machines, processes = 1, 1
     if TorchElasticEnvironment.detect():
         machines, processes = int(os.environ["GROUP_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
@@ -98,9 +102,9 @@ def started() -> tuple[int, int]:
 
 
 def make_fabric(config: Config) -> Fabric:
-    """The device of this process, one GPU each, and the precision of a run; refuses a device that the machine does not have."""
+    """Make the Fabric of a run, with one device per process; refuses a device that is not available."""
     machines, processes = started()
-    # Terms and parts of the networks join and leave during training, so some parameters have no gradient in some steps.
+    # Some loss terms and parts of the networks are used in some steps only, so some parameters then have no gradient.
     strategy = "ddp_find_unused_parameters_true" if machines * processes > 1 else "auto"
     try:
         return Fabric(
@@ -118,20 +122,20 @@ def train(
     progress: bool = True,
     after_epoch: Callable[[int, Method], None] | None = None,
 ) -> Method:
-    """Train one run and leave ``config.json``, ``log.jsonl``, ``weights.safetensors`` and ``checkpoint/`` in ``out``.
+    """Train one run and write ``config.json``, ``log.jsonl``, ``weights.safetensors`` and ``checkpoint/`` into ``out``.
 
     Parameters
     ----------
     config : Config
-        What to do.
+        Configuration of the run.
     out : path
         A new folder, or with ``resume`` the folder of an interrupted run of the same configuration.
     resume : bool
-        Go on from the last checkpoint; without one, start.
+        Continue from the last checkpoint, or start if there is none.
     progress : bool
         Show progress bars.
     after_epoch : callable, optional
-        Called with the number of finished epochs and the method, for whoever watches; what it does must change neither.
+        Called after each epoch with the number of finished epochs and the method, which it must not change.
 
     Returns
     -------
@@ -141,20 +145,19 @@ def train(
     Raises
     ------
     InputError
-        Anything about the configuration, the data or the folder that cannot be used, another job that writes there, or a
-        loss that is not finite.
+        The configuration, the data or the folder cannot be used, another job is writing there, or the loss is not finite.
     """
     out = Path(out)
     fabric = make_fabric(config)
-    with locked(out) if fabric.is_global_zero else nullcontext():  # process 0 alone talks and writes files
+    with locked(out) if fabric.is_global_zero else nullcontext():  # only process 0 prints and writes files
         again = resume and (out / "config.json").exists()
         check_folder(out, config, again)
-        fabric.launch()  # meets the other processes, if there are any
+        fabric.launch()  # connects to the other processes, if any
         progress = progress and fabric.is_global_zero
         session = prepare(config, fabric, progress)
         method, optimizer = session.method, session.optimizer
 
-        # Every process has come as far as setup_module in prepare, and so has found the folder as it was.
+        # setup_module in prepare waits for all processes, so each has checked the folder before process 0 changes it.
         state = out / "checkpoint" / "state.pt"
         first = load_checkpoint(state, method, optimizer) if again and state.exists() else 0
         if fabric.is_global_zero:
@@ -185,7 +188,7 @@ class Session:
     source: Domain
     target: Domain
     method: Method
-    model: torch.nn.Module  #: The method as the processes share it.
+    model: torch.nn.Module  #: The method, wrapped by Fabric for several processes.
     optimizer: torch.optim.Optimizer
 
 
@@ -208,7 +211,7 @@ def prepare(config: Config, fabric: Fabric, progress: bool) -> Session:
 
 
 def check_folder(out: Path, config: Config, again: bool) -> None:
-    """Refuse sizes that are none, and a folder in which a run of them can neither begin nor, ``again``, go on."""
+    """Refuse invalid sizes, and a folder in which the run cannot start or, with ``again``, resume."""
     config.sizes()
     if not again:
         check_new_folder(out)
@@ -223,17 +226,17 @@ def check_input(config: Config, fabric: Fabric, method: Method, source: Domain, 
         raise InputError(f"batch_size is {batch_size}; it must be a multiple of the number of processes, {processes}.")
     if config.precision != "32-true" and fabric.device.type == "cpu" and min(shape) < LEAST_SIDE_IN_BF16:
         raise InputError(
-            f"samples of {shape} voxels cannot be trained on in bf16 on a processor; choose --precision 32-true, or samples"
-            f" of {LEAST_SIDE_IN_BF16} voxels a side."
+            f"samples of {shape} voxels are too small for bf16 on a CPU; choose --precision 32-true, or samples of at least"
+            f" {LEAST_SIDE_IN_BF16} voxels per side."
         )
     if config.normalisation == "renorm" and processes > 1 and fabric.device.type == "cuda":
-        raise InputError("normalisation renorm cannot be shared by several GPUs; choose batch or group, or train on one GPU.")
+        raise InputError("normalisation renorm does not work on several GPUs; choose batch or group, or train on one GPU.")
     if method.needs_target_labels and target.masks is None:
         raise InputError(f"{config.target}: has no masks; method {config.method} needs target labels.")
 
 
 def train_epochs(session: Session, out: Path, first: int, progress: bool) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train from epoch ``first`` on, and yield each epoch's number and its line of the log."""
+    """Train from epoch ``first`` on, and yield each epoch's number and log line."""
     config, fabric, method, optimizer = session.config, session.fabric, session.method, session.optimizer
     epochs, steps = config.size("epochs"), max(1, len(session.source) // config.size("batch_size"))
     bar = tqdm(total=epochs * steps, initial=first * steps, unit="step", disable=not progress, desc=config.method)
@@ -251,10 +254,10 @@ def train_epochs(session: Session, out: Path, first: int, progress: bool) -> Ite
                 losses = session.model(batch, (epoch * steps + step) / (epochs * steps))
             optimizer.zero_grad()
             # Eq 1, with the pseudo-labels' loss; each method's losses() names the terms.
-            fabric.backward(torch.stack(list(losses.values())).sum())  # in which the processes' gradients are averaged
+            fabric.backward(torch.stack(list(losses.values())).sum())  # also averages the gradients over processes
             optimizer.step()
             method.after_step()
-            # The values stay on the device until the epoch ends: to read one would make the processor wait for the GPU.
+            # The values stay on the device until the epoch ends, since reading one makes the CPU wait for the GPU.
             history.append({name: value.detach() for name, value in losses.items()})
             bar.update()
         history = fabric.all_reduce(history)  # type: ignore[assignment]  # the mean over processes, in the same structure
@@ -266,7 +269,7 @@ def train_epochs(session: Session, out: Path, first: int, progress: bool) -> Ite
 
 
 def mean_losses(history: list[dict[str, torch.Tensor]], out: Path, epoch: int) -> dict[str, float]:
-    """Means over the steps of an epoch of its named losses, scalars on the device; refuses a step whose loss is not finite."""
+    """Average each named loss, a scalar on the device, over the steps of an epoch; refuses a loss that is not finite."""
     totals = torch.stack([torch.stack(list(losses.values())).sum() for losses in history]).tolist()
     for step, total in enumerate(totals):
         if not math.isfinite(total):
@@ -277,12 +280,12 @@ def mean_losses(history: list[dict[str, torch.Tensor]], out: Path, epoch: int) -
     terms: dict[str, list[torch.Tensor]] = {}
     for losses in history:
         for name, value in losses.items():
-            terms.setdefault(name, []).append(value)  # a term may join within an epoch
+            terms.setdefault(name, []).append(value)  # a term may start within an epoch
     return {name: statistics.fmean(torch.stack(values).tolist()) for name, values in terms.items()}
 
 
 def check_weights(method: Method, out: Path, epoch: int, steps: int) -> None:
-    """Refuse what the last step of an epoch broke: no later loss would tell before the checkpoint is written."""
+    """Refuse weights that are NaN or infinite after the last step of an epoch, which no loss shows before the checkpoint."""
     if not torch.stack([value.isfinite().all() for value in method.state_dict().values()]).all():
         raise InputError(
             f"{out}: a weight is not finite after epoch {epoch}, step {steps - 1}; lower --learning-rate and train into a "
@@ -291,7 +294,7 @@ def check_weights(method: Method, out: Path, epoch: int, steps: int) -> None:
 
 
 def open_folder(config: Config, out: Path, epochs: int, *, again: bool, processes: int) -> None:
-    """Make a run's folder, or go on with it after ``epochs`` epochs; it keeps what made it first, and notes who goes on."""
+    """Make a run's folder, or reopen it after ``epochs`` epochs; records the first provenance and that of each resume."""
     made_by = {**provenance(), "processes": processes}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -315,15 +318,15 @@ def trim_log(path: Path, epochs: int) -> None:
 
 
 def save_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-    """Everything a resumed run needs; the data order follows from seed and epoch."""
+    """Save everything a resumed run needs; the data order follows from seed and epoch."""
     state = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
-    buffer = io.BytesIO()  # written from here a full disk is an OSError, which says so
+    buffer = io.BytesIO()  # so that Python writes the file, and a full disk raises a clear OSError
     torch.save(state, buffer)
     write_atomically(lambda temporary: temporary.write_bytes(buffer.getbuffer()), path)
 
 
 def load_checkpoint(path: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
-    """Restore a checkpoint and return the number of finished epochs; no code in the file is ever run."""
+    """Restore a checkpoint and return the number of finished epochs; code in the file is never run."""
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():

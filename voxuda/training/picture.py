@@ -1,4 +1,4 @@
-"""A picture of a mask: three slices at right angles through the volume, with the outline."""
+"""Picture of a mask, outlined on three orthogonal slices of the volume."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from voxuda.data.sections import read_sections
 from voxuda.training.tomograms import Tomogram
 
 SIZE = 1000
-"""Width or height that is aimed at, in pixels; small slices are enlarged by a whole number."""
+"""Target width or height in pixels; small slices are enlarged by an integer factor."""
 
 LINE = (255, 150, 0)
 
 SECTIONS = 16
-"""Read at a time."""
+"""Sections read at a time."""
 
 
 def draw(tomogram: Tomogram, mask: Path, sections: range, voxel_size: float, counts: list[np.ndarray], path: Path) -> None:
-    """Write a PNG: the slices z, y and x that hold most of the mask, as in a viewer with linked axes.
+    """Write a PNG of the z, y and x slices that hold most of the mask, laid out as in a viewer with linked axes.
 
     Parameters
     ----------
     tomogram : Tomogram
-        What was segmented.
+        The segmented tomogram.
     mask : Path
         Its mask, an MRC file of the same shape.
     sections : range
-        Those of one volume, all of them unless the file is a stack.
+        Sections of one volume, which are all sections unless the file is a stack.
     voxel_size : float
-        Of the file, in angstrom, for the scale bar; 0 leaves it out.
+        Voxel size of the file in angstrom, for the scale bar; 0 omits the bar.
     counts : list of ndarray
         Foreground voxels of each section, row and column.
     path : Path
@@ -42,7 +42,7 @@ def draw(tomogram: Tomogram, mask: Path, sections: range, voxel_size: float, cou
     at = [int(values.argmax()) if values.any() else len(values) // 2 for values in counts]
 
     def slices(read: Callable[[int, int], np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Across z, x and y, collected from a few sections at a time: a file may be larger than memory."""
+        """Cut across z, x and y, reading a few sections at a time, since a file may be larger than memory."""
         rows, columns = [], []
         for start in range(sections.start, sections.stop, SECTIONS):
             part = read(start, min(start + SECTIONS, sections.stop))
@@ -75,7 +75,7 @@ def draw(tomogram: Tomogram, mask: Path, sections: range, voxel_size: float, cou
 
 
 def panel(cut: np.ndarray, inside: np.ndarray, low: float, high: float, scale: int) -> Image.Image:
-    """A slice ``(H, W)`` in grey from ``low`` to ``high``, enlarged ``scale`` times, with the outline of ``inside``."""
+    """Draw a slice ``(H, W)`` in grey from ``low`` to ``high``, enlarged ``scale`` times, with the outline of ``inside``."""
     grey = np.clip((cut - low) / max(high - low, 1e-30), 0, 1)
     pixels = np.repeat((255 * grey[..., None]).astype(np.uint8), 3, axis=2).repeat(scale, 0).repeat(scale, 1)
     large = inside.repeat(scale, 0).repeat(scale, 1)

@@ -1,4 +1,4 @@
-"""What decides a run's numbers beside its configuration."""
+"""Provenance of a run's results, beyond its configuration."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from voxuda import __version__
 
 LIBRARIES = ("numpy", "scipy", "numba", "scikit-image", "lightning-fabric", "safetensors")
-"""What else computes a run: distributions whose versions it notes."""
+"""Distributions whose versions a run records."""
 
 
 def provenance() -> dict:
-    """What decides a run's numbers beside its configuration: code, libraries, hardware."""
+    """Return the code, libraries and hardware that a run's results depend on, besides its configuration."""
     here = Path(__file__).resolve().parent
     try:
         describe = ["git", "describe", "--always", "--dirty", "--abbrev=10"]

@@ -84,7 +84,7 @@ def is_run_of(run: str | Path, config: Config) -> bool:
 
 
 def as_stored(values: dict) -> dict:
-    """A dictionary as JSON gives it back: its tuples, and those of dictionaries in it, as lists."""
+    """Convert a dictionary to what JSON gives back, with tuples as lists, also in nested dictionaries."""
     return {k: as_stored(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
@@ -119,7 +119,7 @@ def save_weights(path: Path, network: VoxResNet, target_bn: dict[str, torch.Tens
 
 
 CHECKSUM = "sha256"
-"""Where a file of weights says what its tensors add up to."""
+"""Metadata key of the checksum in a file of weights."""
 
 
 def checksum(tensors: dict[str, torch.Tensor]) -> str:
@@ -132,7 +132,7 @@ def checksum(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights; :exc:`ValueError` when they are not those that were written."""
+    """Read the tensors of a file of weights; :exc:`ValueError` if their checksum differs."""
     with safe_open(path, "pt") as file:
         written = (file.metadata() or {}).get(CHECKSUM)
     tensors = load_file(path)
@@ -142,8 +142,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def halve_weights(run: str | Path, out: str | Path) -> None:
-    """Copy a run's configuration and weights into ``out``, the weights as bfloat16: half the size, for a repository; refuses to
-    replace others."""
+    """Copy a run's configuration and its weights, as bfloat16 for half the size, into ``out``; refuses to replace others."""
     run, out = Path(run), Path(out)
     load_network(run)  # says what is wrong with them
     tensors = {k: v.bfloat16() if v.is_floating_point() else v for k, v in load_file(run / "weights.safetensors").items()}

@@ -1,4 +1,4 @@
-"""Which files are segmented: volumes that names, folders and patterns stand for, opened and checked."""
+"""Find, open and check the volumes to segment, given as files, folders or patterns."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from voxuda.data.subtomograms import check_side
 from voxuda.errors import InputError
 
 LABEL = "voxuda segment "
-"""Begins the line in the header of all that is written here."""
+"""Start of the header line in every file that ``voxuda segment`` writes."""
 
 
 def find_files(names: Sequence[str | Path]) -> list[Path]:
-    """The files that names, folders and patterns stand for, each once; says on the error stream what of them is not taken."""
+    """List the files that names, folders and patterns stand for, each once; prints to stderr which files are left out."""
     if not names:
         raise InputError("no file was given; name at least one MRC volume, or a folder of them.")
     found: list[Path] = []
     for name in map(Path, names):
         if name.is_dir():
             inside = sorted(path for path in name.iterdir() if not path.is_dir() and not path.name.startswith("."))
-            # A folder of samples holds their masks, too.
+            # A folder of samples holds their masks too, so only its volumes are taken.
             taken = [path for path in inside if path.name == LAST] or [path for path in inside if MRC.fullmatch(path.name)]
             taken = [path for path in taken if not is_output(path)]
             if not taken and (name / "config.json").is_file():
-                raise InputError(f"{name}: is a run, no volume; give it as --model {name}.")
+                raise InputError(f"{name}: is a run, not a volume; give it as --model {name}.")
             if not taken:
                 raise InputError(f"{name}: holds no MRC volume (.mrc, .map, .rec, .mrcs); give the folder that does.")
         elif not name.exists() and (inside := matches(name)):
             taken = [path for path in inside if not path.is_dir() and not is_output(path)]
             if not taken:
-                raise InputError(f"{name}: matches masks or folders alone; give a pattern of MRC volumes.")
+                raise InputError(f"{name}: matches only masks or folders; give a pattern of MRC volumes.")
         else:
             inside = taken = [name]
         others = [path.name for path in inside if path not in taken]
@@ -54,7 +54,7 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
     if len(own) == len(found):
         raise InputError(f"{own[0]}: was written by `voxuda segment`; give the volume that it was made from.")
     if own:
-        print(f"left out, as `voxuda segment` wrote them: {', '.join(own)}", file=sys.stderr)
+        print(f"left out, since `voxuda segment` wrote them: {', '.join(own)}", file=sys.stderr)
     once: dict[str, Path] = {}
     for path in found:
         if str(path) not in own:
@@ -63,23 +63,23 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
 
 
 def matches(pattern: Path) -> list[Path]:
-    """What a pattern stands for, sorted; its folder may have brackets in its name."""
+    """List the paths that match a pattern, sorted; its folder may have brackets in its name."""
     found = glob.glob(str(pattern)) or glob.glob(os.path.join(glob.escape(str(pattern.parent)), pattern.name))
     return sorted(map(Path, found))
 
 
 def plain(path: Path) -> Path:
-    """A path without the ending that says how it is packed."""
+    """Return a path without its compression suffix."""
     return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
 
 
 def is_output(path: Path) -> bool:
-    """Whether a file has a name that this module gives."""
+    """Whether a file is named like an output of ``voxuda segment``."""
     return plain(path).stem.endswith(("_mask", "_probabilities", "_uncertainty", "_instances"))
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file was written by this module, as ``*.mrc`` finds them where masks lie beside their volumes."""
+    """Whether ``voxuda segment`` wrote a file; ``*.mrc`` matches such files if masks lie beside their volumes."""
     if not is_output(path) or not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -87,7 +87,7 @@ def is_own(path: Path) -> bool:
 
 
 def name_masks(paths: list[Path]) -> dict[str, Volume]:
-    """The volumes, opened, by the names of their masks."""
+    """Open the volumes, and return them by the names of their masks."""
     volumes: dict[str, Volume] = {}
     stems: dict[str, Path] = {}
     for path in paths:
@@ -101,7 +101,7 @@ def name_masks(paths: list[Path]) -> dict[str, Volume]:
 
 
 def is_tomogram(volume: Volume) -> bool:
-    """Whether a volume must be tiled: no stack, and a side above 64 voxels or one that the network does not take whole."""
+    """Whether a volume must be tiled; true unless it is a stack or the network takes it in one piece."""
     return volume.data.ndim == 3 and not is_whole(volume.data.shape)
 
 
@@ -111,10 +111,10 @@ def is_whole(shape: tuple[int, ...]) -> bool:
 
 
 def read(path: Path) -> Volume:
-    """A tomogram or subtomograms, the latter checked; of the data the shape alone is kept, for there may be many files."""
+    """Open a tomogram or subtomograms, and check the latter; keeps only the data's shape, since there may be many files."""
     suffix = path.suffix.lower()
     if suffix == ".star" and path.is_file():
-        raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs made.")
+        raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs it makes.")
     if suffix in (".hdf", ".em") and path.is_file():
         raise InputError(f"{path}: {EXPORT[suffix]}.")
     volume = read_mrc(path, memory_map=suffix not in COMPRESSED)

@@ -1,4 +1,4 @@
-"""Files in, masks out: at which voxel size a file is segmented, and what is written beside it."""
+"""Segment files at the models' voxel size, and write masks and the files beside them."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ from voxuda.training.segment_inputs import LABEL, find_files, is_whole, name_mas
 from voxuda.training.tomograms import Probabilities, Survey, Tomogram
 
 VOXEL_SIZES = (10.0, 15.0)
-"""Of the models' training samples, in angstrom; volumes of others are rescaled to the nearer end."""
+"""Range of voxel sizes in the models' training samples, in angstrom; other volumes are rescaled to the nearer end."""
 
 SECTIONS = 16
-"""Sections in memory at a time, fewer where they are large; and how many are looked at to know a tomogram again."""
+"""Sections in memory at a time, fewer if they are large; also the number of sections hashed to recognise a tomogram."""
 
 VOXELS = 2**23
-"""Most voxels in memory at a time after the network, unless a single section has more."""
+"""Maximum number of voxels in memory at a time after the network, unless a single section has more."""
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What became of one file.
+    """Result of segmenting one file.
 
     Parameters
     ----------
     mask : Path
-        Its mask.
+        Path of its mask.
     share : float
-        Of foreground.
+        Share of foreground voxels.
     components : int or None
-        How many the mask has; None if it was there already.
+        Number of components in the mask; None if the mask was there already.
     voxel_size : float
-        In angstrom; 0 is unknown.
+        Voxel size in angstrom; 0 if unknown.
     seconds : float
-        How long it took.
+        Time taken.
     memory : float
-        Largest memory of the process so far, in GB.
+        Peak memory of the process so far, in GB.
     """
 
     mask: Path
@@ -90,19 +90,19 @@ def segment_files(
     out : path
         Folder for the masks, ``NAME_mask.mrc`` for ``NAME.mrc``: 1 for protein, 0 for the rest.
     options : SegmentOptions, optional
-        How, and what else is written.
+        Options of the segmentation and of the files it writes.
     progress : bool
         Show progress bars, and a line for each file when it is done.
 
     Returns
     -------
     list of Segmented
-        In the order of the files.
+        One per file, in the order of the files.
 
     Raises
     ------
     InputError
-        A file, the model, an option or the folder cannot be used; all files are checked before a mask is written.
+        A file, the model, an option or the folder cannot be used; all files are checked before any mask is written.
     """
     options = options or SegmentOptions()
     out = Path(out)
@@ -111,7 +111,7 @@ def segment_files(
     volumes = name_masks(find_files(files))
     with locked(check_folder(out)):
         jobs = [Job(volume, out / name, options, network) for name, volume in volumes.items()]
-        for job in jobs:  # all of them before hours go into the first
+        for job in jobs:  # all files, before spending hours on the first
             job.check()
         done = []
         for job in jobs:
@@ -122,20 +122,20 @@ def segment_files(
 
 
 class Job:
-    """One file, from its header to the last file beside its mask.
+    """Segmentation of one file, from reading its header to writing its mask and the files beside it.
 
-    What is unfinished lies in a hidden folder ``.NAME_mask.mrc.work`` beside the mask, which appears last.
+    Unfinished work is kept in a hidden folder ``.NAME_mask.mrc.work`` beside the mask, which is moved into place last.
 
     Parameters
     ----------
     volume : Volume
         The file, opened.
     mask : Path
-        Where its mask shall stand.
+        Path of its mask.
     options : SegmentOptions
-        How.
+        Options of the segmentation.
     network : Module
-        Logits ``(B, 2, D, H, W)`` of ``(B, 1, D, H, W)``.
+        Network that maps ``(B, 1, D, H, W)`` to logits ``(B, 2, D, H, W)``.
     """
 
     def __init__(self, volume: Volume, mask: Path, options: SegmentOptions, network: nn.Module) -> None:
@@ -163,7 +163,7 @@ class Job:
         return Tomogram(volume, path, shape, (options.tile,) * 3, (options.overlap,) * 3, options.invert)
 
     def _factor(self) -> float:
-        """Voxels of the network for one of the file, along an axis."""
+        """Return the scale along an axis, in network voxels per file voxel."""
         low, high = VOXEL_SIZES
         if not self._knows_voxel_size():
             return 1.0
@@ -172,14 +172,14 @@ class Job:
         return self.voxel_size / min(max(self.voxel_size, low), high)
 
     def _knows_voxel_size(self) -> bool:
-        """Programs that do not know the voxel size write 0 or exactly 1."""
+        """Whether the voxel size is known; programs that do not know it write 0 or exactly 1."""
         return self.voxel_size not in (0.0, 1.0) or self.options.voxel_size is not None
 
     def _made(self) -> dict:
-        """What decides the probabilities: SHA-256 of the volume and of the weights, and options.
+        """Return what the probabilities depend on, as SHA-256 of the volume and of the weights, and options.
 
-        Of a volume the size, the header and 16 sections from first to last are taken, so that a copy, or one moved elsewhere,
-        is the same volume. One changed in other sections alone, under the same header, is not told apart.
+        The hash of a volume covers its file size, its header and 16 sections from first to last, so a copied or moved file
+        is recognised as the same volume. A change only in other sections, under the same header, is not detected.
         """
         weights = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
@@ -198,13 +198,13 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The line in the mask's header by which the same command knows it again."""
+        """Header line by which the same command recognises its mask."""
         wanted = ("threshold", "min_voxels", "probabilities", "uncertainty", "instances", "coordinates", "picture")
         made = {**self.made, "voxel_size": self.voxel_size, **{name: getattr(self.options, name) for name in wanted}}
         return LABEL + hashlib.sha256(json.dumps(made).encode()).hexdigest()[:32]
 
     def files(self) -> dict[str, Path]:
-        """All files that are written, by kind, the mask last."""
+        """Return the paths of all output files by kind, the mask last."""
         stem, suffix = self.mask.stem.removesuffix("_mask"), self.mask.suffix
         names = {kind: f"{stem}_{kind}{suffix}" for kind in ("probabilities", "uncertainty", "instances")}
         names |= {"coordinates": f"{stem}_particles.star", "picture": f"{stem}_mask.png"}
@@ -212,7 +212,7 @@ class Job:
         return {**wanted, "mask": self.mask}
 
     def is_made(self) -> bool:
-        """Whether the mask is there; refuses what else stands under its name, or under that of a file beside it."""
+        """Whether the mask is finished; refuses any other file in its place, or in that of another output."""
         if self.mask.is_dir():
             raise InputError(f"{self.mask}: is a folder; choose another --out.")
         if not self.mask.exists():
@@ -226,11 +226,11 @@ class Job:
         return True
 
     def check(self) -> None:
-        """Look through the whole file, and say what is doubtful."""
+        """Check the options, read the whole file, and print warnings."""
         if self.options.coordinates and self.is_stack:
-            raise InputError(f"{self.volume.path}: is a stack of subtomograms; coordinates are those of a tomogram, give that.")
+            raise InputError(f"{self.volume.path}: is a stack of subtomograms; coordinates need a tomogram, give that.")
         if self.options.coordinates and not self._knows_voxel_size():
-            raise InputError(f"{self.volume.path}: the header says no voxel size; coordinates are in Å, so give --voxel-size.")
+            raise InputError(f"{self.volume.path}: the header gives no voxel size; coordinates are in Å, so give --voxel-size.")
         if not self.is_made() and not self.packed:
             self._look()
 
@@ -242,29 +242,29 @@ class Job:
         return self.looked
 
     def doubts(self, looked: Survey) -> Iterator[str]:
-        """What the person should know before trusting the mask."""
+        """Yield warnings to consider before trusting the mask."""
         low, high = VOXEL_SIZES
-        models = f"models know {low:g} to {high:g} Å"
+        models = f"the models were trained on {low:g} to {high:g} Å"
         if not self._knows_voxel_size():
-            says = "exactly 1 Å, as programs write that do not know" if self.voxel_size else "no voxel size"
-            yield f"the header says {says}; {models}, so give the true size as --voxel-size if it is another."
+            says = "exactly 1 Å, which often means unknown" if self.voxel_size else "no voxel size"
+            yield f"the header gives {says}; {models}, so give the true size as --voxel-size if it differs."
         elif self.is_stack and not low <= self.voxel_size <= high:
             yield f"voxels of {self.voxel_size:.2f} Å, but {models}; rescale with `voxuda data convert --voxel-size`."
         leaning = looked.skewness
         if len(leaning) >= 4:
             mean, error = leaning.mean(), leaning.std() / len(leaning) ** 0.5
-            if mean < min(-3 * error, -0.1):  # less is as likely the contrast transfer of bright bodies
+            if mean < min(-3 * error, -0.1):  # weaker skew is as likely due to the contrast transfer of bright protein
                 dark = f"{(leaning < 0).sum()} of {len(leaning)} tiles lean dark (skewness {mean:+.2f} ± {error:.2f})"
                 remedy = "without --invert" if self.options.invert else "--invert"
                 yield f"protein looks dark and must be bright: {dark}; look at the picture, or try {remedy}."
 
     def run(self, progress: bool) -> Segmented:
-        """Segment, unless it is done.
+        """Segment the file, unless its mask is finished.
 
         Raises
         ------
         InputError
-            The volume cannot be used, something else stands where the mask or its folder would be, or the disk is full.
+            The volume cannot be used, the path of the mask or its folder is taken, or the disk is full.
         """
         begun = time.perf_counter()
         if self.is_made():
@@ -275,7 +275,7 @@ class Job:
             table, share = self._segment(progress)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "make room there, the same command then goes on" if full else "choose another --out"
+            remedy = "make room there, then run the same command again" if full else "choose another --out"
             how = f"cannot be written ({error.strerror}); {remedy}"
             raise InputError(f"{error.filename or self.work}: {how}.") from error
         return Segmented(self.mask, share, len(table.voxels), self.voxel_size, time.perf_counter() - begun, memory())
@@ -289,15 +289,15 @@ class Job:
         if self.options.batch_norm == "volume":
             network = copy.deepcopy(network)
             tomograms.measure_batch_norm(network, self.tomogram, looked, self.options.normalise)
-        typical = None if self.is_stack else looked  # the samples of a stack hold a particle each
+        typical = None if self.is_stack else looked  # each sample of a stack holds a particle
         probabilities = Probabilities(self.work, self.tomogram, 1 + flips, self.made)
         probabilities.compute(network, typical, self.options.normalise, flips=flips, progress=progress)
         return self._write(probabilities)
 
     def _unpack(self) -> None:
-        """Unpack the file into the work folder: it cannot be read piece by piece."""
+        """Decompress the file into the work folder, since a compressed file cannot be read piece by piece."""
         if self.tomogram.path.exists() and (self.work / "progress").exists():
-            return  # otherwise it may have been unpacked from another file of the same name
+            return  # without progress, it may come from another file of the same name
         self.work.mkdir(parents=True, exist_ok=True)
         part = self.work / "unpacked"
         with COMPRESSED[self.volume.path.suffix.lower()](self.volume.path) as packed, open(part, "wb") as file:
@@ -305,7 +305,7 @@ class Job:
         os.replace(part, self.tomogram.path)
 
     def _chunks(self, probabilities: Probabilities) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
-        """Some sections after another: the first one's number, probabilities ``(n, C, H, W)``, and the mask ``(n, H, W)``."""
+        """Yield chunks of sections as first section, probabilities ``(n, C, H, W)`` and mask ``(n, H, W)``."""
         few = min(SECTIONS, max(1, VOXELS // int(np.prod(self.tomogram.sides[1:]))))
         for start, values in probabilities.on_file_grid(self.tomogram.tile[0] if self.is_stack else few):
             if self.tomogram.shape != self.tomogram.sides:
@@ -314,14 +314,14 @@ class Job:
             yield start, values, (values[:, 0] > self.options.threshold).numpy()
 
     def _label(self, probabilities: Probabilities, components: Components) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
-        """The chunks, with the pieces of components in each ``(n, H, W)`` numbered, always alike."""
+        """Yield the chunks with numbered pieces of components ``(n, H, W)`` in place of the mask, the same on each call."""
         for start, values, mask in self._chunks(probabilities):
             if self.is_stack:
                 components.separate()
             yield start, values, components.add(mask, values[:, 0].numpy())
 
     def _write(self, probabilities: Probabilities) -> tuple[Table, float]:
-        """Write all that was asked for into the work folder, then move it to its place, the mask last."""
+        """Write all requested files into the work folder, then move them into place, the mask last."""
         components = Components()
         for _ in self._label(probabilities, components):
             pass
@@ -365,10 +365,10 @@ class Job:
 
 
 def particles(table: Table, volume: Volume, voxel_size: float) -> dict[str, list[str]]:
-    """Components as RELION 5 reads them: centres in angstrom from the middle of the tomogram, which is voxel n / 2.
+    """Convert components to RELION 5 particles, with centres in angstrom from the middle of the tomogram, voxel n / 2.
 
-    Orientations are not known and stand as 0, which readers expect. Sizes and mean probabilities stand in columns of our own,
-    which RELION carries along. Row k is label k of the instances.
+    Orientations are unknown and written as 0, since readers expect them. Sizes and mean probabilities have columns of our own,
+    which RELION keeps. Row k is label k of the instances.
     """
     name, count = plain(volume.path).stem, len(table.voxels)
     z, y, x = ((table.centres - np.array(volume.data.shape) / 2) * voxel_size).T
@@ -386,6 +386,6 @@ def particles(table: Table, volume: Volume, voxel_size: float) -> dict[str, list
 
 
 def memory() -> float:
-    """Largest memory of this process so far, in GB."""
+    """Return the peak memory of this process so far, in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

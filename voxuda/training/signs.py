@@ -1,4 +1,4 @@
-"""Signs of a good network that need no labels of the target."""
+"""Signs of a good network that need no target labels."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from torch import nn
 from voxuda.training.evaluation import iou_and_dice, predict
 
 SAMPLES = 64
-"""Most samples that are looked at."""
+"""Maximum number of samples used."""
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What a network's own predictions on unlabelled samples say of it."""
+    """Signs of a network's quality, from its own predictions on unlabelled samples."""
 
-    #: Mean Dice of a sample's mask and the mask of its mirror image turned back, over the three axes. Two empty masks count 0,
-    #: unlike in scores: a network that finds nothing agrees with itself.
+    #: Mean Dice between a sample's mask and that of its mirror image, flipped back, over the three axes. Two empty masks count
+    #: 0, unlike in scores, since a network that finds nothing agrees with itself.
     agreement: float
-    entropy: float  #: Mean entropy of a voxel's probability, in bits.
-    foreground_share: dict[str, float]  #: ``predicted`` here, and of the ``source``'s masks.
+    entropy: float  #: Mean entropy per voxel, in bits.
+    foreground_share: dict[str, float]  #: Share of foreground voxels, ``predicted`` and in the ``source`` masks.
 
 
 def read_signs(network: nn.Module, volumes: torch.Tensor, source_share: float) -> Signs:
-    """Signs of a network on unlabelled volumes.
+    """Compute the signs of a network on unlabelled volumes.
 
     Parameters
     ----------
     network : Module
-        With the batch norm statistics in force.
+        Network with the batch norm statistics to use.
     volumes : Tensor
-        ``(N, 1, D, H, W)``; of more than ``SAMPLES``, as many are drawn, always the same.
+        ``(N, 1, D, H, W)``; if there are more than ``SAMPLES``, a fixed random subset of that size is used.
     source_share : float
         Share of foreground voxels in the masks of the source.
     """
@@ -48,5 +48,5 @@ def read_signs(network: nn.Module, volumes: torch.Tensor, source_share: float) -
 
 
 def mirror_dice(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Dice ``(N,)`` of masks ``(N, D, H, W)``, 0 where both are empty."""
+    """Compute Dice ``(N,)`` of masks ``(N, D, H, W)``, 0 if both are empty."""
     return torch.where((one | other).flatten(1).any(1), iou_and_dice(one, other)[1], 0.0)

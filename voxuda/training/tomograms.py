@@ -1,4 +1,4 @@
-"""Whole tomograms: overlapping tiles, blended; one layer of them in memory at a time."""
+"""Segment whole tomograms in blended overlapping tiles, with one layer of tiles in memory at a time."""
 
 from __future__ import annotations
 
@@ -25,36 +25,35 @@ from voxuda.signal.resize import linear_weights
 from voxuda.training.evaluation import predict
 
 BATCH = 8
-"""Tiles in the network at a time."""
+"""Tiles per forward pass."""
 
 SAMPLE = 64
-"""Tiles on which batch norm is measured anew."""
+"""Maximum number of tiles on which batch norm statistics are measured."""
 
 BLANK = 5
-"""A square of so many voxels of one value is no specimen: padding, or what lies outside the field of view."""
+"""Side in voxels of a square of one value that counts as blank, such as padding or what lies outside the field of view."""
 
 FILLS = 2
-"""Most values of padding in a section. Where even squares have more, the volume is smooth and has few grey levels."""
+"""Maximum number of padding values in a section. If the squares of one value have more, the volume is smooth, not padded."""
 
 FLIPS = list(product((False, True), repeat=3))
 """The eight ways to mirror a volume in some of its axes."""
 
 
 def positions(side: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles start along an axis of ``side`` voxels: every ``tile - overlap``, the last one flush with the end.
+    """Return where tiles start along an axis of ``side`` voxels, every ``tile - overlap``, the last flush with the end.
 
-    An axis shorter than a tile has one tile, which reaches beyond its end.
+    An axis shorter than a tile has one tile, which extends beyond its end.
     """
     last = max(side - tile, 0)
     return [*range(0, last, tile - overlap), last]
 
 
 def blending(side: int, tile: int, overlap: int) -> torch.Tensor:
-    """Weight of each of an axis's tiles at each of its voxels, ``(K, tile)``; they sum to 1 at every voxel of the axis.
+    """Return the blending weights ``(K, tile)`` of the tiles along an axis, which sum to 1 at every voxel of the axis.
 
-    The window is sin², nearly 0 at a tile's faces, where the network sees zeros for the surroundings. At an overlap of half a
-    tile two neighbours sum to sin² + cos² = 1 by themselves; elsewhere, and at the ends of the axis, they are divided by
-    their sum.
+    The window is sin², nearly 0 at a tile's faces, where the network sees zero padding. At an overlap of half a tile two
+    neighbours already sum to sin² + cos² = 1; at other overlaps, and at the ends of the axis, they are divided by their sum.
     """
     window = torch.sin(torch.pi * (torch.arange(tile, dtype=torch.float64) + 0.5) / tile).square()
     starts = positions(side, tile, overlap)
@@ -65,7 +64,7 @@ def blending(side: int, tile: int, overlap: int) -> torch.Tensor:
 
 
 def find_blank(sections: torch.Tensor) -> torch.Tensor:
-    """Where sections ``(n, H, W)`` are blank: in or near a square of ``BLANK`` voxels of one value, and of that value."""
+    """Find blank voxels of sections ``(n, H, W)``, in or near a square of ``BLANK`` voxels of one value, and of that value."""
 
     def largest(values: torch.Tensor, side: int) -> torch.Tensor:
         rows = F.max_pool2d(values, (side, 1), 1, (side // 2, 0))
@@ -78,7 +77,7 @@ def find_blank(sections: torch.Tensor) -> torch.Tensor:
     for section, places in zip(sections, even, strict=True):
         if len(section[places].unique()) > FILLS:
             places[:] = False
-    # Near: the corners of a slanted border hold no square.
+    # Near a square too, since the corners of a slanted border hold none.
     high = largest(sections.where(even, -torch.inf), 4 * BLANK + 1)
     low = -largest((-sections).where(even, -torch.inf), 4 * BLANK + 1)
     return ((sections == high) | (sections == low)) & sections.isfinite()
@@ -86,18 +85,18 @@ def find_blank(sections: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Tomogram:
-    """The voxels that the network sees of a file: its own, or those of another voxel size; and how they are tiled.
+    """A file as the network sees it, rescaled to another voxel size if necessary, and its tiling.
 
     Parameters
     ----------
     volume : Volume
-        The file, ``(D, H, W)``, or a stack ``(N, D, H, W)``, whose volumes are taken as layers one upon another.
+        The file, ``(D, H, W)``, or a stack ``(N, D, H, W)``, whose volumes are joined along z as layers.
     path : Path
-        Where its voxels are read, not packed.
+        Uncompressed file from which voxels are read.
     shape : tuple of int
-        Sides of what the network sees.
+        Sides of the volume that the network sees.
     tile, overlap : tuple of int
-        In its voxels, z, y, x.
+        Sides of a tile, and overlap of neighbouring tiles, in network voxels, z, y, x.
     invert : bool
         Whether protein is dark in the file.
     """
@@ -111,20 +110,20 @@ class Tomogram:
 
     @property
     def sides(self) -> tuple[int, int, int]:
-        """Sections, rows and columns of the file."""
+        """Numbers of sections, rows and columns of the file."""
         *sections, height, width = self.volume.data.shape
         return int(np.prod(sections)), height, width
 
     def read(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sections ``start`` to ``stop`` of the file, as values ``(n, H, W)``, protein bright, and where they are blank."""
+        """Read sections ``start`` to ``stop`` of the file as values ``(n, H, W)``, protein bright, and where they are blank."""
         values = torch.from_numpy(read_sections(self.path, start, stop))
         blank = torch.cat([find_blank(section[None]) for section in values])  # one by one: a section may be large
         return -values if self.invert else values, blank
 
     def slab(self, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a layer of tiles sees: values ``(tile, h, w)`` at the voxel size of the network, and where they are valid.
+        """Read a layer of tiles as values ``(tile, h, w)`` at the network's voxel size, and where they are valid.
 
-        What a volume lacks to a tile's side is mirrored in its far faces.
+        A volume smaller than a tile is padded by its mirror image at the far faces.
         """
         depth = min(self.tile[0], self.shape[0] - start)
         if self.shape == self.sides:
@@ -139,7 +138,7 @@ class Tomogram:
         return values, valid
 
     def _rescaled(self, start: int, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values and shares of valid voxels, ``(depth, h, w)``; sections are shrunk one by one, for they may be large."""
+        """Rescale values and shares of valid voxels, ``(depth, h, w)``, section by section, since sections may be large."""
         along_z, along_y, along_x = (linear_weights(old, new) for old, new in zip(self.sides, self.shape, strict=True))
         along_z = along_z[start : start + depth]
         used = along_z.any(0).nonzero()[:, 0]
@@ -152,17 +151,17 @@ class Tomogram:
         return total[0] / total[1].clamp_min(1e-6), total[1]
 
     def layers(self) -> list[tuple[int, int, torch.Tensor]]:
-        """Start of each layer of tiles, the first section that the next one reaches, and weights ``(tile,)`` along z."""
+        """List the start of each layer of tiles, the start of the next, and the weights ``(tile,)`` along z."""
         arguments = self.shape[0], self.tile[0], self.overlap[0]
         starts = positions(*arguments)
         return list(zip(starts, [*starts[1:], self.shape[0]], blending(*arguments), strict=True))
 
 
 def spread(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values ``(n,)`` in double precision less their mean, and their standard deviation, without what is far outside.
+    """Clip outliers of values ``(n,)``, subtract the mean, and return them in double precision with their standard deviation.
 
-    Values beyond their 0.1st and 99.9th percentile by more than the distance of the two are moved there: a hot voxel of a
-    thousand deviations would else set the scale of all others.
+    Values are clipped where they exceed the 0.1st to 99.9th percentile range by more than its width. Otherwise a hot voxel of
+    a thousand deviations would set the scale of all others.
     """
     values = values.double()
     rank = max(1, len(values) // 1000)
@@ -175,17 +174,17 @@ def spread(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one look through a tomogram tells.
+    """Statistics from one pass through a tomogram.
 
     Parameters
     ----------
     mean, deviation : float
-        Typical ones of tiles: the median of their means, the 90th percentile of their deviations.
+        Typical values of tiles, the median of their means and the 90th percentile of their deviations.
     tiles : list of tuple
-        Where tiles stand side by side that hold specimen, z, y, x.
+        Positions z, y, x of non-overlapping tiles that hold specimen.
     skewness : ndarray
-        Of those without blank voxels, each averaged over cubes of four voxels: positive where bright bodies stand on even
-        ground.
+        Skewness of the tiles without blank voxels, after averaging over cubes of 4³ voxels; positive for bright particles on
+        an even background.
     """
 
     mean: float
@@ -195,12 +194,12 @@ class Survey:
 
 
 def survey(tomogram: Tomogram) -> Survey:
-    """Look once through a tomogram, with progress left to the caller.
+    """Compute the statistics of a tomogram in one pass, without a progress bar.
 
     Raises
     ------
     InputError
-        It holds NaN or infinity, or nothing but blank voxels.
+        The tomogram holds NaN or infinity, or only blank voxels.
     """
     path = tomogram.volume.path
     places, means, deviations, skewness = [], [], [], []
@@ -226,20 +225,20 @@ def survey(tomogram: Tomogram) -> Survey:
     if not places or max(deviations) == 0:
         if low == high:
             raise InputError(f"{path}: every voxel has the same value; give a tomogram with some signal in it.")
-        little = "holds little but areas of one value, as a mask or a lone molecule does"
+        little = "is mostly areas of one value, like a mask or an isolated molecule"
         raise InputError(f"{path}: {little}; give a tomogram, cropped to the specimen.")
     return Survey(float(np.median(means)), float(np.quantile(deviations, 0.9, method="lower")), places, np.array(skewness))
 
 
 def normalise(tile: torch.Tensor, valid: torch.Tensor, typical: Survey | None, rule: str = "tile") -> torch.Tensor:
-    """A tile ``(D, H, W)`` for the network: less its mean, over its deviation or the typical one, if larger; blank voxels 0.
+    """Normalise a tile ``(D, H, W)`` by its mean and by its deviation or the typical one, if larger; blank voxels become 0.
 
-    Training samples are normalised one by one, but all of them hold a particle. A tile without one has less spread, and would
-    have its noise blown up; the typical deviation sets a limit. The mean stays the tile's own: batch norm statistics are
-    fixed, so that after one mean for a whole tomogram a slow change of brightness, as from ice that grows thicker, reads as
-    protein. The rule "volume" takes mean and deviation from the whole tomogram: better on the even microtubule
-    (``results/microtubule.json``), ruinous where brightness changes (``results/tomogram-rules.json``). Without ``typical`` the
-    deviation is the tile's own.
+    Training samples are normalised one by one, but all of them hold a particle. A tile without one has a smaller deviation,
+    and dividing by it would amplify the noise, so the typical deviation is the minimum. The mean is the tile's own. With one
+    mean for the whole tomogram, a slow change of brightness, as from ice of varying thickness, would be taken for protein,
+    since batch norm statistics are fixed. The rule "volume" uses mean and deviation of the whole tomogram, which is better on
+    the even microtubule (``results/microtubule.json``) and ruinous where brightness changes (``results/tomogram-rules.json``).
+    Without ``typical`` the deviation is the tile's own.
     """
     result = torch.zeros_like(tile)
     if valid.any():
@@ -258,7 +257,7 @@ def normalise(tile: torch.Tensor, valid: torch.Tensor, typical: Survey | None, r
 
 
 def sample(tomogram: Tomogram, looked: Survey, rule: str) -> torch.Tensor:
-    """Up to ``SAMPLE`` tiles from all over a tomogram, normalised, ``(N, 1, *tile)``."""
+    """Draw up to ``SAMPLE`` tiles evenly from a tomogram, normalised, ``(N, 1, *tile)``."""
     places = [looked.tiles[i] for i in np.linspace(0, len(looked.tiles) - 1, SAMPLE).round().astype(int)]
     tiles = []
     for z in sorted({place[0] for place in places}):
@@ -276,8 +275,10 @@ def measure_batch_norm(network: nn.Module, tomogram: Tomogram, looked: Survey, r
 
 
 def predict_tiles(network: nn.Module, tiles: torch.Tensor, flips: bool) -> torch.Tensor:
-    """Foreground probability of tiles ``(B, *tile)``, ``(B, 1, *tile)``, or with ``flips`` ``(B, 2, *tile)``: mean and standard
-    deviation over the eight mirror images."""
+    """Predict foreground probabilities ``(B, 1, *tile)`` of tiles ``(B, *tile)``.
+
+    With ``flips`` they are ``(B, 2, *tile)``, mean and standard deviation over the eight mirror images.
+    """
     if not flips:
         return predict(network, tiles[:, None], BATCH)[:, None]
     turned = []
@@ -291,7 +292,7 @@ def predict_tiles(network: nn.Module, tiles: torch.Tensor, flips: bool) -> torch
 def segment_layer(
     network: nn.Module, tomogram: Tomogram, start: int, typical: Survey | None, rule: str, flips: bool, bar: tqdm
 ) -> torch.Tensor:
-    """Foreground probability of the layer of tiles that begins at section ``start``, blended along y and x.
+    """Predict foreground probabilities of the layer of tiles that begins at section ``start``, blended along y and x.
 
     Returns
     -------
@@ -317,27 +318,27 @@ def segment_layer(
 
 
 class Probabilities:
-    """Probabilities on disk, in half precision, written layer by layer, and how far they are.
+    """Probabilities on disk in half precision, written layer by layer, with a record of progress.
 
-    The file ``progress`` is a safetensors file, replaced as a whole after each layer. It holds the sums of the sections that
-    the next layer adds to, and as text what made them and the layers done. A process that is killed between the two files'
-    writes loses one layer, which then is written anew over the same bytes.
+    The safetensors file ``progress`` is replaced as a whole after each layer. It holds the sums of the sections that the next
+    layer adds to and, as text, what made them and the number of layers done. A process killed between the writes of the two
+    files loses one layer, which is then written again over the same bytes.
 
     Parameters
     ----------
     folder : path
         An existing folder for the two files.
     tomogram : Tomogram
-        What is segmented.
+        The tomogram to segment.
     channels : int
         1, or 2 with the standard deviation over flips.
     made : dict
-        What decides the values.
+        What the values depend on.
 
     Raises
     ------
     InputError
-        The files in the folder were made by something else, or are damaged.
+        The files in the folder are damaged, or were made with another ``made``.
     """
 
     def __init__(self, folder: Path, tomogram: Tomogram, channels: int, made: dict) -> None:
@@ -357,9 +358,9 @@ class Probabilities:
                 self.done, self.sums = record["done"], file.get_tensor("sums")
                 differ = [name for name, value in self.made.items() if record["made_by"][name] != value]
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.progress}: damaged; delete the folder {self.progress.parent} to begin anew.") from error
+            raise InputError(f"{self.progress}: damaged; delete the folder {self.progress.parent} to start again.") from error
         if differ:
-            begun = f"an unfinished mask of other {', '.join(differ)}; go on with those, or delete the folder to begin anew"
+            begun = f"an unfinished mask of other {', '.join(differ)}; continue with those, or delete the folder to start again"
             raise InputError(f"{self.progress.parent}: {begun}.")
 
     def compute(
@@ -379,7 +380,7 @@ class Probabilities:
                 self._append(start, sums[:, : end - start], sums[:, end - start :])
 
     def _append(self, start: int, finished: torch.Tensor, sums: torch.Tensor) -> None:
-        """Write finished sections ``(C, n, h, w)`` from ``start`` on; keep the sums that the next layer adds to."""
+        """Write finished sections ``(C, n, h, w)`` from ``start`` on, and keep the sums that the next layer adds to."""
         with open(self.values, "r+b") as file:
             file.seek(2 * start * int(np.prod(self.section)))
             file.write(finished.movedim(0, 1).half().numpy().tobytes())
@@ -388,13 +389,13 @@ class Probabilities:
         write_atomically(lambda temporary: temporary.write_bytes(content), self.progress)
 
     def read(self, start: int, stop: int) -> torch.Tensor:
-        """Sections ``start`` to ``stop`` as the network sees them, ``(n, C, h, w)``."""
+        """Read sections ``start`` to ``stop`` as the network sees them, ``(n, C, h, w)``."""
         count = int(np.prod(self.section))
         values = np.fromfile(self.values, np.float16, (stop - start) * count, offset=2 * start * count)
         return torch.from_numpy(values.reshape(stop - start, *self.section)).float()
 
     def on_file_grid(self, sections: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """All of it at the voxels of the file, ``sections`` at a time: the first section's number, and ``(n, C, H, W)``."""
+        """Yield the probabilities on the file's voxel grid, ``sections`` at a time, as first section and ``(n, C, H, W)``."""
         depth = self.tomogram.sides[0]
         weights = [linear_weights(old, new) for old, new in zip(self.tomogram.shape, self.tomogram.sides, strict=True)]
         for start in range(0, depth, sections):
