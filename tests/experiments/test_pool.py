@@ -79,6 +79,6 @@ def test_what_waits_is_held_too_and_other_runs_are_not(tmp_path, monkeypatch, ho
 
 def test_a_killed_process_is_told_of(tmp_path):
     before = time.monotonic()
-    with pytest.raises(InputError, match="table: a run was killed, perhaps for want of memory; try again with fewer --jobs"):
+    with pytest.raises(InputError, match="table: a run was killed, perhaps for lack of memory; try again with fewer --jobs"):
         start(tmp_path, {"one": "killed", "two": "well"}, jobs=1, finished=0)
     assert time.monotonic() - before < 300 and not (tmp_path / "two").exists()

@@ -1,4 +1,4 @@
-"""How sure a mean over seeds is, how sure a difference, and how many seeds would tell."""
+"""Confidence intervals of means and differences over seeds, and the number of seeds that a difference needs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scipy import optimize, special, stats
 LEVEL = 0.95
 UPPER = (1 + LEVEL) / 2
 OUTLYING = 0.05
-"""Probability, by the prior, of a variance as large as a claim's, below which the claim is judged by its own variance."""
+"""Upper tail probability under the prior, below which a claim's variance is an outlier and is used alone for its interval."""
 POWER = 0.8
-"""Probability of seeing a difference that is there."""
+"""Probability of detecting a true difference."""
 
 
 def student(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of a few values, one per seed, and Student's 95 % interval, for a claim that shares nothing with others."""
+    """Compute the mean of a few values, one per seed, and Student's 95 % interval, for a claim that shares no variance."""
     mean = float(np.mean(values))
     low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=stats.sem(values))
     return mean, float(low), float(high)
@@ -29,9 +29,9 @@ def student(values: Sequence[float]) -> tuple[float, float, float]:
 class Moderated:
     """Mean differences of several claims, and the variance that they share."""
 
-    intervals: list[tuple[float, float, float]]  #: Mean, lower and upper end, one for each claim.
-    degrees: float  #: Degrees of freedom of the prior, d0. With 0 nothing is shared, with infinity all have one variance.
-    deviation: float  #: Standard deviation of the prior, s0; NaN where no claim has a scatter.
+    intervals: list[tuple[float, float, float]]  #: Mean, lower and upper end of each claim.
+    degrees: float  #: Degrees of freedom of the prior, d0. At 0 nothing is shared, at infinity all claims have one variance.
+    deviation: float  #: Standard deviation of the prior, s0; NaN if no claim varies between seeds.
 
 
 def moderated(claims: Sequence[Sequence[float]], family: int | None = None) -> Moderated:
@@ -47,16 +47,16 @@ def moderated(claims: Sequence[Sequence[float]], family: int | None = None) -> M
         \tilde s_c^2 = \frac{d_0 s_0^2 + d_c s_c^2}{d_0 + d_c}, \qquad
         \bar x_c \pm t_{1 - 0.05/(2m),\, d_0 + d_c}\, \tilde s_c / \sqrt{n_c}.
 
-    As in limma, the degrees are at most those of all claims together. They are also at most four times a claim's mean degrees:
-    claims share a row, which contributes half of each variance, so further claims do not make it more certain (Satterthwaite's
-    approximation). A claim whose variance is in the upper 5 % of the prior's, :math:`s_c^2 / s_0^2` above that quantile of
-    :math:`F_{d_c,\, d_0}`, has Student's interval, by that variance alone. Variances of 0, where two rows show the same
-    runs, are left out of the prior.
+    As in limma, the degrees of freedom are at most those of all claims together. They are also at most four times the mean per
+    claim: claims share a row, which contributes half of each variance, so further claims do not make it more certain
+    (Satterthwaite's approximation). A claim whose variance is in the upper 5 % of the prior's, :math:`s_c^2 / s_0^2` above that
+    quantile of :math:`F_{d_c,\, d_0}`, gets Student's interval from its own variance alone. Variances of 0, where two rows show
+    the same runs, are left out of the prior.
 
     Parameters
     ----------
     claims : sequence of sequences of float
-        The differences of each claim, at least one; where there is only one, the claim has the prior's variance.
+        Differences of each claim, at least one; a claim with only one gets the prior's variance.
     family : int, optional
         Number of claims to correct for, m; by default all that are given.
     """
@@ -67,7 +67,7 @@ def moderated(claims: Sequence[Sequence[float]], family: int | None = None) -> M
     d0, prior = _prior(variances[seen], n[seen] - 1)
     most = min((n[seen] - 1).sum(), 4 * (n[seen] - 1).mean()) if seen.any() else 0
     tail = (1 - LEVEL) / 2 / (family or len(claims) or 1)
-    # scipy's F has no infinite degrees; where there is one seed, or no prior, it is NaN, which is below nothing
+    # scipy's F needs finite degrees; for one seed or no prior it is NaN, so the comparison is False
     outlying = stats.f.sf(variances / prior, n - 1, min(d0, 1e9)) < OUTLYING
     found = []
     for mean, size, variance, borrowed in zip(means, n, variances, np.where(outlying, 0.0, d0), strict=True):
@@ -81,12 +81,12 @@ def moderated(claims: Sequence[Sequence[float]], family: int | None = None) -> M
 
 
 def _prior(variances: np.ndarray, degrees: np.ndarray) -> tuple[float, float]:
-    """Degrees of freedom and variance of the prior, by the moments of their logarithms (limma's ``fitFDist``)."""
-    if len(variances) < 2:  # nothing to learn from
+    """Fit the prior's degrees of freedom and variance to the moments of the log variances (limma's ``fitFDist``)."""
+    if len(variances) < 2:  # too few for a fit
         return 0.0, float(variances[0]) if len(variances) else math.nan
     logs = np.log(variances) - special.digamma(degrees / 2) + np.log(degrees / 2)
     excess = logs.var(ddof=1) - special.polygamma(1, degrees / 2).mean()
-    if excess <= 0:  # they scatter no more than chance would have it
+    if excess <= 0:  # they vary no more than expected by chance
         return math.inf, float(np.average(variances, weights=degrees))
     # trigamma(x) = y has one root, and it lies between 1 / y and 1 / y + 1 / sqrt(y)
     half = optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1 / excess, 1 / excess + excess**-0.5)
@@ -104,10 +104,10 @@ def seeds_needed(deviation: float, step: float) -> int:
     deviation : float
         Standard deviation of the difference from seed to seed.
     step : float
-        The difference that should be seen, in the same unit.
+        Difference to detect, in the same unit.
     """
     z = NormalDist().inv_cdf
-    n = max(2, math.ceil(((z(UPPER) + z(POWER)) * deviation / step) ** 2))  # a known deviation would need as many
+    n = max(2, math.ceil(((z(UPPER) + z(POWER)) * deviation / step) ** 2))  # enough if the deviation were known
     while stats.nct.sf(stats.t.ppf(UPPER, n - 1), n - 1, n**0.5 * step / deviation) < POWER:
         n += 1
     return n

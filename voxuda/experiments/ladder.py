@@ -1,4 +1,4 @@
-"""The ladder of gaps: what one difference between source and target costs a network trained on the source."""
+"""The ladder of gaps, which measures what each difference between source and target costs a source-only network."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ SOURCE = tuple(molecules.STAND_INS.get(name, name) for name in molecules.PAPER_S
 
 @dataclass(frozen=True)
 class Rung:
-    """Samples that differ from the source in one thing; the defaults are the source's."""
+    """Samples that differ from the source in one property; the defaults are the source's."""
 
     name: str  #: Key.
-    label: str  #: What a figure shows.
-    names: tuple[str, ...] = SOURCE  #: The molecules.
-    #: Signal-to-noise ratio over the source's. As in the source recipe it is that of each crop's variance; where a difference
-    #: changes the variance of the crop, noise changes with it.
+    label: str  #: Label in figures.
+    names: tuple[str, ...] = SOURCE  #: Molecules.
+    #: Signal-to-noise ratio relative to the source's. As in the source recipe it refers to the variance of each crop, so a
+    #: difference that changes the variance of the crop also changes the noise.
     snr_factor: float = 1.0
     #: Noise of the same variance in every sample, but spread evenly up to the Nyquist frequency instead of low-passed, so that
-    #: less of it lies where the molecules are.
+    #: less of it lies at the molecules' frequencies.
     white: bool = False
     defocus: float = 50e3  #: Angstrom.
     voxel_size: float = 10.0  #: Angstrom.
     neighbours: int = 4  #: Molecules packed around each target.
-    cytosol: float = 0.0  #: Standard deviation of the solution between them, in Da/nm³.
-    wedge_angle: float = 30.0  #: Degrees lost on each side of the beam.
+    cytosol: float = 0.0  #: Standard deviation of the density between molecules, in Da/nm³.
+    wedge_angle: float = 30.0  #: Degrees not measured on each side of the beam.
 
 
 RUNGS: tuple[Rung, ...] = (
@@ -73,8 +73,10 @@ TARGETS = {"convolution": "the quick target", "tilt-series": "the target by tilt
 
 
 def simulate_rung(rung: Rung, n_per_molecule: int, snr: tuple[float, ...], seed: int) -> Subtomograms:
-    """Samples of one rung, in equal parts at each of the source's ``snr``; with the same seed, rungs of the same molecules show
-    the same ones."""
+    """Simulate samples of one rung, in equal parts at each of the source's ``snr``.
+
+    With the same seed, rungs of the same molecules show the same ones.
+    """
     library = [molecules.load(name) for name in rung.names]
     volumes, densities = [], []
     samples = torch.arange(len(library) * n_per_molecule)
@@ -101,7 +103,7 @@ def simulate_rung(rung: Rung, n_per_molecule: int, snr: tuple[float, ...], seed:
 
 @torch.no_grad()
 def score(run: Path, domain: Domain) -> dict:
-    """IoU and Dice of a run on half of a domain, with running batch norm statistics and with those of the other half."""
+    """Score a run by IoU and Dice on half of a domain, with running batch norm statistics and those of the other half."""
     first, second = torch.arange(len(domain)).tensor_split(2)
     unlabelled, test = domain.volumes[first], domain.subset(second)
     network = load_network(run, "running")
@@ -112,28 +114,28 @@ def score(run: Path, domain: Domain) -> dict:
 
 
 def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int = 1) -> dict:
-    """Train source-only networks and one at home on every rung, score both there, and write ``OUT/ladder-SCALE.json``.
+    """Train source-only networks and an in-domain one per rung, score both on the rung, and write ``OUT/ladder-SCALE.json``.
 
-    A rung may be hard for any network, so each has a reference: one trained on as many labelled samples of the rung itself.
-    What the difference between the domains costs is how far the source-only network falls short of it.
+    A rung may be hard for any network, so its reference is a network trained on as many labelled samples of the rung itself.
+    The cost of the domain difference is how far the source-only network falls short of that reference.
 
     Parameters
     ----------
     out : path
-        Folder of the runs; those of :func:`voxuda.experiments.sweep.reproduce` are taken as they are, finished ones kept.
+        Folder of the runs; finished runs, including those of :func:`voxuda.experiments.sweep.reproduce`, are reused.
     scale : str
         Sizes, see ``SCALES``.
     seeds : int
-        Networks of each kind, each with samples of its own.
+        Number of networks of each kind, each with its own samples.
     jobs : int
-        Runs side by side while training.
+        Number of runs trained in parallel.
 
     Returns
     -------
     dict
-        ``rungs``, one a rung with ``name``, ``label`` and ``runs``, one a seed with IoU and Dice of the ``source_only`` network
-        and of the one at ``home``, for both kinds of batch norm statistics; ``scale``, ``sizes``, ``differences``,
-        ``trained_by`` and ``collected_by``.
+        ``rungs``, one entry per rung with ``name``, ``label`` and ``runs``, one entry per seed with IoU and Dice of the
+        ``source_only`` network and of the in-domain one (``home``), for both kinds of batch norm statistics; ``scale``,
+        ``sizes``, ``differences``, ``trained_by`` and ``collected_by``.
     """
     out = Path(out)
     sweep.reproduce(tables.Sweep("modules", scale, ("source-only",), seeds), out, jobs=jobs)
@@ -146,14 +148,14 @@ def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int 
         if not (folder / "weights.safetensors").exists()
     }
     finished, epochs = len(homes) - len(todo), SCALES[scale]["epochs"]
-    run_all(todo, jobs=jobs, epochs=epochs, finished=finished, title=f"at home, {scale}")
+    run_all(todo, jobs=jobs, epochs=epochs, finished=finished, title=f"in-domain, {scale}")
     rungs = []
     for name, label in tqdm(steps.items(), unit="rung", desc=f"ladder, {scale}"):
         found = []
         for seed in range(seeds):
             domain = _samples(name, scale, seed)
             away = row.folder(out, seed)
-            home = homes.get((name, seed), away)  # the source's own rung is its home
+            home = homes.get((name, seed), away)  # on the source's own rung the source-only network is in-domain
             shares = {"n": len(domain) // 2, "foreground": float(domain.masks.float().mean())}  # type: ignore[union-attr]
             found.append({"seed": seed, **shares, "source_only": score(away, domain), "home": score(home, domain)})
         rungs.append({"name": name, "label": label, "runs": found})
@@ -167,7 +169,7 @@ def climb(out: str | Path, *, scale: Scale = "smoke", seeds: int = 1, jobs: int 
 
 
 def _train_at_home(name: str, scale: Scale, seed: int, folder: Path, threads: int) -> None:
-    """Train a network on labelled samples of a rung, as many as the source has, in a process of its own."""
+    """Train a network on labelled samples of a rung, as many as the source has, in its own process."""
     torch.set_num_threads(threads)
     samples = folder.parent / f"samples-{seed}"
     config = Config(method="source-only", scale=scale, source=str(samples), seed=seed)
@@ -181,7 +183,7 @@ def _train_at_home(name: str, scale: Scale, seed: int, folder: Path, threads: in
 
 
 def _simulate(name: str, n: int, snr: tuple[float, ...], seed: int) -> Subtomograms:
-    """About ``n`` samples of a rung or of one of the ``TARGETS``."""
+    """Simulate about ``n`` samples of a rung or of one of the ``TARGETS``."""
     library = [molecules.load(m) for m in molecules.TARGET_MOLECULES]
     if name == "tilt-series":
         return simulate_tilt_series(library, n=n, seed=seed)
@@ -191,7 +193,7 @@ def _simulate(name: str, n: int, snr: tuple[float, ...], seed: int) -> Subtomogr
 
 
 def _samples(name: str, scale: Scale, seed: int) -> Domain:
-    """What the networks of ``seed`` are scored on, shuffled; none of them was trained on it."""
+    """Simulate shuffled samples on which the networks of ``seed`` are scored; none was trained on them."""
     sizes = SCALES[scale]
     n = len(molecules.TARGET_MOLECULES) * sizes["per_target"]
     domain = from_simulation(_simulate(name, n, sizes["source_snr"], stream(seed, 3)))
@@ -199,7 +201,7 @@ def _samples(name: str, scale: Scale, seed: int) -> Domain:
 
 
 def markdown(result: dict) -> str:
-    """The ladder as Markdown: mean IoU over seeds, lowest and highest, in percent, batch norm statistics of the samples."""
+    """Format the ladder as Markdown, with mean, lowest and highest IoU over seeds in percent, target batch norm statistics."""
     rows = []
     for rung in result["rungs"]:
         away, home = ([100 * run[who]["target"]["iou"] for run in rung["runs"]] for who in ("source_only", "home"))

@@ -1,4 +1,4 @@
-"""The paper's own numbers, to stand beside ours: mean IoU and Dice in percent, by row and by class."""
+"""The paper's published mean IoU and Dice in percent, by row and by class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from scipy.stats import t
 
 # The paper describes ASC and LE-UDA as slice-wise.
-# Overall IoU, then of ribosome, 26S proteasome and TRiC; the same for Dice. Tables I and II of the paper.
+# Tables I and II of the paper, with IoU overall and of ribosome, 26S proteasome and TRiC, then the same for Dice.
 _TABLE1 = {
     "source-only": (9.7, 11.1, 2.6, 2.6, 17.4, 19.9, 5.1, 5.0),
     "supervised": (46.0, 49.5, 20.0, 34.6, 61.6, 65.7, 30.0, 48.3),
@@ -50,7 +50,7 @@ _TABLE4 = {
     "sigma_r": {"0.8": (47.5, 63.2), "1": (48.0, 63.8), "1.2": (50.3, 65.9), "1.4": (49.5, 65.2)},
 }
 
-_CLASSES = ("4v4r", "4cr2", "4v94")  # ours that stand for ribosome, 26S proteasome and TRiC
+_CLASSES = ("4v4r", "4cr2", "4v94")  # our stand-ins for ribosome, 26S proteasome and TRiC
 
 
 def _full(values: tuple[float, ...]) -> dict:
@@ -72,7 +72,7 @@ PUBLISHED: dict[str, dict[str, dict]] = {
         for value, (iou, dice) in values.items()
     },
 }
-"""Table to row to ``iou`` and ``dice`` in percent, and for Tables I to III ``classes`` and ``class_dice``."""
+"""By table and row, ``iou`` and ``dice`` in percent, and for Tables I to III ``classes`` and ``class_dice``."""
 
 RUN_DEVIATION = statistics.stdev(iou for iou, _ in _TABLE4["sigma_d"].values())
 r"""The paper's standard deviation from run to run, in points of IoU. In a window of 3³ a domain kernel of

@@ -1,4 +1,4 @@
-"""Figures of the book: matplotlib for pages, plotly for what one turns by hand."""
+"""Figures of the book, static ones with matplotlib and interactive ones with plotly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skimage.measure import marching_cubes
 MASK_COLOUR = "#d55e00"
 TRUTH_COLOUR = "#0072b2"
 COLOURS = (TRUTH_COLOUR, MASK_COLOUR, "#009e73", "#cc79a7")
-"""Okabe and Ito's, told apart by readers with any colour vision."""
+"""Colours of Okabe and Ito, distinct for readers with any colour vision."""
 
 
 def _cube(volume: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ def _cube(volume: torch.Tensor | np.ndarray) -> np.ndarray:
 def slices(
     volumes: Sequence[torch.Tensor], titles: Sequence[str], masks: Sequence[torch.Tensor | None] | None = None
 ) -> Figure:
-    """Central z slices side by side of volumes ``(..., D, H, W)`` with leading sides 1, masks like them outlined in orange."""
+    """Plot central z slices of volumes ``(..., D, H, W)``, leading sides 1, with masks of the same shape outlined in orange."""
 
     def middle(volume: torch.Tensor) -> np.ndarray:
         return _cube(volume)[volume.shape[-3] // 2]
@@ -43,9 +43,9 @@ def panels(
     *,
     columns: int | None = None,
 ) -> Figure:
-    """Grey images ``(H, W)``, first row at the bottom, each on its own scale from the 1st to the 99th percentile.
+    """Plot grey images ``(H, W)``, first row at the bottom, each scaled from its 1st to its 99th percentile.
 
-    Masks ``(H, W)`` in ``outlines`` are outlined in orange; ``columns`` panels stand in a row, by default all of them.
+    Masks ``(H, W)`` in ``outlines`` are outlined in orange; a row has ``columns`` panels, by default all of them.
     """
     columns = columns or len(images)
     rows = -(-len(images) // columns)
@@ -70,8 +70,10 @@ def panels(
 
 
 def isosurface(surfaces: dict[str, torch.Tensor], alt: str) -> Turnable:
-    """Isosurfaces to be turned by hand, where volumes ``(..., D, H, W)`` with leading sides 1 cross 0.5; ``alt`` says in words
-    what the figure shows."""
+    """Draw interactive isosurfaces at 0.5 of volumes ``(..., D, H, W)`` with leading sides 1.
+
+    ``alt`` is the alternative text of the figure.
+    """
     figure = go.Figure()
     for (name, volume), colour in zip(surfaces.items(), COLOURS, strict=False):
         cube = np.pad(_cube(volume), 1)
@@ -91,10 +93,10 @@ def isosurface(surfaces: dict[str, torch.Tensor], alt: str) -> Turnable:
 
 
 class Turnable:
-    """A plotly figure that every reader can show; ``alt`` says in words what it shows.
+    """Interactive plotly figure that works in the book and in every notebook viewer; ``alt`` is its alternative text.
 
-    The built book takes its HTML form, which needs no more than the book's own copy of plotly.js; JupyterLab, VS Code and
-    Colab take the plotly form and draw it themselves.
+    The built book uses its HTML form, which needs only the book's own copy of plotly.js; JupyterLab, VS Code and Colab use the
+    plotly form and draw it themselves.
     """
 
     def __init__(self, figure: go.Figure, alt: str) -> None:
@@ -111,7 +113,7 @@ class Turnable:
 
 
 def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str, *, x: Sequence[float] | None = None) -> Figure:
-    """Up to four curves over ``x``, or over their index, each labelled, with a colour and a dash of its own."""
+    """Plot up to four labelled curves over ``x``, or over their index, each with its own colour and dash."""
     figure, axis = plt.subplots(figsize=(6, 3), dpi=150)
     for (name, curve), colour, style in zip(values.items(), COLOURS, ("-", "--", ":", "-."), strict=False):
         at = range(len(curve)) if x is None else x
@@ -127,9 +129,9 @@ def curves(values: dict[str, Sequence[float]], xlabel: str, ylabel: str, *, x: S
 def interval_dots(
     rows: dict[str, tuple[float, float, float]], xlabel: str, *, beside: dict[str, float] | None = None, beside_label: str = ""
 ) -> Figure:
-    """One line a row: a dot at the mean, a line from the low to the high end of its interval, a cross at another's value.
+    """Plot one line per row, with a dot at the mean, a line along its interval, and a cross at a value for comparison.
 
-    ``rows`` has mean, low and high end by label; ``beside`` has the other's value, whose it is says ``beside_label``.
+    ``rows`` has mean, low and high end by label; ``beside`` has the value for comparison, named ``beside_label``, by label.
     """
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
     means, lows, highs = np.transpose(list(rows.values()))
@@ -143,9 +145,9 @@ def interval_dots(
 
 
 def seed_dots(rows: dict[str, dict[str, Sequence[float]]], xlabel: str) -> Figure:
-    """One line a row, one dot a seed, a bar at the mean; ``rows`` has the values of the seeds by label and by name of a series.
+    """Plot one line per row, one dot per seed, and a bar at the mean.
 
-    Series differ in colour and in the shape of the dot.
+    ``rows`` has the values of the seeds by label and by name of the series. Series differ in colour and marker.
     """
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))

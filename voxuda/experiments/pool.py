@@ -1,4 +1,4 @@
-"""Runs side by side, each in a process of its own, with one progress bar."""
+"""Make runs in parallel, each in its own process, with one progress bar."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from voxuda.data.files import locked
 from voxuda.errors import InputError
 
 Work = Callable[[int], float | None]
-"""Makes a run with a number of threads, and may return its IoU."""
+"""Function of the number of threads that makes a run and may return its IoU."""
 
 
 def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finished: int, title: str) -> None:
-    """Make runs of ``epochs`` each, ``jobs`` at a time, which share the cores, and show how many epochs have been trained.
+    """Make runs of ``epochs`` each, ``jobs`` at a time on shared cores, and show how many epochs have been trained.
 
-    ``todo`` has for each folder of a run what to call it, and how to make it, a function that a new process can import;
-    ``finished`` runs are there already. ``InputError`` where a run's process is killed, or another job makes one of the runs.
+    ``todo`` has, by folder, the label of each run and the function that makes it, which a new process can import; ``finished``
+    is the number of runs done already. ``InputError`` if a run's process is killed, or another job makes one of the runs.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be at least 1.")
     threads = max(1, torch.get_num_threads() // jobs)
     before, total = finished * epochs, (finished + len(todo)) * epochs
     with ExitStack() as held:
-        for folder in todo:  # with those that wait; each run's own process locks its folder, and goes on if this one is killed
+        for folder in todo:  # queued ones too; each run's process locks its own folder, and continues if this one is killed
             held.enter_context(locked(folder.parent, f".{folder.name}.lock"))
         bar = held.enter_context(tqdm(total=total, initial=before, unit="epoch", desc=title))
         pool = held.enter_context(in_processes(jobs))
@@ -39,26 +39,26 @@ def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finis
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
-                # What is made counts whole: a reference trains no epochs.
+                # A finished run counts in full, since a reference trains no epochs.
                 bar.n = before + sum(_epochs(runs[future]) if future in waiting else epochs for future in runs)
                 bar.refresh()
                 for future in done:
                     if (iou := future.result()) is not None:
                         bar.write(f"{todo[runs[future]][0]}: IoU {100 * iou:.1f} %")
         except BrokenProcessPool as error:
-            raise InputError(f"{title}: a run was killed, perhaps for want of memory; try again with fewer --jobs.") from error
+            raise InputError(f"{title}: a run was killed, perhaps for lack of memory; try again with fewer --jobs.") from error
         except BaseException:  # Ctrl-C too
-            pool.shutdown(wait=False, cancel_futures=True)  # do not start the runs that wait
+            pool.shutdown(wait=False, cancel_futures=True)  # do not start the queued runs
             raise
 
 
 def _epochs(run: Path) -> int:
-    """How many epochs a run has trained so far."""
+    """Count the epochs that a run has trained so far."""
     log = run / "log.jsonl"
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def in_processes(jobs: int) -> Executor:
-    """Worker processes for runs side by side."""
+    """Return a pool of worker processes for parallel runs."""
     # Spawned, since a fork of a process that has used OpenMP hangs.
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))

@@ -1,4 +1,4 @@
-"""References: masks without a network, beside which a network's score means something."""
+"""Masks made without a network, as references for a network's score."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ SIGMAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 """Widths of the Gaussian blur to choose from, in voxels."""
 
 SHARES = tuple(percent / 100 for percent in range(1, 16))
-"""Shares of the voxels to choose from that are taken as foreground."""
+"""Foreground shares to choose from."""
 
 LABELLED = 96
-"""Settings are chosen on at most so many samples of the source."""
+"""Maximum number of source samples on which settings are chosen."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a reference makes of the test samples."""
+    """A reference's masks of the test samples."""
 
     masks: torch.Tensor  #: ``(N, D, H, W)`` bool.
     chosen: dict[str, float]  #: The settings with the best mean IoU on labelled source samples.
 
 
 Reference = Callable[[Domain, Domain, torch.Tensor, torch.Generator], Found]
-"""A function of the labelled source, the unlabelled target samples for training, what is known of the test samples
-``(N, 1, D, H, W)`` (their volumes; for other-mask their masks), and a generator."""
+"""A function of the labelled source, the unlabelled target samples for training, the volumes ``(N, 1, D, H, W)`` of the test
+samples (for other-mask their masks), and a generator."""
 
 
 def blur_threshold(source: Domain, target: Domain, volumes: torch.Tensor, generator: torch.Generator) -> Found:
@@ -49,20 +49,20 @@ def blur_threshold(source: Domain, target: Domain, volumes: torch.Tensor, genera
 
 
 def blur_scores(domain: Domain) -> torch.Tensor:
-    """Mean IoU of the brightest voxels of blurred volumes for each of ``SIGMAS`` and ``SHARES``, ``(6, 15)``, 0 to 1."""
+    """Compute the mean IoU of the brightest voxels of blurred volumes by ``SIGMAS`` and ``SHARES``, ``(6, 15)``, 0 to 1."""
     assert domain.masks is not None
     truth = domain.masks.flatten(1)
     size = truth.sum(1, keepdim=True)
     taken = torch.tensor([_count(share, truth.shape[1]) for share in SHARES])
     scores = []
-    for sigma in SIGMAS:  # the voxels in their order hold the masks of all shares
+    for sigma in SIGMAS:  # one sort of the voxels gives the masks of all shares
         hits = truth.gather(1, _by_brightness(domain.volumes, sigma)).cumsum(1)[:, taken - 1]
         scores.append((hits.double() / (taken + size - hits)).mean(0))
     return torch.stack(scores)
 
 
 def otsu(source: Domain, target: Domain, volumes: torch.Tensor, generator: torch.Generator) -> Found:
-    """Blur each volume and take what is above its Otsu threshold; the width is chosen on the source."""
+    """Blur each volume and take the voxels above its Otsu threshold; the width is chosen on the source."""
 
     def masks(of: torch.Tensor, sigma: float) -> torch.Tensor:
         return torch.stack([volume > threshold_otsu(volume.numpy()) for volume in _blur(of, sigma)])
@@ -72,8 +72,10 @@ def otsu(source: Domain, target: Domain, volumes: torch.Tensor, generator: torch
 
 
 def ball(source: Domain, target: Domain, volumes: torch.Tensor, generator: torch.Generator) -> Found:
-    """Take a ball about voxel ``D // 2`` of each axis, whatever the volume holds; its radius, in steps of half a voxel, is
-    chosen on the source."""
+    """Take a ball around the centre of each volume, regardless of its content.
+
+    The centre is voxel ``D // 2`` of each axis. The radius, in steps of half a voxel, is chosen on the source.
+    """
 
     def masks(of: torch.Tensor, radius: float) -> torch.Tensor:
         z, y, x = torch.meshgrid(*(torch.arange(n) - n // 2 for n in of.shape[2:]), indexing="ij")
@@ -87,13 +89,13 @@ def ball(source: Domain, target: Domain, volumes: torch.Tensor, generator: torch
 def other_mask(source: Domain, target: Domain, masks: torch.Tensor, generator: torch.Generator) -> Found:
     """Give each test sample the mask of the next, in a random cyclic order.
 
-    It needs the labels of the test samples ``(N, 1, D, H, W)``, and sees no volume: it says how much is known of a mask without
-    looking at the image, when the size, shape and place of others are known.
+    It needs the masks of the test samples ``(N, 1, D, H, W)`` and uses no volume. It shows how well a mask can be guessed
+    without the image, from the size, shape and place of other masks.
 
     Raises
     ------
     InputError
-        There is no other sample.
+        There are fewer than 2 samples.
     """
     if len(masks) < 2:
         raise InputError(f"other-mask: {len(masks)} test sample; it needs at least 2, one for the mask of the other.")
@@ -108,26 +110,26 @@ REFERENCES: dict[str, Reference] = {"blur-threshold": blur_threshold, "otsu": ot
 
 
 def find(name: str, source: Domain, target: Domain, test: Domain, generator: torch.Generator) -> Found:
-    """Masks of the test samples by the reference of a name; only other-mask gets to see target labels, those of the test."""
+    """Make masks of the test samples by the named reference; only other-mask sees target labels, those of the test samples."""
     seen = test.masks if name == "other-mask" else test.volumes
     assert seen is not None
     return REFERENCES[name](source, dataclasses.replace(target, masks=None), seen, generator)
 
 
 def _some(source: Domain, generator: torch.Generator) -> Domain:
-    """The samples on which settings are chosen."""
+    """Draw the samples on which settings are chosen."""
     return source.subset(torch.randperm(len(source), generator=generator)[:LABELLED])
 
 
 def _choose(masks: Callable[[torch.Tensor, float], torch.Tensor], settings: Sequence[float], labelled: Domain) -> float:
-    """The setting whose masks have the best mean IoU on a labelled domain."""
+    """Return the setting whose masks have the best mean IoU on a labelled domain."""
     assert labelled.masks is not None
     truth = labelled.masks[:, 0]
     return max(settings, key=lambda setting: float(iou_and_dice(masks(labelled.volumes, setting), truth)[0].mean()))
 
 
 def _blur(volumes: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Volumes ``(N, 1, D, H, W)``, each blurred by itself, ``(N, D, H, W)``."""
+    """Blur each of the volumes ``(N, 1, D, H, W)``; returns ``(N, D, H, W)``."""
     return torch.from_numpy(ndimage.gaussian_filter(volumes[:, 0].numpy(), (0, sigma, sigma, sigma)))
 
 

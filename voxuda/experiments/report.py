@@ -1,4 +1,4 @@
-"""Tables as people read them: Markdown, ours beside the paper's, with intervals and with what a difference is worth."""
+"""Tables as Markdown, our numbers beside the paper's, with intervals, and the seeds that a difference needs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from voxuda.experiments.tables import REFERENCES
 from voxuda.training.config import BatchNorm
 
 STEPS = (1, 2, 3)
-"""Percent points of IoU, as the steps of the paper's ablations."""
+"""Differences of IoU in percentage points, as large as the steps of the paper's ablations."""
 
 
 def markdown(result: dict) -> str:
-    """A collected table as Markdown: mean over seeds, and the lowest and highest, in percent."""
+    """Format a collected table as Markdown, with mean, lowest and highest over seeds in percent."""
     columns = (("target", "iou"), ("running", "iou"), ("target", "dice"))
     return in_markdown(
         "| | IoU, batch norm of the target | IoU, running batch norm | Dice, batch norm of the target |",
@@ -31,18 +31,18 @@ def markdown(result: dict) -> str:
 
 
 def in_markdown(header: str, rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of cells under its first line, which is given as it shall stand there."""
+    """Format rows of cells as a Markdown table below ``header``, its complete first line."""
     rule = "|" + " --- |" * (header.count("|") - 1)
     return "\n".join([header, rule, *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
 def mean_and_range(values: Sequence[float]) -> str:
-    """The mean of a few values, the lowest and the highest."""
+    """Format the mean of a few values with the lowest and the highest."""
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def mean_and_interval(found: tuple[float, float, float] | None, sign: str = "") -> str:
-    """A mean and the ends of its interval, with ``sign="+"`` as differences; the mean alone where its interval has no end."""
+    """Format a mean and its interval, as differences with ``sign="+"``; only the mean if the interval is infinite."""
     if found is None:
         return ""
     mean, low, high = (f"{value:{sign}.1f}" for value in found)
@@ -55,50 +55,55 @@ def _by_seed(row: dict, kind: BatchNorm | None) -> dict[int, float]:
 
 
 def differences_by_seed(row: dict, reference: dict, kind: BatchNorm | None = None) -> list[float]:
-    """IoU of a row minus a reference row's, in points, for each seed that both have, with one kind of batch norm statistics
-    or, by default, each row with its own."""
+    """Subtract a reference row's IoU from a row's, in points, for each seed that both have.
+
+    Both have the batch norm statistics ``kind`` or, by default, each row its own.
+    """
     mine, theirs = _by_seed(row, kind), _by_seed(reference, kind)
     return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
 
 
 def _moderated(claims: dict[str, list[float]]) -> dict[str, tuple[float, float, float]]:
-    """Moderated-t intervals, each for itself, of claims by name; those of the same runs count once for the prior."""
+    """Compute moderated-t intervals of claims by name, not simultaneous; claims on the same runs count once in the prior."""
     unique = list({tuple(values): None for values in claims.values()})
     found = dict(zip(unique, moderated(unique, family=1).intervals, strict=True))
     return {name: found[tuple(values)] for name, values in claims.items()}
 
 
 def scores(rows: Iterable[dict], kind: BatchNorm | None = None) -> dict[str, tuple[float, float, float]]:
-    """Mean IoU over seeds of each row of a collected table, by name, and its 95 % interval, in percent.
+    """Compute mean IoU over seeds of each row of a collected table, by name, and its 95 % interval, in percent.
 
-    The intervals are :func:`~voxuda.experiments.intervals.moderated`: all rows share a prior, and each is for itself.
+    The intervals are :func:`~voxuda.experiments.intervals.moderated`: all rows share a prior, and each interval holds on its
+    own, not simultaneously.
     """
     return _moderated({row["name"]: list(_by_seed(row, kind).values()) for row in rows})
 
 
 def gains(rows: Iterable[dict], reference: dict, kind: BatchNorm | None = None) -> dict[str, tuple[float, float, float]]:
-    """Mean IoU of each row minus a reference row's, by name, and its 95 % interval, in points, paired by seed.
+    """Compute mean IoU of each row minus a reference row's, by name, and its 95 % interval, in points, paired by seed.
 
-    The intervals are those of :func:`scores`. Rows with no seed in common with the reference, or with its runs, are left out.
+    The intervals are those of :func:`scores`. Rows that share no seed with the reference, or show its runs, are left out.
     """
     gaps = {row["name"]: differences_by_seed(row, reference, kind) for row in rows}
     return _moderated({name: values for name, values in gaps.items() if any(values)})
 
 
 def beside_the_paper(result: dict, reference: str) -> str:
-    """A table of :func:`~voxuda.experiments.sweep.collect` as Markdown: IoU with its 95 % interval, the paper's if it is one of
-    the paper's tables, the difference from the row named ``reference``, Dice, classes."""
+    """Format a table of :func:`~voxuda.experiments.sweep.collect` as Markdown, with the paper's numbers if it has the table.
+
+    The columns include IoU with its 95 % interval, the difference from the row named ``reference``, Dice, and IoU by class.
+    """
     base = next(row for row in result["rows"] if row["name"] == reference)
     published = PUBLISHED.get(result["table"])
     ours, over = scores(result["rows"]), gains(result["rows"], base)
     classes = sorted({name for row in result["rows"] for run in row["runs"] for name in run[row["statistics"]]["classes"]})
 
     def cells(row: dict) -> list[tuple[str, str]]:
-        """Each column's heading, and what stands in this row."""
+        """Return each column's heading and this row's cell."""
         runs = [run[row["statistics"]] for run in row["runs"]]
         paper = [] if published is None else [published.get(row["name"], {})]
         oracle = [run["oracle"]["iou"] for run in row["runs"] if run.get("oracle")]
-        known = len(oracle) == len(runs) and row["statistics"] == "target"  # that is what the oracle looks at
+        known = len(oracle) == len(runs) and row["statistics"] == "target"  # the statistics of the oracle's scores
         return [
             ("", row["label"]),
             ("seeds", str(len(runs))),
@@ -117,16 +122,21 @@ def beside_the_paper(result: dict, reference: str) -> str:
 
 
 def by_agreement(row: dict) -> BatchNorm | None:
-    """The rule that chooses batch norm statistics without target labels: those with which a network's masks agree best with
-    its masks of mirror images, on the mean over seeds; ``None`` of a row whose runs did not look."""
+    """Choose batch norm statistics without target labels.
+
+    The choice is the kind for which a network's masks agree best with its masks of mirror images, averaged over seeds;
+    ``None`` if the row's runs did not measure the agreement.
+    """
     if not all(run.get("signs") for run in row["runs"]):
         return None
     return max(get_args(BatchNorm), key=lambda kind: statistics.mean(run["signs"][kind]["agreement"] for run in row["runs"]))
 
 
 def normalisations(result: dict) -> str:
-    """A table of :func:`~voxuda.experiments.sweep.collect` as Markdown: IoU and agreement with mirror images for each kind of
-    batch norm statistics, in percent, and what :func:`by_agreement` chooses."""
+    """Format a table of :func:`~voxuda.experiments.sweep.collect` as Markdown, by kind of batch norm statistics.
+
+    The columns are IoU and agreement with mirror images in percent for each kind, and the choice of :func:`by_agreement`.
+    """
     kinds = get_args(BatchNorm)
     lines = []
     for row in result["rows"]:
@@ -134,20 +144,20 @@ def normalisations(result: dict) -> str:
             continue
         ious = [[run[kind]["iou"] for run in row["runs"]] for kind in kinds]
         signs = [[run["signs"][kind]["agreement"] for run in row["runs"]] for kind in kinds]
-        choice = "any" if ious.count(ious[0]) == len(kinds) else chosen  # without batch norm all are one
+        choice = "any" if ious.count(ious[0]) == len(kinds) else chosen  # without batch norm all kinds are equal
         lines.append([row["label"], str(len(row["runs"])), *map(_mean, ious + signs), choice])
     names = [f"{what} {kind}" for what in ("IoU", "agreement") for kind in kinds]
     return in_markdown(f"| | seeds | {' | '.join(names)} | the rule takes |", lines)
 
 
 def _mean(shares: Iterable[float]) -> str:
-    """The mean in percent; nothing of nothing, for a small test part may lack a class."""
+    """Format the mean in percent; empty without values, since a small test part may lack a class."""
     values = [100 * share for share in shares]
     return f"{statistics.mean(values):.1f}" if values else ""
 
 
 def power_note(result: dict, reference: str) -> str:
-    """How much the differences from a reference row scatter from seed to seed, and how many seeds steps of 1 to 3 points need.
+    """State how much differences from a reference row vary between seeds, and how many seeds steps of 1 to 3 points need.
 
     The deviation is pooled over all trained rows with at least two seeds in common with the reference.
     """
@@ -158,7 +168,7 @@ def power_note(result: dict, reference: str) -> str:
     gaps = [differences_by_seed(row, rows[reference]) for row in rows.values() if row["method"] not in untrained]
     variances = [statistics.variance(values) for values in gaps if len(values) > 1 and any(values)]
     if not variances:
-        return "fewer than two seeds: nothing can be said of the scatter from seed to seed."
+        return "fewer than two seeds, so the scatter from seed to seed is unknown."
     deviation = statistics.mean(variances) ** 0.5
     needed = ", ".join(f"{seeds_needed(deviation, step)} for {step}" for step in STEPS)
     return (
@@ -169,14 +179,14 @@ def power_note(result: dict, reference: str) -> str:
 
 
 def cpu_hours(folder: Path) -> float:
-    """CPU hours of training of all finished runs below a folder: seconds times threads, by every ``summary.json``."""
+    """Sum the CPU hours of training (seconds times threads times processes) over every ``summary.json`` below a folder."""
     runs = [json.loads(path.read_text()) for path in folder.rglob("summary.json")]
     return sum(run["seconds"] * run["provenance"]["threads"] * run["provenance"].get("processes", 1) for run in runs) / 3600
 
 
 def plain(table: str) -> str:
-    """A Markdown table as aligned text, for a terminal."""
-    # tabulate would do the same, but not with columns as narrow as their longest cell.
+    """Format a Markdown table as aligned text for a terminal."""
+    # tabulate cannot make columns as narrow as their longest cell.
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [

@@ -1,4 +1,4 @@
-"""Tables of runs: made, resumed, collected."""
+"""Make, resume and collect the runs of a table."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from voxuda.training.signs import read_signs
 
 
 def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
-    """Run a table and write ``OUT/TABLE-SCALE.json``; finished runs are kept, interrupted ones go on.
+    """Run a table and write ``OUT/TABLE-SCALE.json``; finished runs are kept, interrupted ones resume.
 
     Parameters
     ----------
     sweep : Sweep
-        Which runs.
+        The runs to make.
     out : path
-        Folder of the runs, ``OUT/ROW/seed-K``; what :func:`collect` needs of each is its ``summary.json``.
+        Folder of the runs, ``OUT/ROW/seed-K``; :func:`collect` needs only the ``summary.json`` of each.
     jobs : int
-        Runs side by side, each on its share of the processor's cores.
+        Number of parallel runs, each on its share of the CPU cores.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
 
 
 def _features(runs: dict[str, list[Path]]) -> dict:
-    """By row and kind of batch norm statistics: a map of the first seed's features, and how well every seed's tell domains."""
+    """Map the first seed's features and compute every seed's separability, by row and kind of batch norm statistics."""
     kinds: tuple[BatchNorm, ...] = ("target", "running")
     return {
         "embeddings": {row: {kind: embed(seeds[0], kind) for kind in kinds} for row, seeds in runs.items()},
@@ -84,10 +84,10 @@ def _features(runs: dict[str, list[Path]]) -> dict:
 
 
 def run_row(config: Config, folder: Path, threads: int) -> float:
-    """Train and score one run in a process of its own, and write its ``summary.json``; returns its IoU.
+    """Train and score one run in its own process, and write its ``summary.json``; returns its IoU.
 
-    After each epoch the test samples are scored too, into ``oracle.jsonl``: no choice is made by it, it only tells what a
-    choice with target labels would have gained. A reference has nothing to train.
+    After each epoch the test samples are also scored, into ``oracle.jsonl``. Nothing is chosen by these scores; they only show
+    what choosing the epoch with target labels would gain. A reference is not trained.
     """
     torch.set_num_threads(threads)
     seen, test = load_target(config)
@@ -112,19 +112,19 @@ def run_row(config: Config, folder: Path, threads: int) -> float:
 
 
 def _run_reference(config: Config, folder: Path) -> float:
-    """Score a reference, and write the ``summary.json`` of a run, with what was ``chosen`` on the source; returns its IoU."""
+    """Score a reference, and write its ``summary.json`` with the settings ``chosen`` on the source; returns its IoU."""
     source, seen, test = load_domains(config)
     began = time.perf_counter()
     found = references.find(config.method, source, seen, test, torch.Generator().manual_seed(config.seed))
     seconds = time.perf_counter() - began
     of = scores(found.masks, test)
     about: dict = {"chosen": found.chosen}
-    if config.method == "blur-threshold":  # what the best choice by test labels would have scored
+    if config.method == "blur-threshold":  # the score of the best settings by test labels
         about["best_with_labels"] = references.blur_scores(test).max().item()
     values = {
         "config": dataclasses.asdict(config), "sizes": config.sizes(), "seed": config.seed, "n": of.overall.n,
         "seconds": round(seconds, 6), "provenance": provenance(), "oracle": None, **about,
-        **dict.fromkeys(get_args(BatchNorm), _kept(of)),  # it has no batch norm
+        **dict.fromkeys(get_args(BatchNorm), _kept(of)),  # the same for all kinds, since it has no batch norm
     }  # fmt: skip
     with locked(folder):
         save_json(values, folder / "summary.json")
@@ -132,7 +132,7 @@ def _run_reference(config: Config, folder: Path) -> float:
 
 
 def _kept(found: Scores) -> dict:
-    """What a table keeps of scores."""
+    """Select the scores that a table keeps."""
     return {
         "iou": found.overall.iou,
         "dice": found.overall.dice,
@@ -144,7 +144,7 @@ def _kept(found: Scores) -> dict:
 
 
 def _summarise(config: Config, folder: Path, report: Evaluation) -> dict:
-    """What a table keeps of a run."""
+    """Summarise a run for a table."""
     kept = {kind: _kept(found) for kind, found in report.by_batch_norm.items()}
     source, seen, _ = load_domains(config)
     share = float(source.masks.float().mean())  # type: ignore[union-attr]
@@ -162,12 +162,12 @@ def _summarise(config: Config, folder: Path, report: Evaluation) -> dict:
 
 
 def _lines(path: Path) -> list[dict]:
-    """The lines of a log; none where the run was trained without it."""
+    """Read the lines of a log; none if the run was trained without it."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def curve(folder: Path) -> list[dict]:
-    """How a run went, from its ``log.jsonl`` and ``oracle.jsonl``; empty where no log was kept.
+    """Read the learning curve of a run from its ``log.jsonl`` and ``oracle.jsonl``; empty if no log was kept.
 
     Each epoch has its number, from 1, the ``learning_rate``, the mean of each loss, and the ``iou`` of the test samples with
     batch norm statistics of the target.
@@ -178,17 +178,17 @@ def curve(folder: Path) -> list[dict]:
 
 
 _ANYWHERE = dict(device=None, precision=None)
-"""What of a configuration says where a run was trained and not what was trained."""
+"""Fields of a configuration that say where a run was trained, not what was trained."""
 
 
 def summary(folder: Path, config: Config) -> dict | None:
-    """The summary of a finished run, ``None`` of one that is not finished; refuses a run of another configuration."""
+    """Read the summary of a run, ``None`` if it is not finished; refuses a run of another configuration."""
     path = folder / "summary.json"
     if not path.exists():
         return None
     try:
         found = json.loads(path.read_text())
-        # What a run of an earlier version does not say had the value that is the default since.
+        # Options that a run of an earlier version lacks had what is now the default value.
         usual, said = as_stored(dataclasses.asdict(Config())), found["config"]
         said = {**usual, **said, "vox_uda": {**usual["vox_uda"], **said["vox_uda"]}}
         kept = {**said, **found["sizes"], **_ANYWHERE}
@@ -205,12 +205,12 @@ def summary(folder: Path, config: Config) -> dict | None:
 
 
 def collect(sweep: Sweep, out: str | Path) -> dict:
-    """Gather the scores of all finished runs of a table: of all its rows and seeds, on whatever device they were made.
+    """Collect the scores of all finished runs of a table, for all rows, seeds and devices.
 
     Parameters
     ----------
     sweep : Sweep
-        Its table, scale, target and epochs; other runs of these rows are refused.
+        Gives table, scale, target and epochs; runs of these rows with other settings are refused.
     out : path
         Folder of the runs.
 
@@ -218,12 +218,12 @@ def collect(sweep: Sweep, out: str | Path) -> dict:
     -------
     dict
         ``table``, ``scale``, ``target`` (name of its folder), ``sizes``, ``seeds`` (the most that a row has), ``collected_by``
-        (code and hardware of this call) and ``rows``; a row has its ``name``, ``label``, ``method``, ``options``,
-        ``statistics`` (whose batch norm statistics its score has) and ``runs``. A run, one a seed, has ``n`` test samples, the
-        ``seconds`` and the ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target
-        statistics), and for each kind of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class
-        and foreground share; runs of earlier versions lack "mixed". Of a reference there is no oracle, but the settings
-        ``chosen`` on the source, and of blur-threshold ``best_with_labels``, the IoU of the best settings by test labels.
+        (code and hardware of this call) and ``rows``. A row has ``name``, ``label``, ``method``, ``options``, ``statistics``
+        (batch norm statistics of its score) and ``runs``. A run, one per seed, has ``n`` test samples, ``seconds`` and
+        ``provenance`` of its training, the ``oracle`` (best epoch by test labels, and its IoU with target statistics), and for
+        each kind of batch norm statistics IoU, Dice, the IoU of each sample, pooled IoU, IoU by class and foreground share;
+        runs of earlier versions lack "mixed". A reference has no oracle, but the settings ``chosen`` on the source, and
+        blur-threshold has ``best_with_labels``, the IoU of the best settings by test labels.
     """
     collected = []
     for row in dataclasses.replace(sweep, only=()).rows():
@@ -243,7 +243,7 @@ def collect(sweep: Sweep, out: str | Path) -> dict:
 
 
 def _runs(sweep: Sweep, row: Row, out: Path) -> list[dict]:
-    """What a table shows of the finished runs of a row, in the order of their seeds."""
+    """Read what a table shows of the finished runs of a row, in the order of their seeds."""
     suffixes = (path.name.removeprefix("seed-") for path in row.folder(out, 0).parent.glob("seed-*"))
     runs = []
     for seed in sorted(int(suffix) for suffix in suffixes if suffix.isdecimal()):

@@ -14,8 +14,8 @@ from voxuda.networks.choices import Normalisation
 from voxuda.training.config import SCALES, BatchNorm, Config, Recipe, Scale, SourceSet
 
 NORMALISATION: dict[Recipe, Normalisation] = {"convolution": "batch", "tilt-series": "group", "phase-plate": "group"}
-"""What normalises the networks of a table's rows, by target. On the target by tilt series the rule without target labels takes
-group norm for each method of the table ``normalisation``; the tables on the quick target are older than it."""
+"""Normalisation of the networks in a table's rows, by target. On the target by tilt series the rule without target labels
+chooses group norm for each method of the table ``normalisation``; the tables on the quick target predate that rule."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Row:
         )  # fmt: skip
 
     def folder(self, out: Path, seed: int) -> Path:
-        """Where this row's run of one seed stands: by its name, and its normalisation where that is not the usual one."""
+        """Return the folder of this row's run of one seed, named by the row and by its normalisation if not the usual one."""
         unusual = self.normalisation not in (None, NORMALISATION[self.recipe])
         return out / ((self.runs or self.name) + (f"-{self.normalisation}" if unusual else "")) / f"seed-{seed}"
 
@@ -56,14 +56,14 @@ class Sweep:
     """Runs of a table, which have all but the row and the seed in common."""
 
     table: str  #: Name of the table.
-    scale: Scale = "smoke"  #: Sizes; smoke takes seconds a run, laptop minutes, paper has the paper's sizes.
-    only: tuple[str, ...] = ()  #: Just these rows; a wrong name lists the right ones.
+    scale: Scale = "smoke"  #: Sizes; smoke takes seconds per run, laptop minutes, paper has the paper's sizes.
+    only: tuple[str, ...] = ()  #: Only these rows; a wrong name lists the right ones.
     seeds: int = 1  #: Runs of each row.
-    first_seed: int = 0  #: Seed of the first, for sweeps over several machines.
-    #: Folder with the target samples, of which each seed tests on other ones; the table real needs one.
+    first_seed: int = 0  #: Seed of the first run of each row, for sweeps over several machines.
+    #: Folder with the target samples, which each seed splits differently; the table real needs one.
     target: str | None = None
     recipe: Recipe | None = None  #: How the target is simulated; by default as the rows say.
-    epochs: int | None = None  #: Fewer or more than the scale has.
+    epochs: int | None = None  #: Number of epochs, instead of the scale's.
     device: Literal["cpu", "cuda", "auto"] = "cpu"  #: Where the runs are trained.
     precision: Literal["32-true", "bf16-mixed"] = "32-true"  #: How they are trained.
 
@@ -132,7 +132,7 @@ _TABLE1 = (
 
 
 def _of_table2(row: Row) -> Row:
-    """The same on the source of Table II; full supervision and the masks of other samples have no source."""
+    """The same row on the source of Table II; full supervision and the masks of other samples use no source."""
     without = row.method in ("supervised", "other-mask")
     return row if without else dataclasses.replace(row, name=f"table2-{row.name}", source_set="table2")
 
@@ -268,9 +268,9 @@ TABLES: dict[str, tuple[Row, ...]] = {
 }
 """Declared tables.
 
-``table1`` to ``table4``, ``figure6``, ``figure7``: the paper's. ``today``: what a reader of today expects beside them.
-``modules``: which part of Vox-UDA closes how much of the gap. ``share``: what the balanced variant's prior is worth.
-``ours``: self-training beside what it has to beat.
+``table1`` to ``table4``, ``figure6``, ``figure7``: the paper's. ``today``: later methods beside them.
+``modules``: which part of Vox-UDA closes how much of the gap. ``share``: the prior of the balanced variant varied.
+``ours``: self-training beside the methods it must beat.
 ``normalisation``: batch norm, group norm and batch renormalisation in the main methods; each run is scored with every kind of
 batch norm statistics.
 ``sensitivity``: what the paper leaves open in Vox-UDA, one choice at a time.
@@ -282,7 +282,7 @@ _OF_ONE_TARGET = tuple(name for name in TABLES if name not in ("tilt-series", "r
 """The tables whose runs may stand in one folder."""
 
 _ON_ITS_SAMPLES = {"table2": _of_table2, "tilt-series": _by_tilt_series, "real": _of_folder}
-"""How a row becomes that of a table whose samples are not those of Table I."""
+"""Functions that convert a row to a table whose samples are not those of Table I."""
 
 
 def select(table: str, only: Sequence[str] = ()) -> list[Row]:

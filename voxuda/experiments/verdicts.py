@@ -29,20 +29,20 @@ from voxuda.training.config import BatchNorm
 
 @dataclass(frozen=True)
 class Claim:
-    """One row is above another."""
+    """Claim that the mean IoU of one row is above another's."""
 
     name: str  #: Key, ``TABLE/BETTER/WORSE``.
-    text: str  #: What the page shows.
-    better: str  #: Name of the row that is said to be above.
+    text: str  #: Text on the page.
+    better: str  #: Name of the row claimed to be higher.
     worse: str  #: Name of the other row.
-    table: str  #: Where the paper has it, or ``ours``.
+    table: str  #: The paper's table, or ``ours``.
     paper: float | None = None  #: The paper's gap in points of IoU; ``None`` where the paper prints no numbers.
-    statistics: BatchNorm | None = None  #: Batch norm statistics of both rows' scores, where they are fixed.
+    statistics: BatchNorm | None = None  #: Batch norm statistics of both rows' scores, if the claim fixes them.
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What our runs say of a claim."""
+    """Verdict of our runs on a claim."""
 
     claim: Claim  #: The claim.
     seeds: int  #: Seeds that both rows have.
@@ -54,11 +54,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What our runs say of all claims."""
+    """Verdicts of our runs on all claims."""
 
-    found: list[Verdict]  #: Those with runs.
-    missing: list[Claim]  #: Those without.
-    comparisons: int  #: Intervals that hold together; claims on the same two rows share one.
+    found: list[Verdict]  #: Verdicts on claims that have runs.
+    missing: list[Claim]  #: Claims without runs.
+    comparisons: int  #: Number of simultaneous intervals; claims on the same two rows share one.
     degrees: float  #: Degrees of freedom of the variances' prior, d0.
     deviation: float  #: Its standard deviation in points of IoU, s0.
     kind: BatchNorm  #: Batch norm statistics of the scores.
@@ -68,7 +68,7 @@ class Verdicts:
 
 
 def _above(table: str, better: str, worse: str) -> Claim:
-    """The claim that a table of the paper makes with two of its rows."""
+    """Make the claim of a table of the paper about two of its rows."""
     labels = {row.name: row.label for row in TABLES[table]}
     numbers = PUBLISHED.get(table)
     gap = None if numbers is None else round(numbers[better]["iou"] - numbers[worse]["iou"], 1)
@@ -104,14 +104,14 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim("ours/supervised/self-training", "fully supervised above self-training", "supervised", "self-training", "ours"),
 )
-"""Claims of the paper, in its direction, and ours."""
+"""The paper's claims, in the paper's direction, and ours."""
 
 
 # --- the rules -----------------------------------------------------------------------------------------------------
 
 
 def rule(low: float, high: float, gap: float | None) -> str:
-    """The verdict for our interval and the paper's gap, by the rules of this module."""
+    """Return the verdict for our interval and the paper's gap, by the rules of this module."""
     if gap is None:
         return "shown" if low > 0 else "reversed" if high < 0 else "not shown"
     least, most = gap - GAP_HALF_WIDTH, gap + GAP_HALF_WIDTH
@@ -130,13 +130,13 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Seq
     Parameters
     ----------
     sweep : Sweep
-        What the runs have in common; its table does not matter.
+        Settings that the runs share; its table is ignored.
     out : path
         Folder of the runs.
     kind : "target" or "running"
         Batch norm statistics of both rows' scores, for claims that do not fix them.
     claims : sequence of Claim, optional
-        Which claims, by default all; the intervals of those with runs hold together with probability 0.95.
+        Claims to judge, by default all; the intervals of those with runs hold simultaneously with probability 0.95.
     """
     claims = CLAIMS if claims is None else claims
     wanted = {name for claim in claims for name in (claim.better, claim.worse)}
@@ -145,7 +145,7 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Seq
     pairs = {claim: (claim.better, claim.worse, claim.statistics or kind) for claim in claims}
     run = {pair for pair in pairs.values() if pair[0] in rows and pair[1] in rows}
     gaps = {pair: differences_by_seed(rows[pair[0]], rows[pair[1]], pair[2]) for pair in pairs.values() if pair in run}
-    gaps = {pair: values for pair, values in gaps.items() if values}  # others have no seed in common
+    gaps = {pair: values for pair, values in gaps.items() if values}  # the other pairs share no seed
     result = moderated(list(gaps.values()))
     intervals = dict(zip(gaps, result.intervals, strict=True))
     found = [
@@ -158,11 +158,11 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Seq
     return Verdicts(found, missing, len(gaps), result.degrees, result.deviation, kind)
 
 
-# --- for people ----------------------------------------------------------------------------------------------------
+# --- formatting ----------------------------------------------------------------------------------------------------
 
 
 def markdown(judged: Verdicts) -> str:
-    """One line for each claim that has runs, as a Markdown table."""
+    """Format a Markdown table with one line per claim that has runs."""
     return in_markdown(
         "| claim | where | paper's gap (95 %) | our gap (simultaneous 95 %) | seeds | verdict |",
         [
@@ -180,7 +180,7 @@ def markdown(judged: Verdicts) -> str:
 
 
 def note(judged: Verdicts) -> str:
-    """What the intervals rest on, and which claims have no runs."""
+    """State what the intervals are based on, and which claims have no runs."""
     lines = [
         f"{len(judged.found)} claims, {judged.comparisons} comparisons; IoU in points, batch norm statistics of the "
         f"{judged.kind} kind. Moderated t, paired by seed: d0 = {judged.degrees:.1f}, s0 = {judged.deviation:.1f} points; "
