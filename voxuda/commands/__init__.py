@@ -1,1 +1,1 @@
-"""The command line, one file a family of commands; nothing is computed here."""
+"""The command line, one file per family of commands; nothing is computed here."""

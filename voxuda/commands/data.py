@@ -1,4 +1,4 @@
-"""`voxuda data`: check subtomograms of your own, convert them for training, get real data."""
+"""`voxuda data` checks your own subtomograms, converts them for training, and downloads real data."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import tyro
 
 @dataclasses.dataclass
 class DataCheck:
-    """Read all subtomograms of a folder or a RELION star file, print what they are, and say what to do next.
+    """Read all subtomograms of a folder or a RELION star file, print a report, and suggest the next command.
 
-    Exit code 2 and one sentence at the first thing that cannot be used; what is merely suspicious is a warning.
+    Stops with exit code 2 and one sentence at the first error; anything merely suspicious is a warning.
 
     Example: voxuda data check polyga
     """
@@ -65,11 +65,11 @@ class DataConvert:
     size: int = 32
     """Side of a sample in voxels, a multiple of 8."""
     voxel_size: float | None = None
-    """Wanted edge of a voxel in angstrom; by default whatever the box comes to at that many voxels."""
+    """Voxel size of the samples in angstrom; by default the edge of the box divided by --size."""
     invert: bool = False
-    """Multiply by -1: for volumes in which protein is dark."""
+    """Multiply by -1, for volumes in which protein is dark."""
     true_voxel_size: float | None = None
-    """True edge of a voxel of SOURCE in angstrom, where its headers or star file do not give it."""
+    """True voxel size of SOURCE in angstrom, if its headers or star file do not give it."""
 
     def run(self) -> None:
         """Read, convert, write."""
@@ -85,9 +85,9 @@ class DataConvert:
 
 @dataclasses.dataclass
 class DataFetch:
-    """Download a public data set, with checksums, into a new folder.
+    """Download a public data set into a new folder, and verify its checksums.
 
-    ribosomes-12A: 40 ribosomes of four tomograms as stacks of 37 tilt images, 4 MB, the test data of tomoDRGN.
+    ribosomes-12A: 40 ribosomes from four tomograms as stacks of 37 tilt images, 4 MB, the test data of tomoDRGN.
 
     microtubule: a tomogram crop with one microtubule, 1 MB, test data of cylindra, and a label of its wall, fitted here.
 
@@ -97,7 +97,7 @@ class DataFetch:
     """
 
     name: Annotated[tyro.conf.Positional[Literal["ribosomes-12A", "microtubule"]], tyro.conf.arg(metavar="NAME")]
-    """Which: ribosomes-12A or microtubule."""
+    """Data set, ribosomes-12A or microtubule."""
     out: Path
     """New folder."""
 
@@ -116,7 +116,7 @@ class DataFetch:
 
 @dataclasses.dataclass
 class DataRibosomes:
-    """Make subtomograms with masks from the tilt stacks that `voxuda data fetch ribosomes-12A` gets.
+    """Make subtomograms with masks from the tilt stacks that `voxuda data fetch ribosomes-12A` downloads.
 
     Example: voxuda data ribosomes stacks --out ribosomes
 
@@ -128,7 +128,7 @@ class DataRibosomes:
     out: Path
     """New folder for volumes.mrcs, masks.mrcs and samples.csv."""
     missing: Literal["raise", "skip"] = "raise"
-    """What to do about particles whose stack is not there."""
+    """What to do if the stack of a particle is missing."""
 
     def run(self) -> None:
         """Reconstruct, place the masks, report."""
@@ -140,13 +140,13 @@ class DataRibosomes:
             check_new_folder(self.out)
             volume = molecular_volume(load("4v4r"), ribosomes.VOXEL_SIZE)
             ribosomes.prepare(self.source, self.out, volume=volume, missing=self.missing)
-        print("read in the hand of a ribosome, which is the mirror image of what the files' matrices say by the documentation")
+        print("handedness is that of a ribosome, the mirror image of the documented meaning of the matrices in the files")
         print(f"samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 
 
 @dataclasses.dataclass
 class Data:
-    """Subtomograms of your own: `check` what is there, `convert` it for training. Real data: `fetch`, `ribosomes`."""
+    """`check` and `convert` your own subtomograms; `fetch` real data, and reconstruct `ribosomes`."""
 
     command: Annotated[
         Annotated[DataCheck, tyro.conf.subcommand("check", prefix_name=False)]
@@ -157,5 +157,5 @@ class Data:
     ]
 
     def run(self) -> None:
-        """Pass on."""
+        """Run the chosen command."""
         self.command.run()

@@ -39,7 +39,7 @@ Add --debug to see where an error came from."""
 
 
 ASCII = {"Å": "A", "±": "+/-", "²": "^2", "³": "^3", "°": " deg", "–": "-", "×": "x", "¬": "not ", "•": "*", "…": "..."}
-"""How signs are written where the output does not take them; others are escaped, so that a path stays known."""
+"""Replacements for characters that the output cannot encode; others are escaped, so that paths stay readable."""
 codecs.register_error("voxuda", lambda e: ("".join(ASCII.get(c, ascii(c)[1:-1]) for c in e.object[e.start : e.end]), e.end))  # type: ignore[attr-defined]
 
 
@@ -63,17 +63,17 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"voxuda: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, MemoryError) as error:  # what no check has foreseen, still in one sentence
+    except (OSError, MemoryError) as error:  # errors that no check caught, also in one sentence
         if debug:
             raise
         about = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
-        print(f"voxuda: {about or 'out of memory'}; --debug says where.", file=sys.stderr)
+        print(f"voxuda: {about or 'out of memory'}; add --debug to see where.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("voxuda: interrupted; `train` goes on with --resume, `reproduce` and `segment` by themselves.", file=sys.stderr)
+        print("voxuda: interrupted; repeat `train` with --resume, `reproduce` and `segment` unchanged.", file=sys.stderr)
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""`voxuda molecules`: list, derive, fetch."""
+"""`voxuda molecules` lists, derives and fetches bead models of molecules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MoleculesList:
 
 @dataclasses.dataclass
 class MoleculesDerive:
-    """Condense coordinates or a map into a bead model, and say how well the beads stand for it.
+    """Condense coordinates or a map into a bead model, and print how well the beads represent it.
 
     A coordinate file: voxuda molecules derive 1f1b.cif.gz --out beads
 
@@ -37,11 +37,11 @@ class MoleculesDerive:
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
     """A PDB or mmCIF file, gzipped or not, or an MRC map."""
     out: Path
-    """Folder for NAME.npz, which `voxuda simulate --molecules` takes as it is."""
+    """Folder for NAME.npz, a file for `voxuda simulate --molecules`."""
     beads: int = 800
-    """How many beads."""
+    """Number of beads."""
     dalton: float | None = None
-    """With a map: the mass it stands for."""
+    """Mass in Da of the molecule in a map."""
     overwrite: bool = False
     """Replace files that exist."""
 
@@ -74,7 +74,7 @@ class MoleculesFetch:
     assembly: bool = False
     """Biological assembly 1 instead of the asymmetric unit."""
     checksum: str | None = None
-    """SHA-256 that the download must have; by default that of the first download, which each bead file records too."""
+    """Required SHA-256 of the download; by default that of the first download, which each bead file also records."""
     out: Path | None = None
     """Bead file; NAME.npz by default."""
     overwrite: bool = False
@@ -104,7 +104,7 @@ def _write_molecule(path: Path, molecule: Molecule, overwrite: bool) -> None:
 
 @dataclasses.dataclass
 class Molecules:
-    """The molecules: list the embedded ones, derive your own, fetch others."""
+    """List the embedded molecules, derive your own, fetch others."""
 
     command: Annotated[
         Annotated[MoleculesList, tyro.conf.subcommand("list", prefix_name=False)]
@@ -114,5 +114,5 @@ class Molecules:
     ]
 
     def run(self) -> None:
-        """Pass on."""
+        """Run the chosen command."""
         self.command.run()

@@ -1,4 +1,4 @@
-"""`voxuda results`: look at tables, keep what is small of runs."""
+"""`voxuda results` prints tables and verdicts, and keeps the small files of runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from voxuda.training.config import Recipe, Scale
 
 
 def _runs(chosen: Path | None, scale: str, recipe: Recipe | None) -> tuple[Path, Path]:
-    """The folder of runs: the chosen one, or results/SCALE here, in a folder above, or of the project, which comes second."""
+    """Return the folder of runs (chosen, or results/SCALE here, in a folder above, or of the project) and the project's."""
     from voxuda.training.run_folder import RESULTS
 
     name = f"{scale}-{recipe}" if recipe else scale
@@ -26,7 +26,7 @@ def _runs(chosen: Path | None, scale: str, recipe: Recipe | None) -> tuple[Path,
 
 @dataclasses.dataclass
 class Show:
-    """Print a table beside the paper's, with intervals over seeds, and what its differences are worth.
+    """Print a table beside the paper's, with intervals over seeds, and how many seeds its differences need.
 
     Example: voxuda results show table1
 
@@ -38,12 +38,12 @@ class Show:
     #: Folder of runs, ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE, here, in a folder above, or of the project.
     runs: Path | None = None
     scale: Scale = "laptop"  #: Sizes of the runs.
-    recipe: Recipe | None = None  #: Target of the runs, where they were made with --recipe.
+    recipe: Recipe | None = None  #: Target of the runs, if they were made with --recipe.
     target: Path | None = None  #: Folder of target samples that the runs were made with, for the table real.
-    epochs: int | None = None  #: Epochs of the runs, where they are not the scale's.
-    #: Row that differences are taken from; Vox-UDA with the paper's settings where the table has it, else the first.
+    epochs: int | None = None  #: Epochs of the runs, if they are not the scale's.
+    #: Row that is subtracted; by default Vox-UDA with the paper's settings if the table has it, else the first row.
     reference: str | None = None
-    markdown: bool = False  #: Print Markdown, not aligned text.
+    markdown: bool = False  #: Print Markdown instead of aligned text.
 
     def run(self) -> None:
         """Collect and print."""
@@ -74,7 +74,7 @@ class Show:
         print(report.power_note(result, reference))
         if self.table == "normalisation":
             both = report.normalisations(result)
-            print("\nEach kind of batch norm statistics, and the one the rule takes, which sees no target label:")
+            print("\nEach kind of batch norm statistics, and the one chosen by the rule, which uses no target labels:")
             print(both if self.markdown else report.plain(both))
 
 
@@ -90,8 +90,8 @@ class Verdicts:
     #: Folder of runs, ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE, here, in a folder above, or of the project.
     runs: Path | None = None
     scale: Scale = "laptop"  #: Sizes of the runs.
-    recipe: Recipe | None = None  #: Target of the runs, where they were made with --recipe.
-    markdown: bool = False  #: Print Markdown, not aligned text.
+    recipe: Recipe | None = None  #: Target of the runs, if they were made with --recipe.
+    markdown: bool = False  #: Print Markdown instead of aligned text.
 
     def run(self) -> None:
         """Judge and print."""
@@ -112,14 +112,14 @@ class Keep:
 
     Example: voxuda results keep runs/laptop --into results/laptop
 
-    And the network of some rows' first seed, at half precision, for `voxuda segment`: voxuda results keep runs/laptop
+    With the network of the first seed of some rows, in half precision, for `voxuda segment`: voxuda results keep runs/laptop
     --into results/laptop --weights dann vox-uda
     """
 
     #: Folder of `voxuda reproduce`.
     runs: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUNS")]
     into: Path  #: Folder that gets ROW/seed-K/summary.json, log.jsonl and oracle.jsonl.
-    weights: tuple[str, ...] = ()  #: Rows whose first seed keeps its weights too, as bfloat16.
+    weights: tuple[str, ...] = ()  #: Rows of which the first seed's weights are kept too, as bfloat16.
 
     def run(self) -> None:
         """Copy what is new."""
@@ -154,7 +154,7 @@ class Keep:
 
 @dataclasses.dataclass
 class Rows:
-    """List the rows of a table: its name, the folder of its runs, what the page calls it.
+    """List the rows of a table with name, folder of their runs, and label on the page.
 
     Example: voxuda results rows table1
     """
@@ -163,7 +163,7 @@ class Rows:
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
 
     def run(self) -> None:
-        """Print one line a row."""
+        """Print one line per row."""
         from voxuda.experiments import tables
 
         for row in tables.select(self.table):
@@ -172,7 +172,7 @@ class Rows:
 
 @dataclasses.dataclass
 class Results:
-    """Look at tables of finished runs (`show`), at `verdicts`, `keep` what is small of runs, list the `rows` of a table."""
+    """Print tables of finished runs (`show`) or `verdicts`, `keep` the small files of runs, list the `rows` of a table."""
 
     command: Annotated[
         Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
@@ -183,5 +183,5 @@ class Results:
     ]
 
     def run(self) -> None:
-        """Pass on."""
+        """Run the chosen command."""
         self.command.run()

@@ -1,4 +1,4 @@
-"""`voxuda train`, `evaluate` and `reproduce`: runs, one by one or by the table."""
+"""`voxuda train`, `evaluate` and `reproduce`, for single runs and whole tables."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Train:
 
     Without --source and --target the domains are simulated at the size of --scale.
 
-    Seconds, to see that it works: voxuda train --method vox-uda --scale smoke --out runs/first
+    A first test, in seconds: voxuda train --method vox-uda --scale smoke --out runs/first
 
-    Minutes, our balanced variant: voxuda train --method vox-uda --vox-uda.pseudo balanced --vox-uda.adversary 0
+    Our balanced variant, in minutes: voxuda train --method vox-uda --vox-uda.pseudo balanced --vox-uda.adversary 0
     --scale laptop --out runs/balanced
 
     Your own folders: voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
@@ -34,15 +34,15 @@ class Train:
     --out runs/paper
 
     Two machines, on each: torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST:29500
-    --rdzv-id paper -m voxuda train ..., where FIRST is the name of one of them. Under Slurm the same line after srun
-    --nodes 2 --ntasks-per-node 1, or srun alone with a task for each GPU. All processes share each batch of --batch-size
-    samples; the run comes close to that of a single process, and is not equal to it. --out and all folders must be seen by
-    all machines.
+    --rdzv-id paper -m voxuda train ..., where FIRST is the name of one of them. Under Slurm put srun --nodes 2
+    --ntasks-per-node 1 before the same line, or use srun alone with one task per GPU. All processes share each batch of
+    --batch-size samples; the result is close to that of a single process, but not equal to it. All machines must have access
+    to --out and all other folders.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     out: Path  #: Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/.
-    resume: bool = False  #: Go on from the last checkpoint in --out; with no other option, with the options of that run.
+    resume: bool = False  #: Continue from the last checkpoint in --out; without other options, use those of that run.
 
     def run(self) -> None:
         """Train."""
@@ -57,17 +57,17 @@ class Train:
             loop.train(config, self.out, resume=self.resume)
         except InputError:
             if rank > 0:
-                time.sleep(10)  # process 0 has most likely met the same and says it; its end is the end of all
+                time.sleep(10)  # process 0 most likely reports the same error, and its exit ends all
             raise
         if rank == 0:
             print(f"run finished in {self.out}; next: {following(config, self.out)}")
 
 
 def following(config: Config, out: Path) -> str:
-    """The command to give after training: to score the run, or, where the target has no masks, to use it."""
+    """Return the next command after training, which scores the run or, if the target has no masks, uses it."""
     from voxuda.data.listing import list_entries
 
-    with suppress(InputError):  # the target may have been taken away since
+    with suppress(InputError):  # the target may have been removed since
         if config.target and list_entries(config.target)[0].mask is None:
             return f"voxuda segment FILES --model {shlex.quote(str(out))} --out masks"
     return f"voxuda evaluate {shlex.quote(str(out))}"
@@ -82,7 +82,7 @@ class Evaluate:
 
     #: Folder made by `voxuda train`.
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    #: A folder with volumes.mrcs and masks.mrcs; by default the run's own test samples.
+    #: Folder with volumes.mrcs and masks.mrcs; by default the run's own test samples.
     target: Path | None = None
 
     def run(self) -> None:
@@ -102,29 +102,29 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce(Sweep):
-    """Run a table of the book: every row, several seeds; finished runs are kept, interrupted ones go on.
+    """Run every row of a table of the book with several seeds; finished runs are kept, interrupted ones resume.
 
-    Seconds a run: voxuda reproduce table1 --out runs/smoke
+    A first test, in seconds per run: voxuda reproduce table1 --out runs/smoke
 
     As in the book: voxuda reproduce table1 --scale laptop --seeds 3 --jobs 2 --out runs/laptop
 
     Then: voxuda results show table1 --runs runs/laptop
 
-    What needs no network, in seconds beside the simulation: voxuda reproduce references --scale laptop --seeds 3
+    Only the references without a network, in seconds after the simulation: voxuda reproduce references --scale laptop --seeds 3
     --out runs/laptop
     """
 
     #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
     #: numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
-    #: modules (which part closes how much of the gap), share (what the balanced variant's prior is worth), ours (self-training
-    #: beside what it has to beat), normalisation (batch norm, group norm and batch renormalisation), sensitivity (what the
-    #: paper leaves open), tilt-series (the main methods on the target by tilt series), real (they on the folder --target),
-    #: references (blur and threshold, Otsu's threshold, a ball in the middle, another sample's mask; every other table has
-    #: these rows too), ladder (what each difference between the domains costs a network trained on the source). all has each of
-    #: these runs once, but for tilt-series, real and ladder; choose from it with --only.
+    #: modules (which part closes how much of the gap), share (the prior of the balanced variant varied), ours (self-training
+    #: beside the methods it must beat), normalisation (batch norm, group norm and batch renormalisation), sensitivity (choices
+    #: that the paper leaves open), tilt-series (the main methods on the target by tilt series), real (the main methods on the
+    #: folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle, another sample's mask; every
+    #: other table has these rows too), ladder (what each difference between the domains costs a source-only network). all has
+    #: each of these runs once, except tilt-series, real and ladder; select rows with --only.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     out: Path  #: Folder of the runs and of TABLE-SCALE.json.
-    jobs: int = 1  #: Runs side by side.
+    jobs: int = 1  #: Number of runs in parallel.
 
     def run(self) -> None:
         """Run and print the table."""
@@ -135,7 +135,7 @@ class Reproduce(Sweep):
             given = [f"--{name.replace('_', '-')}" for name in others if getattr(self, name) != getattr(Sweep, name)]
             if given:
                 raise InputError(
-                    "the ladder has its own rows and samples; give it --out, --scale, --seeds and --jobs alone,"
+                    "the ladder has its own rows and samples; give it only --out, --scale, --seeds and --jobs,"
                     f" without {', '.join(given)}."
                 )
             print(ladder.markdown(ladder.climb(self.out, scale=self.scale, seeds=self.seeds, jobs=self.jobs)))

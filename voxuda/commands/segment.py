@@ -1,4 +1,4 @@
-"""`voxuda segment`: masks of subtomograms and of whole tomograms."""
+"""`voxuda segment` makes masks of subtomograms and of whole tomograms."""
 
 from __future__ import annotations
 

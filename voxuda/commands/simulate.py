@@ -1,4 +1,4 @@
-"""`voxuda simulate`: make the two domains."""
+"""`voxuda simulate` simulates the source and target domains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Simulate:
     out: Path
     """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
     n_per_molecule: int = 10
-    """Samples of each molecule, for `source` at each SNR."""
+    """Samples per molecule, and for `source` per SNR."""
     seed: int = 0
     """The same seed gives the same samples."""
     size: int = 32
@@ -51,7 +51,7 @@ class SimulateSource(_Simulate):
     """
 
     snr: tuple[float, ...] = (0.03, 0.05)
-    """Signal-to-noise variance ratios; every molecule is made at each."""
+    """Signal-to-noise variance ratios; every molecule is simulated at each."""
 
     def run(self) -> None:
         """Simulate and save."""
@@ -64,10 +64,10 @@ class SimulateSource(_Simulate):
 class SimulateTarget:
     """Simulate target samples by tilt series, as a microscope would take them, with an unpredictable noise level.
 
-    Each specimen is a slab of ice as crowded as a cell: up to six molecules of interest among other complexes, vesicles and
-    small proteins. Its images get contrast transfer, radiation damage, counted electrons and the detector's blur; a tomogram
-    is made of them, and the molecules are cut out of it. Every specimen has a dose, thickness, defocus, tilt range and
-    alignment of its own.
+    Each specimen is a slab of ice as crowded as a cell, with up to six molecules of interest among other complexes, vesicles
+    and small proteins. Its images include contrast transfer, radiation damage, electron counting noise and detector blur; a
+    tomogram is reconstructed from them, and the molecules are cropped from it. Every specimen has its own dose, thickness,
+    defocus, tilt range and alignment.
 
     The paper's target in its proportions: voxuda simulate target --n 1033 --out target
 
@@ -79,11 +79,11 @@ class SimulateTarget:
     out: Path
     """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
     n: int = 60
-    """Samples in all; some a second on two cores."""
+    """Total number of samples; two cores make several per second."""
     molecules: list[str] = dataclasses.field(default_factory=lambda: list(IN_CELLS))
     """Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default."""
     proportions: tuple[float, ...] | None = None
-    """One number a molecule; 901 66 66 for any three molecules, as in the paper, else equal."""
+    """One number per molecule; by default 901 66 66 for three molecules, as in the paper, else equal."""
     dose: tuple[float, float] = (60.0, 145.0)
     """Lowest and highest number of electrons per square angstrom, over the whole series."""
     thickness: tuple[float, float] = (1000.0, 2500.0)
@@ -91,7 +91,7 @@ class SimulateTarget:
     defocus: tuple[float, float] = (20e3, 50e3)
     """Lowest and highest underfocus in angstrom."""
     concentration: tuple[float, float] = (150.0, 300.0)
-    """Least and most crowded specimen, in mg/ml of everything."""
+    """Lowest and highest total concentration in the specimen, in mg/ml."""
     phase_shift: tuple[float, float] = (0.0, 0.0)
     """Lowest and highest phase shift of a phase plate in degrees; 0 without one."""
     seed: int = 0
@@ -129,7 +129,7 @@ class SimulateTarget:
 
 @dataclasses.dataclass
 class SimulateQuick(_Simulate):
-    """Simulate target samples in a second: white noise, background and neighbours, imaged by convolution or tilts of each crop.
+    """Simulate target samples in a second, with white noise, background and neighbours, imaged by convolution or tilts.
 
     Example: voxuda simulate quick --molecules 4v4r 4cr2 4v94 --n-per-molecule 60 --out target
     """
@@ -137,7 +137,7 @@ class SimulateQuick(_Simulate):
     snr: tuple[float, ...] = (0.01, 0.1)
     """Lowest and highest signal-to-noise variance ratio; each sample draws its own."""
     imaging: Literal["convolution", "tilts"] = "convolution"
-    """Filters of the spectrum, or a tilt series of each crop, with the ratio that of its images."""
+    """Fourier filters, or a tilt series of each crop, in which case the ratio is that of its images."""
 
     def run(self) -> None:
         """Simulate and save."""
@@ -158,5 +158,5 @@ class Simulate:
     ]
 
     def run(self) -> None:
-        """Pass on."""
+        """Run the chosen command."""
         self.command.run()
