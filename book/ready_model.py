@@ -1,6 +1,6 @@
-"""Train the model that ``voxuda segment`` takes by default: self-training on samples of both simulated targets.
+"""Train a candidate for the model that ``voxuda segment`` takes by default: self-training on both simulated targets.
 
-Usage: python book/ready_model.py OUT. Some ten minutes on one core. Kept as voxuda/training/models/self-training.
+Usage: python book/ready_model.py OUT. Some ten minutes on one core. What it scores says results/ours.md; it is not shipped yet.
 """
 
 import sys
