@@ -38,6 +38,15 @@ def test_normalisation_is_the_targets_unless_a_row_says_so():
     assert tilts["dann-group"].folder(Path(), 1) == quick["dann-batch"].folder(Path(), 1) == Path("dann/seed-1")
 
 
+@pytest.mark.parametrize("recipe", [None, "tilt-series"])
+def test_all_has_each_run_once(recipe):
+    found = [row.folder(Path(), 0) for row in tables.Sweep("all", recipe=recipe).rows()]
+    assert len(set(found)) == len(found)
+    shown = {row.folder(Path(), 0) for name in tables.TABLES for row in tables.Sweep(name, recipe=recipe).rows()}
+    apart = {folder for folder in shown if folder.parts[0].startswith(("tilt-", "real-"))}
+    assert set(found) == shown - apart
+
+
 def test_every_method_and_every_reference_has_a_row():
     assert {row.method for rows in tables.TABLES.values() for row in rows} == {*METHODS, *REFERENCES}
 

@@ -72,9 +72,16 @@ class Sweep:
         return {**SCALES[self.scale], "epochs": self.epochs or SCALES[self.scale]["epochs"]}
 
     def rows(self) -> list[Row]:
-        """The rows chosen, on this sweep's target."""
+        """The chosen rows, on this sweep's target; of the table all, one row per folder of runs."""
         rows = select(self.table, self.only)
-        return [dataclasses.replace(row, recipe=self.recipe) for row in rows] if self.recipe else rows
+        if self.recipe:
+            rows = [dataclasses.replace(row, recipe=self.recipe) for row in rows]
+        if self.table == "all":
+            first: dict[Path, Row] = {}
+            for row in rows:
+                first.setdefault(row.folder(Path(), 0), row)
+            rows = [*first.values()]
+        return rows
 
     def config(self, row: Row, seed: int) -> Config:
         """The configuration of a row's run of one seed."""
