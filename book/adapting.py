@@ -31,16 +31,16 @@ from voxuda.training.provenance import provenance
 from voxuda.training.run_folder import load_network, save_json
 
 SEEDS = (0, 1, 2)
-"""Of the training, of its source, and of the simulated tomogram."""
+"""Seeds of the training, its source and the simulated tomogram."""
 
 UNSEEN = ("6qzp", "1gyt", "1qvr", "3d2f", "1u6g", "2cg9")
 """Molecules of the simulated tomograms."""
 
 SIDE = 32
-"""Of a tile in voxels; neighbours share half."""
+"""Side of a tile in voxels; neighbouring tiles overlap by half."""
 
-STEPS, RATE, DECAY = 120, 3e-4, 0.99
-"""Steps on the tomogram that begin with the model's weights, Adam's rate, and the decay of the teacher."""
+STEPS, RATE = 120, 3e-4
+"""Number of steps that train the model further, and Adam's learning rate."""
 
 
 def cut(volume: np.ndarray) -> torch.Tensor:
@@ -59,7 +59,7 @@ def with_statistics(network: VoxResNet, tiles: torch.Tensor) -> VoxResNet:
 
 
 class PlainView(SelfTraining):
-    """Self-training whose teacher looks at the tiles as they are."""
+    """Self-training whose teacher sees the tiles without denoising."""
 
     def prepare(self, target: torch.Tensor) -> None:
         super().prepare(target)
@@ -80,7 +80,6 @@ def further(kind: type[SelfTraining], start: VoxResNet, tiles: torch.Tensor, sou
     for network in (method.student, method.teacher.network):
         network.load_state_dict(start.state_dict())
     method.teacher.step.fill_(10**6)  # else the average of the first students replaces the model
-    method.teacher.decay = DECAY
     method.prepare(tiles)
     method.train()
     optimizer = torch.optim.Adam(method.student.parameters(), RATE)

@@ -46,9 +46,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 def model_scores(path: Path, truth: np.ndarray, model: str, normalise: str, batch_norm: str, flips: bool = False) -> dict:
     """A row: how a model segments a tomogram with some options, and its scores against the truth ``(D, H, W)``."""
     row = {"model": model, "normalise": normalise, "batch_norm": batch_norm, "flips": flips}
-    run = RUNS / model / "seed-0"
-    used = str(run if run.is_dir() else MODELS / model)
-    options = SegmentOptions(**{**row, "model": used}, probabilities=True, picture=False, device="cpu")
+    options = SegmentOptions(**{**row, "model": str(RUNS / model / "seed-0")}, probabilities=True, picture=False, device="cpu")
     with tempfile.TemporaryDirectory() as out:
         segment_files([path], out, options, progress=False)
         probabilities = read_mrc(Path(out) / f"{path.stem}_probabilities.mrc").data
@@ -68,8 +66,7 @@ def read_wall(folder: Path) -> np.ndarray:
 
 def main(folder: Path) -> None:
     """Write the file."""
-    runs = [path.parent.parent.name for path in RUNS.glob("*/seed-0/weights.safetensors")]
-    models = sorted({*runs, *(path.name for path in MODELS.iterdir())})
+    models = sorted(path.parent.parent.name for path in RUNS.glob("*/seed-0/weights.safetensors"))
     ways = [*product(models, ("tile", "volume"), ("model", "volume"), (False,))]
     ways += [(path.name, "tile", "model", True) for path in sorted(MODELS.iterdir())]
     result = {

@@ -68,6 +68,11 @@ def test_noise_makes_up_what_cannot_be_amplified(generator):
     assert bare[4:].max() < 1e-6
 
 
+@pytest.mark.parametrize("size", range(2, 66))
+def test_the_last_shell_is_known_from_the_size(size):
+    assert style.last_shell(size) == style.shells(size, torch.device("cpu")).max()
+
+
 def test_radial_power_of_one_wave():
     """Closed form: a cosine of 3 cycles has its power, (n³ / 2)² in two places, in shell 3."""
     wave = torch.cos(2 * torch.pi * 3 * torch.arange(8) / 8).expand(1, 1, 8, 8, 8).contiguous()

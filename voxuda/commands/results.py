@@ -166,7 +166,7 @@ class Rows:
         """Print one line per row."""
         from voxuda.experiments import tables
 
-        for row in tables.select(self.table):
+        for row in tables.Sweep(self.table).rows():
             print(f"{row.name:24} {row.folder(Path(), 0).parent.name:24} {row.label}")
 
 

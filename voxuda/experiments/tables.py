@@ -293,7 +293,7 @@ _ON_ITS_SAMPLES = {"table2": _of_table2, "tilt-series": _by_tilt_series, "real":
 
 
 def select(table: str, only: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table and then the references, or those named; "all" has each run of all tables on simulated targets once.
+    """The rows of a table and then the references, or those named; "all" has the rows of all tables on simulated targets.
 
     Raises
     ------
@@ -303,7 +303,7 @@ def select(table: str, only: Sequence[str] = ()) -> list[Row]:
     if table not in (*TABLES, "all"):
         raise InputError(f"{table}: no such table; choose from {', '.join(TABLES)} and all.")
     if table == "all":
-        each = {row.name: row for name in _OF_ONE_TARGET for row in select(name) if row.runs is None or row.normalisation}
+        each = {row.name: row for name in _OF_ONE_TARGET for row in select(name)}
         rows = tuple(each.values())
     else:
         references = () if table == "references" else map(_ON_ITS_SAMPLES.get(table, lambda row: row), REFERENCES)
