@@ -44,8 +44,8 @@ notebook: venv ## one chapter: run it if it changed, and compare with its stored
 	$(BIN)/python book/build.py --only '$(N)'
 	$(NBVAL) notebooks/$(N)*.ipynb
 
-unit: venv ## the package alone, in little more than a minute: no notebooks, no pages, no trainings but one, no start-up times
-	$(TESTS) -m "not slow and not training" $(addprefix --ignore=tests/,book browser notebooks trust commands/test_start.py)
+unit: venv ## the package alone, in little more than a minute: no notebooks, no pages, no trainings but one
+	$(TESTS) -m "not slow and not training" $(addprefix --ignore=tests/,book browser notebooks trust)
 
 test: book ## lint, types, layers, tests, the built pages in a browser, notebooks through nbval
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

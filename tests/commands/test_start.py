@@ -1,7 +1,6 @@
 """The command line starts quickly, for it imports what a command needs and no more."""
 
 import importlib
-import resource
 import subprocess
 import sys
 
@@ -14,37 +13,39 @@ from voxuda.data.mrc import write_mrc
 ROOMS = ["signal", "data", "simulation", "denoising", "networks", "methods", "training", "experiments"]
 
 
-def cpu_seconds(*arguments):
-    """User and system time of a Python process."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+SLOW = {"numba", "pandas", "sklearn", "matplotlib", "plotly", "lightning_fabric", "torch._dynamo", "torch._inductor"}
+"""What no command imports unless it needs it; beside torch and scipy these take longest. `make bench` times the start."""
 
 
-def test_help_and_segment_start_quickly(tmp_path):
-    """In shares of what ``import torch`` takes; the least of three interleaved runs, for a busy machine only adds time."""
-    write_mrc(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32), 13.5)
-    segment = ["segment", str(tmp_path / "a.mrc"), "--out"]
-    runs = [
-        {
-            "torch": cpu_seconds("-c", "import torch"),
-            "help": cpu_seconds("-m", "voxuda", "--help"),
-            "help of train": cpu_seconds("-m", "voxuda", "train", "--help"),
-            "segment": cpu_seconds("-m", "voxuda", *segment, str(tmp_path / f"masks{i}")),
-        }
-        for i in range(3)
-    ]
-    least = {name: min(run[name] for run in runs) for name in runs[0]}
-    share = {name: seconds / least["torch"] for name, seconds in least.items()}
-    assert share["help"] < 0.3 and share["help of train"] < 0.5 and share["segment"] < 1.6, share
+def imported(code, *arguments):
+    """The slow modules, torch and scipy too, that a new process has imported after ``code``."""
+    shown = f"{code}\nimport sys; print('imported', *({SLOW | {'torch', 'scipy'}} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", shown, *arguments], check=True, capture_output=True, text=True)
+    return set(run.stdout.splitlines()[-1].split()[1:])
 
 
 def test_commands_tables_and_rooms_are_imported_without_what_is_slow():
     modules = ["voxuda.commands.main", "voxuda.experiments.tables", *(f"voxuda.{room}" for room in ROOMS)]
-    slow = {"torch", "numba", "scipy", "pandas", "sklearn", "matplotlib", "plotly", "lightning_fabric"}
-    code = f"import sys, {', '.join(modules)}; print(*sorted({slow} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
+    assert imported(f"import {', '.join(modules)}") == set()
+
+
+COMMAND = """
+from voxuda.commands.main import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
+def test_help_needs_no_torch(arguments):
+    assert imported(COMMAND, *arguments) == set()
+
+
+def test_segment_imports_torch_and_scipy_alone_of_what_is_slow(tmp_path):
+    write_mrc(tmp_path / "a.mrc", np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32), 13.5)
+    assert imported(COMMAND, "segment", str(tmp_path / "a.mrc"), "--out", str(tmp_path / "m")) == {"torch", "scipy"}
 
 
 @pytest.mark.parametrize("name", ["voxuda", *(f"voxuda.{room}" for room in ROOMS)])
