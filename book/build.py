@@ -41,7 +41,8 @@ def page(executed: Path, out: Path, documented: set[str]) -> None:
     """The copy that becomes a page.
 
     Turnable figures keep their HTML form only, the other is for live notebooks; injected parameters show only where they
-    differ from the notebook's own; what this run took is said at the top, what it uses of the package at the end.
+    differ from the notebook's own; what this run took is said at the top, what it uses of the package at the end. A folded
+    cell is called what its first line says, such as "Checks".
     """
     content = nbformat.read(executed, as_version=4)
     own = next(set(c.source.splitlines()) for c in content.cells if "parameters" in c.metadata.get("tags", []))
@@ -53,6 +54,10 @@ def page(executed: Path, out: Path, documented: set[str]) -> None:
     content.cells[0].source += f"\n\nFor this page: {content.metadata['voxuda_cost']}."
     content.cells[-1].source += api.links(executed, documented)
     for cell in content.cells:
+        if "hide-input" in cell.metadata.get("tags", []):
+            name = cell.source.partition("\n")[0].removeprefix("# ")
+            shown = {"code_prompt_show": name, "code_prompt_hide": name}
+            cell.metadata["mystnb"] = {**cell.metadata.get("mystnb", {}), **shown}
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(PLOTLY, None)
     nbformat.write(content, out)
@@ -115,7 +120,7 @@ def main() -> int:
     executed.mkdir(parents=True, exist_ok=True)
     notebooks = sorted((ROOT / "notebooks").glob(f"{options.only}*.ipynb"))
     if not notebooks:
-        parser.error(f"{options.only}: no such chapter; choose from those of notebooks/, such as 03.")
+        parser.error(f"{options.only}: no such chapter; choose from those of notebooks/, such as 04.")
     execute_all(notebooks, executed, parameters)
     if options.in_place:
         for notebook in notebooks:

@@ -8,8 +8,11 @@ import re
 import exercises
 from nbformat import NotebookNode
 
-WIDTH = 78
-"""Columns that fit the page."""
+WIDTH, CODE_WIDTH, CODE_LINES = 78, 72, 25
+"""Columns that fit the page; columns and lines of a cell of code that teaches, which fits a screen."""
+
+FOLDED = re.compile(r"# (Checks|Figure|Table|Set-up)\b.*")
+"""First line of a cell tagged hide-input: what its fold is called on the page."""
 
 _NEEDS = r"\*\*Needs\.\*\* At (?:any|scale) `s[a-z]+` [^.]*on two CPU cores, under ([\d.]+) GB of memory, no GPU[.;]"
 NEEDS = _NEEDS.replace(" ", r"\s+")
@@ -24,6 +27,33 @@ def problems(notebook: NotebookNode) -> list[str]:
         *_pattern(text), *_execution(code), *_parameters(code), *_figures(code), *_exercises(text),
         *exercises.faults(notebook.cells), *_lines(code), *_paths(code), *_numbers([*text, *_descriptions(code)], code),
     ]  # fmt: skip
+
+
+def teaching_problems(notebook: NotebookNode) -> list[str]:
+    """Return what departs from a chapter's pattern: long or asserting cells in sight, unnamed folds, ungraded exercises."""
+    found, folded_text = [], False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            folded_text = (folded_text or "{solution-start}" in cell.source) and "{solution-end}" not in cell.source
+            titles = re.findall(r"```\{exercise\} (.+)", cell.source)
+            found += [f"exercise {title} has no grade of one to three ★" for title in titles if not re.match("★{1,3} ", title)]
+            continue
+        lines, number = cell.source.splitlines(), cell.execution_count
+        if "hide-input" in cell.metadata.get("tags", []):
+            if not FOLDED.fullmatch(lines[0]):
+                found.append(
+                    f"the folded cell {number} begins with {lines[0]}, not with # Checks, # Figure, # Table or # Set-up"
+                )
+            continue
+        if max(map(len, lines), default=0) > CODE_WIDTH:
+            found.append(f"a line of cell {number} has more than {CODE_WIDTH} columns")
+        if folded_text:  # a solution is folded as a whole
+            continue
+        if len(lines) > CODE_LINES:
+            found.append(f"cell {number} has {len(lines)} lines in sight, a screen {CODE_LINES}")
+        if re.search(r"^\s*assert ", cell.source, re.MULTILINE):
+            found.append(f"cell {number} asserts in sight; fold its checks")
+    return found
 
 
 def _pattern(text: list[str]) -> list[str]:

@@ -49,5 +49,5 @@ def section(names: tuple[str, ...], results: Path = RESULTS / "laptop") -> str:
             ours += ", target by tilt series"
         rows.append([declared[name].label, str(seeds), ours, str(paper)])
     table = report.in_markdown("| | seeds | IoU here, 95 % | the paper's Table I |", rows)
-    said = "Foreground IoU in percent at scale `laptop`; see [every row](../../notebooks/15_every_row).\n"
+    said = "Foreground IoU in percent at scale `laptop`; see [every row](../../notebooks/B_every_row).\n"
     return f"**In the package:** {links}.\n\n## Scores\n\n{table}\n\n{said}"

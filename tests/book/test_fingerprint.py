@@ -85,10 +85,10 @@ def test_results_are_those_that_are_read(tree, code, read):
 
 
 def test_an_edit_counts_where_it_is_imported(tmp_path):
-    """Chapter 13 shows adversaries; it hangs on the discriminators, and not on the simulator."""
+    """The chapter on adversaries hangs on the discriminators, and not on the simulator."""
     shutil.copytree(ROOT / "voxuda", tmp_path / "voxuda")
     shutil.copy(ROOT / "constraints.txt", tmp_path)
-    chapter = ROOT / "notebooks" / "13_adversaries.ipynb"
+    chapter = ROOT / "notebooks" / "07_adversaries.ipynb"
 
     def now(**parameters):
         return fingerprint.fingerprint(chapter, parameters, tmp_path)

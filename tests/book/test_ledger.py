@@ -24,7 +24,7 @@ def test_every_statement_holds():
             "voxuda.training.config.SCALES.laptop.width is 8, the ledger says 9",
         ),
         (dict(test="test_noise.py::test_no_such"), "test_noise.py::test_no_such: no such test"),
-        (dict(cell=("02_noise_generation", "no such line")), "02_noise_generation: no cell has no such line"),
+        (dict(cell=("03_noise_generation", "no such line")), "03_noise_generation: no cell has no such line"),
         (dict(cell=("99_none", "x")), "99_none: no cell has x"),
     ],
 )

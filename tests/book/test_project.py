@@ -94,7 +94,7 @@ def test_make_lab_opens_a_notebook_on_the_kernel_that_has_the_package(tmp_path):
             time.sleep(0.25)
             if f"127.0.0.1:{port}" in (tmp_path / "log").read_text():
                 break
-        notebook = ask("contents/02_noise_generation.ipynb")["content"]
+        notebook = ask("contents/03_noise_generation.ipynb")["content"]
         body = json.dumps({"name": notebook["metadata"]["kernelspec"]["name"]}).encode()
         ask("kernels", data=body, method="POST")
         kernel = next(child for child in server.children() if "ipykernel_launcher" in child.cmdline())

@@ -14,7 +14,7 @@ FOLDERS = ("book", "book/methods", "notebooks", "api", "api/modules")
 PAGES = sorted(p.relative_to(HTML).as_posix() for folder in FOLDERS for p in (HTML / folder).glob("*.html"))
 KINDS = {
     "book/index.html", "book/trust.html", "book/glossary.html", "book/references.html", "book/ledger.html",
-    "book/methods/pdam.html", "notebooks/08_tilt_series.html", "notebooks/15_every_row.html", "api/index.html",
+    "book/methods/pdam.html", "notebooks/D_tilt_series.html", "notebooks/B_every_row.html", "api/index.html",
     "api/commands.html", "api/modules/denoising.html",
 }  # fmt: skip
 """One page of each kind, with figures to turn, tables, formulas and long lines among them; slow trials take all pages."""
@@ -127,7 +127,7 @@ def test_a_page_keeps_no_one_out(open_page, name):
 def test_the_turnable_figure_is_drawn_in_colour(browser):
     """The canvas of the figure is not blank: its picture has more than one colour."""
     page = browser.new_page(viewport={"width": 1300, "height": 900})
-    page.goto((HTML / "notebooks" / "01_subtomogram.html").as_uri())
+    page.goto((HTML / "notebooks" / "02_subtomogram.html").as_uri())
     figure = page.locator(".plotly-graph-div").first
     figure.scroll_into_view_if_needed()
     page.wait_for_selector(".plotly-graph-div canvas")
@@ -152,13 +152,13 @@ def test_the_turnable_figure_is_drawn_in_colour(browser):
 def test_code_is_readable_too(browser):
     """Code has the same colours on every page, and checking their contrast takes seconds, so one page is checked with it."""
     page = browser.new_page(viewport={"width": 1300, "height": 900})
-    page.goto((HTML / "notebooks" / "04_voxresnet.html").as_uri())
+    page.goto((HTML / "notebooks" / "05_voxresnet.html").as_uri())
     assert barriers(page) == []
     page.close()
 
 
-IN_THE_DARK = [("notebooks/04_voxresnet", ()), ("book/index", ())]
-IN_THE_DARK += [(name, pytest.mark.slow) for name in ("notebooks/15_every_row", "book/trust")]
+IN_THE_DARK = [("notebooks/05_voxresnet", ()), ("book/index", ())]
+IN_THE_DARK += [(name, pytest.mark.slow) for name in ("notebooks/B_every_row", "book/trust")]
 
 
 @pytest.mark.parametrize("name", [pytest.param(f"{name}.html", marks=marks) for name, marks in IN_THE_DARK])
@@ -175,7 +175,7 @@ def test_a_page_is_readable_in_the_dark(browser, name):
 
 def test_a_hint_and_a_solution_unfold(browser):
     page = browser.new_page()
-    page.goto((HTML / "notebooks" / "02_noise_generation.html").as_uri())
+    page.goto((HTML / "notebooks" / "03_noise_generation.html").as_uri())
     for folded in (".admonition.tip.dropdown", ".solution.dropdown"):
         box = page.locator(folded).first
         assert "toggle-hidden" in box.get_attribute("class")
@@ -218,7 +218,7 @@ FOCUSED = """() => {
 def test_the_keyboard_is_enough(browser, width):
     """Tab leads past the menu, then to everything that can be pressed, each time where one can see it."""
     page = browser.new_page(viewport={"width": width, "height": 900})
-    page.goto((HTML / "notebooks" / "02_noise_generation.html").as_uri())
+    page.goto((HTML / "notebooks" / "03_noise_generation.html").as_uri())
     reached = []
     for _ in range(500):
         page.keyboard.press("Tab")
@@ -244,7 +244,7 @@ def test_the_keyboard_is_enough(browser, width):
 
 def test_a_printed_page_is_the_article_alone(browser):
     page = browser.new_page(viewport={"width": 794, "height": 1123})  # A4 at 96 dots an inch
-    page.goto((HTML / "notebooks" / "02_noise_generation.html").as_uri())
+    page.goto((HTML / "notebooks" / "03_noise_generation.html").as_uri())
     page.emulate_media(media="print")
     assert not page.locator(".bd-sidebar-primary").is_visible() and not page.locator(".bd-header-article").is_visible()
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 794

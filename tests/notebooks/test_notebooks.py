@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book"))
 
 import exercises
-from check import problems
+from check import problems, teaching_problems
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -24,7 +24,17 @@ def test_notebook_has_no_fault(path):
     assert problems(nbformat.read(path, as_version=4)) == []
 
 
-EXERCISE = """```{{exercise}} Four
+NOT_YET = {path.stem for path in NOTEBOOKS}
+"""Chapters that do not follow the pattern yet."""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_chapter_follows_the_pattern(path):
+    found = teaching_problems(nbformat.read(path, as_version=4))
+    assert found if path.stem in NOT_YET else not found, found
+
+
+EXERCISE = """```{{exercise}} ★ Four
 :label: ex-{label}
 
 What is {question}?
@@ -224,6 +234,43 @@ def test_the_check_finds_a_planted_fault(plant, message):
     assert any(message in found for found in problems(notebook))
 
 
+def bare_fold(nb):
+    first(nb, has_plotly).metadata["tags"] = ["hide-input"]
+
+
+def long_cell(nb):
+    first(nb, has_plotly).source += "\nturn()" * 25
+
+
+def assert_in_sight(nb):
+    first(nb, has_plotly).source += "\nassert True"
+
+
+def ungraded(nb):
+    cell = first(nb, lambda c: c.source.startswith("```{exercise}"))
+    cell.source = cell.source.replace("★ ", "")
+
+
+def a_little_wide(nb):
+    first(nb, is_code).source += "\n# " + "x" * 71
+
+
+@pytest.mark.parametrize(
+    ("plant", "message"),
+    [
+        (bare_fold, "begins with turn"), (long_cell, "26 lines in sight"), (assert_in_sight, "asserts in sight"),
+        (ungraded, "has no grade"), (a_little_wide, "more than 72 columns"),
+    ],
+)  # fmt: skip
+def test_the_pattern_is_held_to(plant, message):
+    notebook = a_chapter()
+    first(notebook, has_picture).source = "# Figure\nassert True"
+    first(notebook, has_picture).metadata["tags"] = ["hide-input"]
+    assert teaching_problems(notebook) == []
+    plant(notebook)
+    assert any(message in found for found in teaching_problems(notebook))
+
+
 @pytest.mark.parametrize("check", ["assert answer == 4", "print(answer)\nassert 2 + 2 == 4"])
 def test_a_stub_that_passes_its_check_stops_the_build(tmp_path, check):
     new = nbformat.v4
@@ -278,7 +325,7 @@ def texts(notebook):
 
 
 def test_another_number_in_a_table_is_seen():
-    notebook = nbformat.read(ROOT / "notebooks" / "15_every_row.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / "B_every_row.ipynb", as_version=4)
     stored = texts(notebook)
     cell = first(notebook, lambda c: is_code(c) and any("text/markdown" in o.get("data", {}) for o in c.outputs))
     table = cell.outputs[0].data["text/markdown"]
@@ -288,12 +335,12 @@ def test_another_number_in_a_table_is_seen():
 
 @pytest.mark.slow
 def test_papermill_parameters_take_effect(tmp_path):
-    stored = nbformat.read(ROOT / "notebooks" / "02_noise_generation.ipynb", as_version=4)
+    stored = nbformat.read(ROOT / "notebooks" / "03_noise_generation.ipynb", as_version=4)
     results = {}
     for name, parameters in {"seed": {"seed": 1}, "scale": {"scale": "laptop"}}.items():
         out = tmp_path / f"{name}.ipynb"
         papermill.execute_notebook(
-            ROOT / "notebooks" / "02_noise_generation.ipynb", out, parameters,
+            ROOT / "notebooks" / "03_noise_generation.ipynb", out, parameters,
             cwd=str(ROOT / "notebooks"), kernel_name="python3", progress_bar=False,
         )  # fmt: skip
         results[name] = nbformat.read(out, as_version=4)
