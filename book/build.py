@@ -13,6 +13,7 @@ import api
 import ledger
 import nbformat
 import scores
+import results_page
 import trusting
 from execute import execute_all
 
@@ -85,6 +86,8 @@ def assemble(notebooks: list[Path], source: Path) -> None:
     shutil.copy(ROOT / "CITATION.cff", source / "book")
     (source / "book" / "ledger.md").write_text(ledger.page({path.stem: api.title(path) for path in notebooks}))
     (source / "book" / "trust.md").write_text(trusting.page((ROOT / "book" / "trust.md").read_text()))
+    (source / "book" / "results.md").write_text(results_page.page((ROOT / "book" / "results.md").read_text()))
+    results_page.draw(source / "book" / "_static" / "results.svg")
     (source / "book" / "licences.md").write_text(trusting.licence_page())
     for name, rows in scores.PAGES.items():
         with open(source / "book" / "methods" / f"{name}.md", "a") as file:

@@ -33,7 +33,7 @@ class Show:
     Your own runs: voxuda results show table1 --runs runs/laptop
     """
 
-    #: table1 to table4, figure7, today, modules, share, ours, normalisation or references.
+    #: table1 to table4, figure7, today, modules, ours, normalisation, sensitivity or references.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     #: Folder of runs, ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE, here, in a folder above, or of the project.
     runs: Path | None = None

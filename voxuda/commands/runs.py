@@ -116,12 +116,11 @@ class Reproduce(Sweep):
 
     #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
     #: numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
-    #: modules (which part closes how much of the gap), share (the prior of the balanced variant varied), ours (self-training
-    #: beside the methods it must beat), normalisation (batch norm, group norm and batch renormalisation), sensitivity (choices
-    #: that the paper leaves open), tilt-series (the main methods on the target by tilt series), real (the main methods on the
-    #: folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle, another sample's mask; every
-    #: other table has these rows too), ladder (what each difference between the domains costs a source-only network). all has
-    #: each of these runs once, except tilt-series, real and ladder; select rows with --only.
+    #: modules (which part closes how much of the gap), ours (self-training beside the methods it must beat), normalisation
+    #: (batch norm, group norm and batch renormalisation), sensitivity (choices that the paper leaves open), real (the main
+    #: methods on the folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle, another
+    #: sample's mask; every other table has these rows too), ladder (what each difference between the domains costs a
+    #: source-only network). all has each of these runs once, except real and ladder; select rows with --only.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     out: Path  #: Folder of the runs and of TABLE-SCALE.json.
     jobs: int = 1  #: Number of runs in parallel.

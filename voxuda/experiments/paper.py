@@ -50,7 +50,7 @@ _TABLE4 = {
     "sigma_r": {"0.8": (47.5, 63.2), "1": (48.0, 63.8), "1.2": (50.3, 65.9), "1.4": (49.5, 65.2)},
 }
 
-_CLASSES = ("4v4r", "4cr2", "4v94")  # our stand-ins for ribosome, 26S proteasome and TRiC
+_CLASSES = ("6qzp", "4cr2", "4v94")  # our stand-ins for ribosome, 26S proteasome and TRiC
 
 
 def _full(values: tuple[float, ...]) -> dict:

@@ -13,10 +13,6 @@ from voxuda.methods.options import VoxUDAOptions
 from voxuda.networks.choices import Normalisation
 from voxuda.training.config import SCALES, BatchNorm, Config, Recipe, Scale, SourceSet
 
-NORMALISATION: dict[Recipe, Normalisation] = {"convolution": "batch", "tilt-series": "group", "phase-plate": "group"}
-"""Normalisation of the networks in a table's rows, by target. On the target by tilt series the rule without target labels
-chooses group norm for each method of the table ``normalisation``; the tables on the quick target predate that rule."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -27,12 +23,12 @@ class Row:
     method: str = "vox-uda"  #: Name of the method, or of one of :mod:`voxuda.experiments.references`.
     #: Fields of :class:`~voxuda.methods.options.VoxUDAOptions` that differ from the paper's.
     options: dict = field(default_factory=dict)
-    recipe: Recipe = "convolution"  #: How the target is simulated where no folder is given.
     source_set: SourceSet = "table1"  #: Molecules of the source, as in Table I or Table II.
-    #: What normalises the network; by default :data:`NORMALISATION` of the recipe.
-    normalisation: Normalisation | None = None
+    #: What normalises the network. The rule without target labels chooses group norm in most methods of the table
+    #: ``normalisation``; the other rows say what they have.
+    normalisation: Normalisation = "group"
     statistics: BatchNorm = "target"  #: Batch norm statistics of the score that is shown.
-    runs: str | None = None  #: Name of the row whose runs this one shows, in another way or with other normalisation.
+    runs: str | None = None  #: Name of the row whose runs this one shows in another way.
 
     def config(self, scale: Scale, seed: int, **changes: Any) -> Config:
         """The configuration of this row's run of one seed; ``changes`` are fields of :class:`voxuda.training.config.Config`
@@ -40,15 +36,13 @@ class Row:
         blind = self.method in ("zero-shot", "domain-randomisation")  # they have no target to measure
         statistics_of: BatchNorm = "running" if blind else "target"
         return Config(
-            self.method, scale, recipe=self.recipe, source_set=self.source_set, batch_norm=statistics_of,
-            normalisation=self.normalisation or NORMALISATION[self.recipe], seed=seed, vox_uda=VoxUDAOptions(**self.options),
-            **changes,
+            self.method, scale, source_set=self.source_set, batch_norm=statistics_of, normalisation=self.normalisation,
+            seed=seed, vox_uda=VoxUDAOptions(**self.options), **changes,
         )  # fmt: skip
 
     def folder(self, out: Path, seed: int) -> Path:
-        """Return the folder of this row's run of one seed, named by the row and by its normalisation if not the usual one."""
-        unusual = self.normalisation not in (None, NORMALISATION[self.recipe])
-        return out / ((self.runs or self.name) + (f"-{self.normalisation}" if unusual else "")) / f"seed-{seed}"
+        """Return the folder of this row's run of one seed."""
+        return out / (self.runs or self.name) / f"seed-{seed}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,8 @@ class Sweep:
     first_seed: int = 0  #: Seed of the first run of each row, for sweeps over several machines.
     #: Folder with the target samples, which each seed splits differently; the table real needs one.
     target: str | None = None
-    recipe: Recipe | None = None  #: How the target is simulated; by default as the rows say.
+    #: How the target is simulated; by default by tilt series, at scale smoke by convolution, which takes a second.
+    recipe: Recipe | None = None
     epochs: int | None = None  #: Number of epochs, instead of the scale's.
     device: Literal["cpu", "cuda", "auto"] = "cpu"  #: Where the runs are trained.
     precision: Literal["32-true", "bf16-mixed"] = "32-true"  #: How they are trained.
@@ -72,10 +67,8 @@ class Sweep:
         return {**SCALES[self.scale], "epochs": self.epochs or SCALES[self.scale]["epochs"]}
 
     def rows(self) -> list[Row]:
-        """The chosen rows, on this sweep's target; of the table all, one row per folder of runs."""
+        """The chosen rows; of the table all, one row per folder of runs."""
         rows = select(self.table, self.only)
-        if self.recipe:
-            rows = [dataclasses.replace(row, recipe=self.recipe) for row in rows]
         if self.table == "all":
             first: dict[Path, Row] = {}
             for row in rows:
@@ -85,7 +78,8 @@ class Sweep:
 
     def config(self, row: Row, seed: int) -> Config:
         """The configuration of a row's run of one seed."""
-        shared = dict(target=self.target, epochs=self.epochs, device=self.device, precision=self.precision)
+        recipe = self.recipe or ("convolution" if self.scale == "smoke" else "tilt-series")
+        shared = dict(recipe=recipe, target=self.target, epochs=self.epochs, device=self.device, precision=self.precision)
         return row.config(self.scale, seed, **shared)
 
     def check(self) -> None:
@@ -95,8 +89,6 @@ class Sweep:
             raise InputError(f"seeds is {self.seeds}; it must be at least 1.")
         if self.target is not None and self.recipe is not None:
             raise InputError("--target is a folder, and --recipe says how to simulate one; give one of them.")
-        if self.table == "tilt-series" and self.target is not None:
-            raise InputError("the table tilt-series simulates its target; leave --target away, or choose the table real.")
         if self.table == "real" and self.target is None:
             made = "a folder of real subtomograms such as `voxuda data ribosomes` makes"
             raise InputError(f"the table real needs --target, {made}.")
@@ -144,11 +136,6 @@ def _of_table2(row: Row) -> Row:
     return row if without else dataclasses.replace(row, name=f"table2-{row.name}", source_set="table2")
 
 
-def _by_tilt_series(row: Row) -> Row:
-    """The same on the target by tilt series."""
-    return dataclasses.replace(row, name=f"tilt-{row.name}", recipe="tilt-series")
-
-
 def _of_folder(row: Row) -> Row:
     """The same on a folder of real subtomograms."""
     return dataclasses.replace(row, name=f"real-{row.name}")
@@ -174,7 +161,7 @@ _ZERO_SHOT = Row("zero-shot", "zero-shot (noise of random level)", "zero-shot", 
 
 
 def _normalised(row: Row, *kinds: Normalisation) -> list[Row]:
-    """A row with each normalisation; the usual one shows the runs of the row itself."""
+    """A row with each normalisation; with its own it shows the row's own runs."""
     labels: dict[Normalisation, str] = {"batch": "batch norm", "group": "group norm", "renorm": "batch renormalisation"}
     return [
         dataclasses.replace(
@@ -182,7 +169,7 @@ def _normalised(row: Row, *kinds: Normalisation) -> list[Row]:
             name=f"{row.name}-{kind}",
             label=f"{row.label}, {labels[kind]}",
             normalisation=kind,
-            runs=row.name,
+            runs=row.name if kind == row.normalisation else None,
         )
         for kind in kinds
     ]
@@ -190,7 +177,7 @@ def _normalised(row: Row, *kinds: Normalisation) -> list[Row]:
 
 _TODAY = (
     _WITHOUT,
-    Row("adabn", "AdaBN", "source-only", normalisation="batch", runs="source-only"),
+    Row("adabn", "AdaBN", "source-only", normalisation="batch", runs="source-only-batch"),
     Row("domain-randomisation", "domain randomisation", "domain-randomisation", statistics="running"),
     _ZERO_SHOT,
     Row("fda", "FDA", "fda"),
@@ -247,12 +234,6 @@ TABLES: dict[str, tuple[Row, ...]] = {
         _OURS,
         _ON_TARGET,
     ),
-    "share": (
-        Row("share-02", "share 0.02", options=dict(_BALANCED, share=0.02)),
-        Row("ours", "share 0.05", options=_BALANCED),
-        Row("share-10", "share 0.10", options=dict(_BALANCED, share=0.10)),
-        Row("share-source", "share of the source masks", options=dict(_BALANCED, share=None)),
-    ),
     "ours": (
         _SOURCE_ONLY,
         _VOX_UDA,
@@ -279,26 +260,25 @@ TABLES: dict[str, tuple[Row, ...]] = {
         *(Row(f"ema-{value}", f"EMA decay {value}", options=dict(ema=value)) for value in (0.9, 0.999)),
         *(Row(f"warm-up-{value}", f"warm-up {value}", options=dict(warm_up=value)) for value in (0.0, 0.6)),
     ),
-    "tilt-series": tuple(map(_by_tilt_series, _MAIN)),
     "real": tuple(map(_of_folder, _MAIN)),
     "references": REFERENCES,
 }
 """Declared tables.
 
 ``table1`` to ``table4``, ``figure6``, ``figure7``: the paper's. ``today``: later methods beside them.
-``modules``: which part of Vox-UDA closes how much of the gap. ``share``: the prior of the balanced variant varied.
+``modules``: which part of Vox-UDA closes how much of the gap.
 ``ours``: self-training beside the methods it must beat.
 ``normalisation``: batch norm, group norm and batch renormalisation in the main methods; each run is scored with every kind of
 batch norm statistics.
 ``sensitivity``: what the paper leaves open in Vox-UDA, one choice at a time.
-``tilt-series``: the main methods on the target by tilt series. ``real``: the same on a folder of real subtomograms.
+``real``: the main methods on a folder of real subtomograms.
 ``references``: what needs no network, which :func:`select` adds to all others.
 """
 
-_OF_ONE_TARGET = tuple(name for name in TABLES if name not in ("tilt-series", "real"))
+_OF_ONE_TARGET = tuple(name for name in TABLES if name != "real")
 """The tables whose runs may stand in one folder."""
 
-_ON_ITS_SAMPLES = {"table2": _of_table2, "tilt-series": _by_tilt_series, "real": _of_folder}
+_ON_ITS_SAMPLES = {"table2": _of_table2, "real": _of_folder}
 """Functions that convert a row to a table whose samples are not those of Table I."""
 
 
