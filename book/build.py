@@ -12,8 +12,8 @@ from pathlib import Path
 import api
 import ledger
 import nbformat
-import scores
 import results_page
+import scores
 import trusting
 from execute import execute_all
 

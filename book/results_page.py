@@ -15,6 +15,8 @@ from voxuda.training.run_folder import RESULTS
 
 RUNS = RESULTS / "laptop"
 SCALE = "laptop"
+SHOWN = ("source-only", "vox-uda", "supervised", "blur-threshold", "self-training")
+"""Rows whose scores stand in the text."""
 
 
 def rows() -> dict[str, dict]:
@@ -46,7 +48,10 @@ def figures() -> dict[str, str]:
     ]
     missing = f"Not run yet: {len(judged.missing)} claims." if judged.missing else ""
     return {
-        **{name: f"{scores[name][0]:.1f}" for name in ("source-only", "vox-uda", "supervised", "blur-threshold", "self-training")},
+        **{
+            name: f"{scores[name][0]:.1f}"
+            for name in ("source-only", "vox-uda", "supervised", "blur-threshold", "self-training")
+        },
         "closed": f"{closed['vox-uda']:.0f}",
         "judged": str(len(of_paper)),
         "reproduced": str(sum(v.verdict.startswith("[Re]") for v in of_paper)),
