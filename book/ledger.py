@@ -144,7 +144,7 @@ STATEMENTS = [
     Statement("Tables I, II", "Nine systems on two source sets", "voxuda.experiments.tables.TABLES",
               "experiments/test_tables.py::test_table_2_is_table_1_on_another_source", ("10_what_closes_the_gap", "tables.TABLES")),
     Statement("IV-A", "ASC and LE-UDA work on two-dimensional slices", "voxuda.methods.asc.ASCSlices",
-              "methods/test_baselines.py::test_slices_do_not_see_each_other", ("B_every_row", '"le-uda"'), None,
+              "methods/test_baselines.py::test_slices_do_not_see_each_other", ("B_every_row", 'results["table1"]'), None,
               "and in a row beside it on volumes, as the official code of ASC does"),
     Statement("Fig 6", "Features before and after adaptation by t-SNE", "voxuda.training.features.embed",
               "training/test_features.py::test_features_are_means_of_the_deepest_tap", ("B_every_row", 'figure6["embeddings"]'), None,

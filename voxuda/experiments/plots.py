@@ -151,7 +151,7 @@ def seed_dots(rows: dict[str, dict[str, Sequence[float]]], xlabel: str) -> Figur
     """
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))
-    for i, (name, colour, marker) in enumerate(zip(names, (TRUTH_COLOUR, MASK_COLOUR), "os", strict=False)):
+    for i, (name, colour, marker) in enumerate(zip(names, COLOURS, "os^v", strict=False)):
         for row, series in enumerate(rows.values()):
             values = list(series.get(name, ()))
             height = row + 0.3 * (i - (len(names) - 1) / 2)  # series side by side, so that none hides another
