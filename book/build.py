@@ -88,6 +88,9 @@ def assemble(notebooks: list[Path], source: Path) -> None:
     (source / "book" / "trust.md").write_text(trusting.page((ROOT / "book" / "trust.md").read_text()))
     (source / "book" / "results.md").write_text(results_page.page((ROOT / "book" / "results.md").read_text()))
     results_page.draw(source / "book" / "_static" / "results.svg")
+    results_page.draw_headline(source / "book" / "_static" / "headline.svg")
+    landing = source / "book" / "index.md"
+    landing.write_text(landing.read_text().replace("{{headline}}", results_page.headline()))
     (source / "book" / "licences.md").write_text(trusting.licence_page())
     for name, rows in scores.PAGES.items():
         with open(source / "book" / "methods" / f"{name}.md", "a") as file:

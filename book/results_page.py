@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 from collections.abc import Iterable
 from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
 
 from voxuda.experiments import plots, report, sweep, verdicts
 from voxuda.experiments.paper import GAP_HALF_WIDTH, PUBLISHED
@@ -15,13 +17,17 @@ from voxuda.training.run_folder import RESULTS
 
 RUNS = RESULTS / "laptop"
 SCALE = "laptop"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 SHOWN = ("source-only", "vox-uda", "supervised", "blur-threshold", "self-training")
 """Rows whose scores stand in the text."""
 
 
 def rows() -> dict[str, dict]:
     """The rows of Table I, our own method and the references that have runs, by name."""
-    found = {row["name"]: row for table in ("table1", "ours") for row in sweep.collect(Sweep(table, SCALE), RUNS)["rows"]}
+    found: dict[str, dict] = {}
+    for table in ("table1", "ours"):
+        for row in sweep.collect(Sweep(table, SCALE), RUNS)["rows"]:
+            found.setdefault(row["name"], row)
     order = [row.name for table in ("table1", "ours", "references") for row in TABLES[table]]
     return {name: found[name] for name in dict.fromkeys(order) if name in found}
 
@@ -30,8 +36,7 @@ def figures() -> dict[str, str]:
     """What stands in the page, by the names in its text."""
     found, judged = rows(), verdicts.judge(Sweep("table1", SCALE), RUNS)
     scores, paper = report.scores(found.values()), PUBLISHED["table1"]
-    low, high = scores["source-only"][0], scores["supervised"][0]
-    closed = {name: 100 * (score[0] - low) / (high - low) for name, score in scores.items()}
+    shares = closed(found)
     of_paper = [v for v in judged.found if v.claim.paper is not None]
     sizes = sweep.collect(Sweep("table1", SCALE), RUNS)["sizes"]
     summaries = [json.loads(path.read_text()) for path in RUNS.glob("*/seed-*/summary.json")]
@@ -42,7 +47,7 @@ def figures() -> dict[str, str]:
             str(paper.get(name, {}).get("iou", "")),
             report.mean_and_interval(scores[name]),
             str(len(row["runs"])),
-            f"{closed[name]:.0f} %",
+            f"{shares[name]:.0f} %",
         ]
         for name, row in found.items()
     ]
@@ -52,7 +57,7 @@ def figures() -> dict[str, str]:
             name: f"{scores[name][0]:.1f}"
             for name in ("source-only", "vox-uda", "supervised", "blur-threshold", "self-training")
         },
-        "closed": f"{closed['vox-uda']:.0f}",
+        "closed": f"{shares['vox-uda']:.0f}",
         "judged": str(len(of_paper)),
         "reproduced": str(sum(v.verdict.startswith("[Re]") for v in of_paper)),
         "refuted": str(sum(v.verdict.startswith("[¬Re]") for v in of_paper)),
@@ -97,6 +102,59 @@ def draw(path: Path) -> None:
     figure.savefig(path)
 
 
+def draw_headline(path: Path) -> None:
+    """Save the figure of the landing page: masks of one sample, and the share of the gap that each row closes."""
+    sample = json.loads((RESULTS / "headline.json").read_text())["samples"][-1]
+    volume, truth = np.array(sample["volume"]), _mask(sample["truth"])
+    panels = {"without adaptation": _mask(sample["masks"]["source-only"]), "Vox-UDA": _mask(sample["masks"]["vox-uda"])}
+    panels |= {"self-training": _mask(sample["masks"]["self-training"]), "truth": truth}
+    figure = plt.figure(figsize=(8.4, 3.6), dpi=150, layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    low, high = np.percentile(volume, (1, 99))
+    for axis, (title, mask) in zip(left.subplots(2, 2).flat, panels.items(), strict=True):
+        axis.imshow(volume, cmap="gray", vmin=low, vmax=high, origin="lower")
+        axis.contour(mask, [0.5], colors=plots.MASK_COLOUR, linewidths=2)
+        axis.set_title(title, fontsize=10)
+        axis.set_axis_off()
+    found = rows()
+    shares = closed(found)
+    names = [name for name in found if name not in ("source-only", "supervised")]
+    names.sort(key=lambda name: shares[name])
+    axis = right.subplots()
+    axis.barh(
+        [found[name]["label"].partition(",")[0] for name in names], [shares[name] for name in names], color=plots.TRUTH_COLOUR
+    )
+    axis.set(xlabel="share of the gap closed, %", xlim=(min(-20, *(shares[name] for name in names)), 100))
+    axis.axvline(0, color="black", linewidth=0.8)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _mask(lines: list[str]) -> np.ndarray:
+    return np.array([[value == "1" for value in line] for line in lines], dtype=float)
+
+
+def closed(found: dict[str, dict]) -> dict[str, float]:
+    """Share of the gap between no adaptation and full supervision that each row closes, in percent."""
+    scores = report.scores(found.values())
+    low, high = scores["source-only"][0], scores["supervised"][0]
+    return {name: 100 * (score[0] - low) / (high - low) for name, score in scores.items()}
+
+
+def headline() -> str:
+    """The sentence of the landing page about what came out."""
+    found = rows()
+    scores, shares = report.scores(found.values()), closed(found)
+    steps = [scores[name][0] for name in ("source-only", "vox-uda", "self-training", "supervised")]
+    assert steps == sorted(steps), "the sentence of the landing page is not so any more"
+    seeds = min(len(found[name]["runs"]) for name in ("source-only", "vox-uda", "self-training", "supervised"))
+    return (
+        f"On held-out samples of the simulated target, a network without adaptation reaches {steps[0]:.0f} % IoU, Vox-UDA"
+        f" {steps[1]:.0f} %, our self-training {steps[2]:.0f} %, and training with target labels {steps[3]:.0f} % (at least"
+        f" {seeds} seeds, small networks). Vox-UDA closes {shares['vox-uda']:.0f} % of the gap."
+    )
+
+
 def page(text: str) -> str:
     """The page with its figures in place of ``{{NAME}}``."""
     values = figures()
@@ -113,7 +171,12 @@ def readme_table() -> str:
     return report.in_markdown("| | paper | ours (95 % CI) |", cells)
 
 
-def seeds() -> str:
-    """Fewest and most seeds of the rows that are trained, such as "2 to 10"."""
-    counts = [len(row["runs"]) for row in rows().values()]
-    return f"{min(counts)} to {max(counts)}" if len(set(counts)) > 1 else str(statistics.mode(counts))
+def with_table(readme: str) -> str:
+    """The README with the table of today's runs between its marks."""
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":  # after new runs
+    path = RESULTS.parent / "README.md"
+    path.write_text(with_table(path.read_text()))

@@ -20,14 +20,11 @@ STEPS = (1, 2, 3)
 
 def markdown(result: dict) -> str:
     """Format a collected table as Markdown, with mean, lowest and highest over seeds in percent."""
-    columns = (("target", "iou"), ("running", "iou"), ("target", "dice"))
-    return in_markdown(
-        "| | IoU, batch norm of the target | IoU, running batch norm | Dice, batch norm of the target |",
-        [
-            [row["label"], *(mean_and_range([100 * run[kind][metric] for run in row["runs"]]) for kind, metric in columns)]
-            for row in result["rows"]
-        ],
-    )
+    lines = []
+    for row in result["rows"]:
+        of = [run[row["statistics"]] for run in row["runs"]]
+        lines.append([row["label"], *(mean_and_range([100 * scores[metric] for scores in of]) for metric in ("iou", "dice"))])
+    return in_markdown("| | IoU | Dice |", lines)
 
 
 def in_markdown(header: str, rows: Sequence[Sequence[str]]) -> str:
