@@ -24,7 +24,12 @@ def test_notebook_has_no_fault(path):
     assert problems(nbformat.read(path, as_version=4)) == []
 
 
-NOT_YET = {path.stem for path in NOTEBOOKS}
+NOT_YET = {path.stem for path in NOTEBOOKS} - {
+    "03_noise_generation",
+    "04_bilateral_filters",
+    "13_your_own_data",
+    "A_paper_audit",
+}
 """Chapters that do not follow the pattern yet."""
 
 
