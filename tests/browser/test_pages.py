@@ -48,7 +48,7 @@ def browser():
 
 DRAWN = """() =>
     document.querySelectorAll(".math mjx-container").length >= document.querySelectorAll(".math").length
-    && [...document.querySelectorAll(".plotly-graph-div")].every(figure => figure.querySelector("canvas"))
+    && [...document.querySelectorAll(".plotly-graph-div")].every(figure => figure.querySelector("canvas, image"))
 """
 """Whether every formula and every figure of a page is drawn."""
 

@@ -1,6 +1,10 @@
+import base64
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from voxuda.experiments import plots
 
@@ -22,6 +26,41 @@ def test_slices_draw_the_central_slice_and_the_outline():
     assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), volume[0, 0, 8])
     assert len(figure.axes[0].collections) == 1 and len(figure.axes[1].collections) == 0
+
+
+def test_panels_have_the_width_and_the_text_that_are_asked_for():
+    figure = plots.slices([torch.randn(1, 4, 16, 16)] * 3, ["a", "b", "c"], columns=2, width=5.0, text=12)
+    assert figure.get_size_inches()[0] == 5.0 and figure.axes[2].title.get_size() == 12
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", ""]
+
+
+def test_a_scale_bar_has_its_length_and_its_label():
+    figure = plots.panels([np.eye(16)], ["a"])
+    plots.scale_bar(figure.axes[0], 4.0, "40 Å")
+    (bar,) = figure.axes[0].artists
+    assert bar.txt_label.get_text() == "40 Å"
+    assert bar.size_bar.get_children()[0].get_width() == 4.0
+
+
+def test_a_slider_shows_the_images_of_its_steps():
+    grey, red = np.arange(12.0).reshape(3, 4), np.zeros((2, 2, 3))
+    red[0] = [1, 0, 0]  # the bottom row
+    steps = {"one": [grey, red], "two": [-grey, red]}
+    shown = plots.slider(steps, ["a", "b"], alt="two pictures", prefix="step ", start=1, bars=[(2.0, "20 Å"), None])
+    (slider,) = shown.figure.layout.sliders
+    assert [step.label for step in slider.steps] == ["one", "two"] and slider.active == 1
+    assert slider.currentvalue.prefix == "step "
+    (one, colours), places = slider.steps[0].args[0]["source"], slider.steps[0].args[1]
+    assert list(places) == [0, 1]
+    assert [trace.source for trace in shown.figure.data] == list(slider.steps[1].args[0]["source"])
+
+    def picture(source):
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
+
+    assert picture(one).shape == (3, 4) and picture(one)[0, -1] == 255 and picture(one)[-1, 0] == 0
+    np.testing.assert_array_equal(picture(colours)[-1], [[255, 0, 0]] * 2)
+    line = shown.figure.layout.shapes[0]
+    assert line.x1 - line.x0 == 2.0 and "20 Å" in [a.text for a in shown.figure.layout.annotations]
 
 
 def test_isosurface_lies_on_the_ball(monkeypatch):
