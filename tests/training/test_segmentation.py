@@ -21,7 +21,7 @@ from voxuda.errors import InputError
 from voxuda.networks.voxresnet import VoxResNet
 from voxuda.training import segmentation
 from voxuda.training.config import SegmentOptions
-from voxuda.training.run_folder import MODELS, RESULTS, find_model, load_network
+from voxuda.training.run_folder import MODELS, find_model, load_network
 from voxuda.training.segment_inputs import find_files, read
 from voxuda.training.segmentation import segment_files
 
@@ -353,9 +353,7 @@ def test_models_that_come_along():
     size = 0
     for name in names:
         load_network(find_model(name))
-        weights = MODELS / name / "weights.safetensors"
-        size += weights.stat().st_size
-        assert weights.read_bytes() == (RESULTS / "laptop" / name / "seed-0" / weights.name).read_bytes()
+        size += (MODELS / name / "weights.safetensors").stat().st_size
     assert size < 2e6
     with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of ours, vox-uda, vox-uda-bf"):
         find_model("best")
