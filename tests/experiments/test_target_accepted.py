@@ -33,7 +33,9 @@ def test_rows_take_the_normalisation_that_the_rule_without_labels_takes():
     by_row: dict[str, dict[str, float]] = {}
     for row in tables.TABLES["normalisation"]:
         if row.name in found:
-            by_row.setdefault(row.name.removesuffix(f"-{row.normalisation}"), {})[row.normalisation] = agreement(found[row.name])
+            by_row.setdefault(row.name.removesuffix(f"-{row.normalisation}"), {})[row.normalisation] = agreement(
+                found[row.name]
+            )
     compared = {name: of for name, of in by_row.items() if {"batch", "group"} <= set(of)}
     assert {"source-only", "dann", "pdam", "asc", "vox-uda", "supervised"} <= set(compared)
     for name, of in compared.items():
