@@ -29,6 +29,7 @@ NOT_YET = {path.stem for path in NOTEBOOKS} - {
     "02_subtomogram",
     "03_noise_generation",
     "04_bilateral_filters",
+    "05_voxresnet",
     "07_adversaries",
     "13_your_own_data",
     "A_paper_audit",
