@@ -81,7 +81,7 @@ STATEMENTS = [
               "variances", "two readings, both there; of the variances, so that no inverse DFT is needed"),
     Statement("III-A", "10 target samples give the noise level", f"{OPTIONS}.n_sampled",
               "methods/test_methods.py::test_vox_uda_adds_noise_of_the_level_of_the_target",
-              ("03_noise_generation", "noise.noise_level(target[:10])"), 10, "drawn anew in each step"),
+              ("03_noise_generation", "noise.noise_level(target[:10])"), 10, "drawn again in each step"),
     Statement("Eqs 5, 6", "Gaussian noise of that variance is added to the source", "voxuda.denoising.noise.generate_noise",
               "denoising/test_noise.py::test_generated_noise", ("03_noise_generation", "noise.generate_noise"), None,
               "whether the noised source is segmented too is open; it is", {f"{OPTIONS}.segment_noised": True}),

@@ -1,7 +1,7 @@
 """Are the poses and the hand of the real ribosomes right? Their scores beside those of random and mirrored ones, as JSON.
 
 Usage: python book/ribosome_evidence.py STACKS, where STACKS is the folder that `voxuda data fetch ribosomes-12A` makes;
-particles without a stack are left out. Takes a minute. Writes results/ribosome-geometry.json for the chapter on real ribosomes.
+particles without a stack are left out. Takes a minute. Writes results/ribosome-geometry.json for the book.
 """
 
 from __future__ import annotations

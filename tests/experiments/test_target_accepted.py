@@ -32,7 +32,11 @@ def test_rows_take_the_normalisation_that_the_rule_without_labels_takes():
 
     by_row: dict[str, dict[str, float]] = {}
     for row in tables.TABLES["normalisation"]:
-        by_row.setdefault(row.name.removesuffix(f"-{row.normalisation}"), {})[row.normalisation] = agreement(found[row.name])
-    assert len(by_row) >= 10
-    for name, of in by_row.items():
+        if row.name in found:
+            by_row.setdefault(row.name.removesuffix(f"-{row.normalisation}"), {})[row.normalisation] = agreement(
+                found[row.name]
+            )
+    compared = {name: of for name, of in by_row.items() if {"batch", "group"} <= set(of)}
+    assert {"source-only", "dann", "pdam", "asc", "vox-uda", "supervised"} <= set(compared)
+    for name, of in compared.items():
         assert max(of, key=of.__getitem__) == declared[name].normalisation, (name, of)

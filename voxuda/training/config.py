@@ -55,8 +55,8 @@ class Config:
     batch_size: int | None = None  #: Samples of each domain in a step; overrides the scale.
     learning_rate: float = 1e-3  #: Learning rate of Adam, divided by 10 after each third of training as in the paper.
     #: Batch norm statistics of the trained network; "target" measures them on the unlabelled target samples (AdaBN), "running"
-    #: keeps the averages of training, "mixed" is both in equal parts. The paper does not say, and the choice matters more than
-    #: most modules.
+    #: keeps the averages of training, "mixed" is both in equal parts. The paper does not say, and the choice can change a
+    #: score by several points.
     batch_norm: BatchNorm = "target"
     #: Normalisation of the network's features. Batch norm, or group norm of 4 groups, which has no statistics to choose from,
     #: or batch renormalisation, which trains with nearly the running averages. The paper does not say.
