@@ -121,9 +121,9 @@ def draw_headline(path: Path) -> None:
     names = [name for name in found if name not in ("source-only", "supervised")]
     names.sort(key=lambda name: shares[name])
     axis = right.subplots()
-    axis.barh(
-        [found[name]["label"].partition(",")[0] for name in names], [shares[name] for name in names], color=plots.TRUTH_COLOUR
-    )
+    few = {name: " (one seed)" if len(found[name]["runs"]) == 1 else "" for name in names}
+    labels = [found[name]["label"].partition(", random")[0] + few[name] for name in names]
+    axis.barh(labels, [shares[name] for name in names], color=plots.TRUTH_COLOUR)
     axis.set(xlabel="share of the gap closed, %", xlim=(min(-20, *(shares[name] for name in names)), 100))
     axis.axvline(0, color="black", linewidth=0.8)
     figure.savefig(path)
