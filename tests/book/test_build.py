@@ -1,5 +1,6 @@
 """The built book: complete, and not built again when nothing has changed."""
 
+import html
 import os
 import re
 import shutil
@@ -60,6 +61,17 @@ def test_every_picture_has_words(chapter):
     for alt in re.findall(r'<img\b[^>]*\bsrc="[^"]*_images/[^"]*"[^>]*>', page):
         words = re.search(r'\balt="([^"]*)"', alt)
         assert words and len(words[1]) > 20 and "_images" not in words[1]
+
+
+def test_code_on_a_page_is_the_notebooks_line_by_line():
+    """Each line is an element of its own, so that it can wrap with a hanging indent, and what is copied is still the code."""
+    page = (HTML / "notebooks" / "03_noise_generation.html").read_text()
+    cells = nbformat.read(ROOT / "notebooks" / "03_noise_generation.ipynb", as_version=4).cells
+    shown = re.findall(r'<div class="highlight-ipython3 .*?<pre>(.*?)</pre>', page, re.DOTALL)
+    text = [html.unescape(re.sub(r"<[^>]+>", "", block)).strip() for block in shown]
+    assert text == [cell.source.strip() for cell in cells if cell.cell_type == "code"]
+    assert all(block.count('class="line"') == len(code.splitlines()) for block, code in zip(shown, text, strict=True))
+    assert 'class="line" style="--indent:4"' in page
 
 
 def test_plotly_is_loaded_where_a_figure_needs_it_and_nowhere_else():

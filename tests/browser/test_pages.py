@@ -93,6 +93,15 @@ CUT_OFF = """() => {
 }"""
 
 
+HIDDEN = """() => [...document.querySelectorAll("article :is(" +
+        "pre, .output, .pst-scrollable-table-container, mjx-container[display], .method-figure, .plotly-graph-div)")]
+    .filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX != "visible")
+    .filter(e => !(e.matches(".pst-scrollable-table-container, mjx-container") && e.matches(".cut-right")))
+    .map(e => `${e.className} ${e.innerText}`.slice(0, 60))
+"""
+"""What does not fit its box, but for tables and formulas that scroll and fade at the edge where they go on."""
+
+
 def whole(page):
     """A page asks no other place for anything, has no error, one heading, and scrolls up and down alone."""
     assert page.outside == [] and page.errors == []
@@ -116,7 +125,16 @@ def test_a_page_is_whole_on_the_screen_and_on_paper(open_page, name):
 
 @pytest.mark.parametrize("name", of_each_kind())
 def test_a_page_is_whole_on_a_phone(open_page, name):
-    whole(open_page(name, width=390))
+    page = open_page(name, width=390)
+    whole(page)
+    assert page.evaluate(HIDDEN) == []
+
+
+@pytest.mark.parametrize("width", [1300, 390], ids=["wide", "phone"])
+def test_the_drawing_of_the_method_is_large_enough(open_page, width):
+    drawing = open_page("book/index.html", width=width).locator(".method-figure svg >> visible=true")
+    heights = drawing.locator("text").evaluate_all("texts => texts.map(text => text.getBoundingClientRect().height)")
+    assert min(heights) > 10, f"letters of {min(heights)} px"
 
 
 @pytest.mark.parametrize("name", of_each_kind())
@@ -124,29 +142,36 @@ def test_a_page_keeps_no_one_out(open_page, name):
     assert barriers(open_page(name), {"exclude": [[".highlight"]]}) == []
 
 
-def test_the_turnable_figure_is_drawn_in_colour(browser):
-    """The canvas of the figure is not blank: its picture has more than one colour."""
-    page = browser.new_page(viewport={"width": 1300, "height": 900})
+def test_the_interactive_figure_is_drawn_whole_and_on_the_dark_page_itself(browser):
+    """The picture of the figure has more than one colour, no background, and nothing at its edge that a phone might cut."""
+    page = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme="dark")
     page.goto((HTML / "notebooks" / "02_subtomogram.html").as_uri())
     figure = page.locator(".plotly-graph-div").first
     figure.scroll_into_view_if_needed()
     page.wait_for_selector(".plotly-graph-div canvas")
-    colours = page.evaluate(
+    found = page.evaluate(
         """async () => {
             const div = document.querySelector('.plotly-graph-div');
+            const [width, height] = [div.clientWidth, div.clientHeight];
             const picture = new Image();
-            picture.src = await Plotly.toImage(div, {format: 'png', width: 300, height: 300});
+            picture.src = await Plotly.toImage(div, {format: 'png', width, height});
             await picture.decode();
-            const canvas = document.createElement('canvas');
-            canvas.width = canvas.height = 300;
+            const canvas = Object.assign(document.createElement('canvas'), {width, height});
             const context = canvas.getContext('2d');
             context.drawImage(picture, 0, 0);
-            const data = new Uint32Array(context.getImageData(0, 0, 300, 300).data.buffer);
-            return new Set(data).size;
+            const pixels = (...box) => new Uint32Array(context.getImageData(...box).data.buffer);
+            const edges = [[0, 0, width, 1], [0, height - 1, width, 1], [0, 0, 1, height], [width - 1, 0, 1, height]];
+            return {
+                colours: new Set(pixels(0, 0, width, height)).size,
+                edge: edges.flatMap(edge => [...pixels(...edge)]).filter(pixel => pixel).length,
+                behind: getComputedStyle(div.closest('.output')).backgroundColor,
+                letters: getComputedStyle(div.querySelector('.legendtext')).fill,
+            };
         }"""
     )
     page.close()
-    assert colours > 100
+    assert found["colours"] > 100 and found["edge"] == 0
+    assert found["behind"] == "rgba(0, 0, 0, 0)" and min(map(int, re.findall(r"\d+", found["letters"])[:3])) > 150
 
 
 def test_code_is_readable_too(browser):

@@ -187,8 +187,9 @@ def isosurface(surfaces: dict[str, torch.Tensor], alt: str) -> Turnable:
         figure.add_mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color=colour, opacity=0.55, name=name, showlegend=True)
     side = _cube(next(iter(surfaces.values()))).shape[-1]
     axis = dict(range=[0, side], showbackground=False, gridcolor="#bbbbbb", showspikes=False)
+    camera = dict(eye=dict(x=1.8, y=1.8, z=1.5), center=dict(z=-0.1))  # far enough to see all labels where it is narrow
     figure.update_layout(
-        scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube"),
+        scene=dict(xaxis=axis, yaxis=axis, zaxis=axis, aspectmode="cube", camera=camera),
         margin=dict(l=0, r=0, t=0, b=0), height=420, autosize=True, legend=dict(x=0, y=1),
     )  # fmt: skip
     return Turnable(figure, alt)
