@@ -31,6 +31,7 @@ NOT_YET = {path.stem for path in NOTEBOOKS} - {
     "04_bilateral_filters",
     "13_your_own_data",
     "A_paper_audit",
+    "F_how_fast",
 }
 """Chapters that do not follow the pattern yet."""
 
