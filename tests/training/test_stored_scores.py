@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from voxuda.data.subtomograms import Subtomograms
+from voxuda import from_simulation
 from voxuda.simulation import molecules, quick
 from voxuda.training import evaluation
 from voxuda.training.domains import load_target
@@ -19,9 +19,10 @@ KINDS = ("target", "running")
 
 
 @cache
-def samples() -> Subtomograms:
+def samples():
     """Six quick samples, the same for all networks, since a run's own take minutes to simulate."""
-    return quick.simulate_target([molecules.load(name) for name in molecules.TARGET_MOLECULES], n_per_molecule=2, seed=0)
+    library = [molecules.load(name) for name in molecules.TARGET_MOLECULES]
+    return from_simulation(quick.simulate_target(library, n_per_molecule=2, seed=0))
 
 
 def scores_of(run: Path) -> dict[str, float]:
