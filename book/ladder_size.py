@@ -1,7 +1,8 @@
-"""Tell the size of molecules from their shape on the ladder of gaps: other molecules as small as the source's, and the reverse.
+"""Tell the size of molecules from their shape on the ladder of gaps.
 
-Usage: python book/ladder_size.py OUT [SEEDS]. A few minutes per seed and control on a quiet core, more beside other work. Writes
-results/ladder-size-laptop.json; the runs stay in OUT.
+Usage: python book/ladder_size.py OUT [SEEDS]. Trains one network on other molecules as small as the source's, and one on the
+source's molecules as large as the others, some minutes each. Writes results/ladder-size-laptop.json; the runs stay in OUT. The
+source-only network is the stored one for every seed.
 """
 
 import dataclasses
@@ -14,12 +15,12 @@ from voxuda.experiments import ladder
 from voxuda.simulation import molecules
 from voxuda.simulation.quick import Subtomograms
 from voxuda.simulation.samples import from_simulation, save_samples
-from voxuda.training.config import SCALES, Config
+from voxuda.training.config import SCALES, Config, Scale
 from voxuda.training.loop import stream, train
 from voxuda.training.provenance import provenance
 from voxuda.training.run_folder import RESULTS, save_json
 
-SCALE = "laptop"
+SCALE: Scale = "laptop"
 LABELS = {
     "source": "the source itself",
     "small-others": "other molecules, as small as the source's",
@@ -66,8 +67,8 @@ def main(out: Path, seeds: int = 1) -> None:
         for seed in range(seeds):
             test = from_simulation(samples(rung, 3 * sizes["per_target"], stream(seed, 3)))
             test = test.subset(torch.randperm(len(test), generator=torch.Generator().manual_seed(seed)))
-            line = {"seed": seed, "n": len(test) // 2, "foreground": float(test.masks.float().mean())}  # type: ignore[union-attr]
-            line["source_only"] = ladder.score(away, test)
+            shares = {"n": len(test) // 2, "foreground": float(test.masks.float().mean())}  # type: ignore[union-attr]
+            line = {"seed": seed, **shares, "source_only": ladder.score(away, test)}
             if key in ("small-others", "large-own"):
                 home, folder = out / key / f"seed-{seed}", out / key / f"samples-{seed}"
                 if not (folder / "samples.csv").exists():
@@ -77,7 +78,7 @@ def main(out: Path, seeds: int = 1) -> None:
             shown.append(line)
             print(key, line, flush=True)
         found.append({"name": key, "label": LABELS[key], "volume": round(volume(rung.names)), "runs": shown})
-    result = {"table": "ladder-size", "scale": SCALE, "sizes": sizes, "seeds": seeds, "rungs": found}
+    result = {"table": "ladder-size", "scale": SCALE, "sizes": sizes, "seeds": seeds, "controls": found}
     save_json({**result, "collected_by": provenance()}, RESULTS / f"ladder-size-{SCALE}.json")
 
 
