@@ -16,8 +16,6 @@ CODE = sorted([*(ROOT / "voxuda").rglob("*.py"), *(ROOT / "book").glob("*.py")])
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 NOT_YET = {
-    "08_teacher",
-    "09_vox_uda",
     "11_ladder",
     "12_real_data",
     "D_tilt_series",
