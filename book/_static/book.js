@@ -11,9 +11,11 @@ function mark(box) {
 function paint() {
     const style = getComputedStyle(document.documentElement);
     const theme = (name) => style.getPropertyValue(`--pst-color-${name}`).trim();
-    const colours = {"font.color": theme("text-base"), paper_bgcolor: "transparent", "scene.bgcolor": "transparent"};
-    for (const axis of ["xaxis", "yaxis", "zaxis"]) colours[`scene.${axis}.gridcolor`] = theme("border");
-    for (const figure of document.querySelectorAll(".plotly-graph-div")) Plotly.relayout(figure, colours);
+    const colours = {"font.color": theme("text-base"), paper_bgcolor: "transparent", plot_bgcolor: "transparent"};
+    const ofScene = {"scene.bgcolor": "transparent"};
+    for (const axis of ["xaxis", "yaxis", "zaxis"]) ofScene[`scene.${axis}.gridcolor`] = theme("border");
+    for (const figure of document.querySelectorAll(".plotly-graph-div"))
+        Plotly.relayout(figure, figure.layout.scene ? {...colours, ...ofScene} : colours);
 }
 
 document.addEventListener("DOMContentLoaded", () => {
