@@ -15,9 +15,6 @@ PAGES += sorted((ROOT / "book" / "methods").glob("*.md"))
 CODE = sorted([*(ROOT / "voxuda").rglob("*.py"), *(ROOT / "book").glob("*.py")])  # book/ledger.py makes a page
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-NOT_YET = {"09_vox_uda", "11_ladder"}
-"""Chapters that still have such words."""
-
 
 def refused(text):
     return [found[0] for found in FOUND.finditer(text)]
@@ -31,9 +28,7 @@ def test_a_page_or_module_has_plain_words(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_has_plain_words(path):
     cells = json.loads(path.read_text())["cells"]
-    found = refused("\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"))
-    assert found == [] or path.stem in NOT_YET
-    assert found or path.stem not in NOT_YET, "take the chapter out of NOT_YET"
+    assert refused("\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")) == []
 
 
 @pytest.mark.parametrize("text", ["Lest it fail", "drawn anew.", "it holds next\n    to nothing", "# lie on\n# the mean"])

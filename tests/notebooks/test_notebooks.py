@@ -24,14 +24,9 @@ def test_notebook_has_no_fault(path):
     assert problems(nbformat.read(path, as_version=4)) == []
 
 
-NOT_YET = {"09_vox_uda", "11_ladder"}
-"""Chapters that do not follow the pattern yet."""
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_chapter_follows_the_pattern(path):
-    found = teaching_problems(nbformat.read(path, as_version=4))
-    assert found if path.stem in NOT_YET else not found, found
+    assert teaching_problems(nbformat.read(path, as_version=4)) == []
 
 
 EXERCISE = """```{{exercise}} ★ Four
