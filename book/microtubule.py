@@ -20,13 +20,19 @@ from voxuda.training.run_folder import MODELS, save_json
 from voxuda.training.segmentation import segment_files
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "results" / "laptop"
+RUNS = ROOT / "results" / "quick"
+"""Runs on the quick target, beside the models of the package, which are such runs too."""
 NOTE = (
     "One crop with one microtubule, and one seed per model. The wall was fitted as a tube around an axis, not drawn by hand, "
     "and does not know the missing wedge: compare masks with one another, and read nothing into a few points."
 )
 SIGMAS = (1.0, 1.5, 2.0, 2.5)
 """Of the blur, in voxels."""
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model of the package or, where there is none of that name, of a stored run."""
+    return MODELS / name if (MODELS / name).is_dir() else RUNS / name / "seed-0"
 
 
 def scores(values: np.ndarray, wall: np.ndarray, threshold: float | None = None) -> dict[str, float]:
@@ -46,7 +52,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 def model_scores(path: Path, truth: np.ndarray, model: str, normalise: str, batch_norm: str, flips: bool = False) -> dict:
     """A row: how a model segments a tomogram with some options, and its scores against the truth ``(D, H, W)``."""
     row = {"model": model, "normalise": normalise, "batch_norm": batch_norm, "flips": flips}
-    options = SegmentOptions(**{**row, "model": str(RUNS / model / "seed-0")}, probabilities=True, picture=False, device="cpu")
+    options = SegmentOptions(**{**row, "model": str(model_folder(model))}, probabilities=True, picture=False, device="cpu")
     with tempfile.TemporaryDirectory() as out:
         segment_files([path], out, options, progress=False)
         probabilities = read_mrc(Path(out) / f"{path.stem}_probabilities.mrc").data
@@ -66,7 +72,8 @@ def read_wall(folder: Path) -> np.ndarray:
 
 def main(folder: Path) -> None:
     """Write the file."""
-    models = sorted(path.parent.parent.name for path in RUNS.glob("*/seed-0/weights.safetensors"))
+    runs = {path.parent.parent.name for path in RUNS.glob("*/seed-0/weights.safetensors")}
+    models = sorted(runs | {path.name for path in MODELS.iterdir()})
     ways = [*product(models, ("tile", "volume"), ("model", "volume"), (False,))]
     ways += [(path.name, "tile", "model", True) for path in sorted(MODELS.iterdir())]
     result = {

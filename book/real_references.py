@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from microtubule import ROOT, RUNS, overlap, read_wall
+from microtubule import ROOT, model_folder, overlap, read_wall
 from real_panels import outline, rows
 from scipy import ndimage
 
@@ -60,7 +60,7 @@ def masks(folder: Path, wall: np.ndarray) -> dict[str, np.ndarray]:
     volume = read_mrc(folder / "microtubule.mrc").data
     found = {"blur": brightest(ndimage.gaussian_filter(volume, SIGMA), int(wall.sum()))}
     for name in ("source-only", "vox-uda"):
-        options = SegmentOptions(model=str(RUNS / name / "seed-0"), picture=False, device="cpu")
+        options = SegmentOptions(model=str(model_folder(name)), picture=False, device="cpu")
         with tempfile.TemporaryDirectory() as out:
             segment_files([folder / "microtubule.mrc"], out, options, progress=False)
             found[name] = read_mrc(Path(out) / "microtubule_mask.mrc").data > 0

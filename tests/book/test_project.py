@@ -220,7 +220,7 @@ def test_stored_runs_are_what_their_rows_declare():
     seeds = {}
     for path in SUMMARIES:
         row, seed = folders[path.parts[-3]], int(path.parent.name.removeprefix("seed-"))
-        run = sweep.summary(path.parent, row.config("laptop", seed))
+        run = sweep.summary(path.parent, tables.Sweep("all", "laptop").config(row, seed))
         assert run["seed"] == seed and not run["provenance"]["commit"].endswith("dirty") and run["seconds"] > 0
         assert len(run["target"]["samples"]) == len(run["running"]["samples"]) == run["n"]
         seeds.setdefault(path.parts[-3], []).append(seed)

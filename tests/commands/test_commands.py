@@ -195,7 +195,7 @@ def test_help_teaches_by_example(command, capsys):
         ("reproduce ladder --only dann --out s", "give it only --out, --scale, --seeds and --jobs, without --only."),
         ("reproduce ladder --first-seed 1 --device auto --out s", "without --first-seed, --device."),
         ("reproduce real --out s", "needs --target"),
-        ("reproduce tilt-series --target full --out s", "leave --target away"),
+        ("reproduce tilt-series --out s", "tilt-series: no such table"),
         ("reproduce nope --out s", "and ladder"),
         ("simulate quick --molecules 4v94 --n-per-molecule 0 --out s", "must be at least 1"),
         ("train --method nope --out r", "nope: no such method"),

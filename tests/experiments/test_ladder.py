@@ -58,7 +58,7 @@ def test_crowding_adds_foreground_and_larger_voxels_shrink_it():
 @pytest.fixture
 def trained(tmp_path, short_smoke):
     """A source-only run of a few steps, where the ladder looks for it."""
-    row = tables.select("modules", ["source-only"])[0]
+    row = tables.select("normalisation", ["source-only-batch"])[0]
     run = row.folder(tmp_path, 0)
     sweep.run_row(row.config("smoke", 0), run, 1)
     return run

@@ -111,7 +111,7 @@ def test_a_run_of_another_version_of_the_row_is_refused(tmp_path, short_smoke):
 
 
 def test_a_run_of_before_an_option_is_one_with_its_default(tmp_path, short_smoke):
-    folder, config = SOURCE_ONLY.folder(tmp_path, 0), SOURCE_ONLY.config("smoke", 0)
+    folder, config = SOURCE_ONLY.folder(tmp_path, 0), dataclasses.replace(SOURCE_ONLY, normalisation="batch").config("smoke", 0)
     experiments.run_row(config, folder, 1)
     path = folder / "summary.json"
     kept = json.loads(path.read_text())
