@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+from real_panels import outline
 
 from voxuda.training.domains import load_target
 from voxuda.training.evaluation import iou_and_dice, predict
@@ -17,11 +18,6 @@ from voxuda.training.provenance import provenance
 from voxuda.training.run_folder import RESULTS, load_network, read_config, save_json
 
 ROWS = ("source-only", "dann", "vox-uda", "self-training", "supervised")
-
-
-def lines(mask: torch.Tensor) -> list[str]:
-    """A mask ``(H, W)`` as one string of 0 and 1 per row of voxels."""
-    return ["".join(str(int(v)) for v in line) for line in mask]
 
 
 def main(runs: Path) -> None:
@@ -42,8 +38,8 @@ def main(runs: Path) -> None:
                 "sample": i,
                 "slice": z,
                 "volume": [[round(float(v), 2) for v in line] for line in test.volumes[i, 0, z]],
-                "truth": lines(truth[i, z]),
-                "masks": {row: lines(found[i, z]) for row, found in masks.items()},
+                "truth": outline(truth[i, z]),
+                "masks": {row: outline(found[i, z]) for row, found in masks.items()},
                 "iou": {row: round(float(found[i]), 4) for row, found in ious.items()},
             }
         )

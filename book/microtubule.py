@@ -37,11 +37,15 @@ def model_folder(name: str) -> Path:
 
 def scores(values: np.ndarray, wall: np.ndarray, threshold: float | None = None) -> dict[str, float]:
     """IoU with the wall of what is above a threshold, its share of all voxels, and IoU of as many voxels as the wall has."""
-    enough = np.partition(values, -int(wall.sum()), axis=None)[-int(wall.sum())]
-    found = {"iou_same_size": overlap(values >= enough, wall)}
+    found = {"iou_same_size": overlap(brightest(values, int(wall.sum())), wall)}
     if threshold is not None:
         found |= {"iou": overlap(values > threshold, wall), "share": round(float((values > threshold).mean()), 4)}
     return found
+
+
+def brightest(values: np.ndarray, count: int) -> np.ndarray:
+    """Mask of at least ``count`` voxels with the highest values."""
+    return values >= np.partition(values, -count, axis=None)[-count]
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

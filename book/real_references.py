@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from microtubule import ROOT, model_folder, overlap, read_wall
+from microtubule import ROOT, brightest, model_folder, overlap, read_wall
 from real_panels import outline, rows
 from scipy import ndimage
 
@@ -42,11 +42,6 @@ def ribosomes(runs: Path) -> dict[str, list[dict]]:
         ]
         found[row["name"].removeprefix("real-")] = kept
     return found
-
-
-def brightest(values: np.ndarray, count: int) -> np.ndarray:
-    """Mask of at least ``count`` voxels with the highest values."""
-    return values >= np.partition(values, -count, axis=None)[-count]
 
 
 def ball(wall: np.ndarray) -> float:

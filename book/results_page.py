@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import trusting
 
 from voxuda.experiments import plots, report, sweep, verdicts
 from voxuda.experiments.paper import GAP_HALF_WIDTH, PUBLISHED
@@ -42,7 +42,7 @@ def figures() -> dict[str, str]:
     scores, paper = report.scores(found.values()), PUBLISHED["table1"]
     shares = closed(found)
     of_paper = [v for v in judged.found if v.claim.paper is not None]
-    sizes = sweep.collect(Sweep("table1", SCALE), RUNS)["sizes"]
+    sizes = Sweep("table1", SCALE).sizes()
     summaries = [json.loads(path.read_text()) for path in RUNS.glob("*/seed-*/summary.json")]
     test = found["vox-uda"]["runs"][0]["n"]
     lines = [
@@ -57,10 +57,7 @@ def figures() -> dict[str, str]:
     ]
     missing = f"Not run yet: {len(judged.missing)} claims." if judged.missing else ""
     return {
-        **{
-            name: f"{scores[name][0]:.1f}"
-            for name in ("source-only", "vox-uda", "supervised", "blur-threshold", "self-training")
-        },
+        **{name: f"{scores[name][0]:.1f}" for name in SHOWN},
         "closed": f"{shares['vox-uda']:.0f}",
         "judged": str(len(of_paper)),
         "reproduced": str(sum(v.verdict.startswith("[Re]") for v in of_paper)),
@@ -165,11 +162,8 @@ def headline() -> str:
 
 
 def page(text: str) -> str:
-    """The page with its figures in place of ``{{NAME}}``."""
-    values = figures()
-    asked = set(re.findall(r"\{\{([\w-]+)\}\}", text))
-    assert asked == set(values), f"the page of results asks for {asked ^ set(values)}, or does not show it"
-    return re.sub(r"\{\{([\w-]+)\}\}", lambda found: values[found[1]], text)
+    """The page with its figures."""
+    return trusting.fill(text, figures())
 
 
 def readme_table() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,12 +54,15 @@ def _refused(outcomes: dict[str, int]) -> int:
 
 
 def page(text: str) -> str:
-    """The page with its figures in place of ``{{NAME}}``."""
-    for name, value in figures().items():
-        assert "{{" + name + "}}" in text, f"the page of trust does not show {name}"
-        text = text.replace("{{" + name + "}}", value)
-    assert "{{" not in text, "the page of trust asks for a figure that there is not"
-    return text
+    """The page with its figures."""
+    return fill(text, figures())
+
+
+def fill(text: str, values: dict[str, str]) -> str:
+    """Put values in place of ``{{NAME}}``; all of them, and no others, stand in the text."""
+    asked = set(re.findall(r"\{\{([\w-]+)\}\}", text))
+    assert asked == set(values), f"the page asks for {asked - set(values)}, and does not show {set(values) - asked}"
+    return re.sub(r"\{\{([\w-]+)\}\}", lambda found: values[found[1]], text)
 
 
 def licences() -> list[dict[str, str]]:

@@ -135,6 +135,7 @@ def test_the_readme_shows_the_stored_table():
     rows = results_page.rows()
     mean = {name: sum(run["target"]["iou"] for run in row["runs"]) / len(row["runs"]) for name, row in rows.items()}
     assert mean["blur-threshold"] < mean["vox-uda"] < mean["self-training"] < mean["supervised"]
+    assert 40 < results_page.closed(rows)["vox-uda"] < 60 and "Vox-UDA closes about half of the gap" in readme
     sizes = next(iter(rows.values()))["runs"][0]
     assert sizes["n"] > 100
 
@@ -146,6 +147,14 @@ def test_the_readme_says_what_real_ribosomes_gave():
     assert max(value for name, value in means.items() if name != "real-supervised") < 20
     text = " ".join((ROOT / "README.md").read_text().split())
     assert f"gets above 20 % IoU, where a ball in the middle of the box scores {ball:.0f} %" in text
+
+
+def test_the_readme_says_what_a_real_microtubule_gave():
+    models = json.loads((ROOT / "results" / "microtubule.json").read_text())["models"]
+    usual = {"normalise": "tile", "batch_norm": "model", "flips": False}
+    iou = {m["model"]: 100 * m["iou"] for m in models if usual.items() <= m.items()}
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"Vox-UDA has {iou['vox-uda']:.0f} %, the network without adaptation {iou['source-only']:.0f} %" in text
 
 
 EQUATION = re.compile(r"^\| (\d+) \| [^|]+ \| \[`([\w.]+)`\]\(([\w/.]+)\) \| `([^`]+)` \|$", re.M)

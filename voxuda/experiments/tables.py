@@ -192,7 +192,9 @@ _TODAY = (
     _SUPERVISED,
 )
 
-_OTHERS = tuple(row for row in (*_TABLE1[3:], *_TODAY[2:]) if row.method not in ("vox-uda", "tent", "supervised"))
+_OTHERS = tuple(
+    row for row in (*_TABLE1, *_TODAY) if row.method not in ("source-only", "dann", "vox-uda", "supervised", "tent")
+)
 """Methods beside the main ones that work with any normalisation, as TENT does not."""
 
 _MAIN = (_SOURCE_ONLY, _ZERO_SHOT, _DANN, _NGM, _PL_IBF, _AS_IN_PAPER, _OURS, _ON_TARGET)
