@@ -19,6 +19,7 @@ def test_paper_scale_is_the_papers():
     assert paper["per_source"] * 3 * 2 == 3000 and paper["source_snr"] == (0.03, 0.05)
     assert round(0.6 * 3 * paper["per_target"]) == 1033
     assert (paper["epochs"], paper["batch_size"], paper["width"]) == (300, 16, 32)
+    assert {name for name in paper if SCALES["desk"][name] != paper[name]} == {"epochs", "width"}
 
 
 def test_options_default_to_what_the_paper_prints():

@@ -11,7 +11,7 @@ from voxuda.errors import InputError, check_types
 from voxuda.methods.options import VoxUDAOptions
 from voxuda.networks.choices import Normalisation
 
-Scale = Literal["smoke", "laptop", "paper"]
+Scale = Literal["smoke", "laptop", "desk", "paper"]
 BatchNorm = Literal["target", "running", "mixed"]
 Recipe = Literal["convolution", "tilt-series", "phase-plate"]
 SourceSet = Literal["table1", "table2", "nine"]
@@ -19,12 +19,14 @@ SourceSet = Literal["table1", "table2", "nine"]
 SCALES: dict[str, dict] = {
     "smoke": dict(per_source=4, per_target=6, epochs=2, width=8, batch_size=8, source_snr=(0.3, 0.5)),
     "laptop": dict(per_source=48, per_target=100, epochs=10, width=8, batch_size=8, source_snr=(0.3, 0.5)),
+    "desk": dict(per_source=500, per_target=574, epochs=24, width=16, batch_size=16, source_snr=(0.03, 0.05)),
     "paper": dict(per_source=500, per_target=574, epochs=300, width=32, batch_size=16, source_snr=(0.03, 0.05)),
 }
 """Samples per source molecule and SNR, target samples per molecule (60 % of them for training), and training size.
 
-smoke runs in seconds and shows that everything works, not how well; laptop takes minutes on two cores; paper has the
-paper's 3,000 source samples, 1,033 target samples for training, width, batch and epochs.
+smoke runs in seconds and shows that everything works, not how well; laptop takes minutes on two cores; desk an hour, with
+the paper's samples and batch but half its width and 24 of its epochs; paper has the paper's 3,000 source samples, 1,033
+target samples for training, width, batch and epochs.
 """
 
 MOST = 1_000_000
@@ -38,7 +40,8 @@ class Config:
     #: One of the paper's (source-only, supervised, dann, pdam, asc, asc-slices, le-uda, le-uda-slices, vox-uda) or a later one
     #: (mean-teacher, fda, minent, advent, cbst, mic, tent, domain-randomisation, zero-shot, self-training).
     method: str = "vox-uda"
-    scale: Scale = "smoke"  #: Sizes; smoke runs in seconds, laptop in minutes on two cores, paper has the paper's sizes.
+    #: Sizes; smoke runs in seconds, laptop in minutes on two cores, desk in an hour, paper has the paper's sizes.
+    scale: Scale = "smoke"
     #: Labelled folder, for example of ``voxuda simulate source``; simulated at the size of the scale when absent.
     source: str | None = None
     #: Folder or star file of subtomograms; 60 % of each class is for training, without labels, the rest for testing.
