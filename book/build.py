@@ -13,6 +13,7 @@ import api
 import ledger
 import nbformat
 import results_page
+import scales
 import scores
 import trusting
 from execute import execute_all
@@ -88,6 +89,7 @@ def assemble(notebooks: list[Path], source: Path) -> None:
     (source / "book" / "trust.md").write_text(trusting.page((ROOT / "book" / "trust.md").read_text()))
     (source / "book" / "results.md").write_text(results_page.page((ROOT / "book" / "results.md").read_text()))
     results_page.draw(source / "book" / "_static" / "results.svg")
+    scales.draw(source / "book" / "_static" / "scales.svg")
     results_page.draw_headline(source / "book" / "_static" / "headline.svg")
     landing = source / "book" / "index.md"
     landing.write_text(landing.read_text().replace("{{headline}}", results_page.headline()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import scales
 import trusting
 
 from voxuda.experiments import plots, report, sweep, verdicts
@@ -69,6 +70,8 @@ def figures() -> dict[str, str]:
         "CLAIMS4": _lines(_claim(v) for v in of_paper if v.claim.table == "table4"),
         "OWN": _lines(_claim(v) for v in judged.found if v.claim.paper is None),
         "MISSING": missing,
+        "SCALES": scales.score_table(),
+        "VERDICTS": scales.verdict_table(),
         "source": str(6 * sizes["per_source"]),
         "target": str(3 * sizes["per_target"] - test),
         "test": str(test),

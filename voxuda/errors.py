@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal, get_args, get_origin, get_type_hints
+
+
+@cache
+def _types(kind: type) -> dict:
+    """Return the declared type of each field of a class; finding them takes longer than checking a configuration."""
+    return get_type_hints(kind)
 
 
 class InputError(Exception):
@@ -25,7 +32,7 @@ def check_types(options: object) -> None:
     """
     from typeguard import TypeCheckError, check_type  # slow to import
 
-    for name, kind in get_type_hints(type(options)).items():
+    for name, kind in _types(type(options)).items():
         try:
             check_type(getattr(options, name), kind)
         except TypeCheckError as error:

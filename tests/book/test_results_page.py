@@ -1,22 +1,26 @@
 """The page of results says what the stored runs say, and so does the landing page."""
 
+import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
 import results_page
+import scales
 
 from voxuda.experiments import verdicts
 from voxuda.experiments.tables import Sweep
+from voxuda.training.run_folder import RESULTS
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 
 
 def test_every_claim_with_runs_has_a_line_and_a_verdict():
-    page = results_page.page((BOOK / "results.md").read_text())
+    page = results_page.page((BOOK / "results.md").read_text()).partition("## Scale")[0]
     judged = verdicts.judge(Sweep("table1", "laptop"), results_page.RUNS)
     lines = re.findall(r"^\| .* above .* \| (\[Re\]|\[¬Re\]|\[open\]|shown|not shown|reversed)[^|]*\|$", page, re.M)
     assert len(lines) == len(judged.found) > 9 and "{{" not in page
@@ -38,3 +42,13 @@ def test_the_gap_is_closed_from_no_adaptation_to_supervision():
     assert shares["vox-uda"] == pytest.approx(100 * by_hand)
     assert f"closes {shares['vox-uda']:.0f} % of the gap" in results_page.headline()
     assert "{{headline}}" in (BOOK / "index.md").read_text()
+
+
+def test_scales_grow_as_the_page_says_and_show_the_means_of_their_runs():
+    work = [scales.operations(scale) for scale in ("smoke", "laptop", "desk", "paper")]
+    assert all(49 < more / less < 101 for less, more in pairwise(work))
+    assert work[-1] == pytest.approx(59e15, rel=0.01)  # chapter F counts the same
+    runs = [json.loads(path.read_text()) for path in (RESULTS / "laptop" / "vox-uda").glob("seed-*/summary.json")]
+    mean = sum(run["target"]["iou"] for run in runs) / len(runs)
+    line = next(line for line in scales.score_table().splitlines() if line.startswith("| Vox-UDA (IBF) "))
+    assert f" {100 * mean:.1f} ({len(runs)}) " in line and "{{VERDICTS}}" in (BOOK / "results.md").read_text()
