@@ -1,4 +1,4 @@
-"""Fetch tilt stacks of real 70S ribosomes at 12 Å, and make 32³ subtomograms with masks from them.
+"""Fetch tilt stacks of real ribosomes at 12 Å, and make 32³ subtomograms with masks from them.
 
 The particles are the WarpTools test data of tomoDRGN (bpowell122/tomodrgn): 40 ribosomes of four tomograms, extracted as
 stacks of 37 tilts. The files leave two points open, which were settled as follows:
