@@ -116,7 +116,7 @@ def render(source: Path, out: Path, log: Path) -> int:
 def main() -> int:
     """Parse the command line, run, build."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", default="smoke", choices=["smoke", "laptop", "desk", "paper"])
+    parser.add_argument("--scale", default="smoke", choices=["smoke", "laptop", "paper"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--in-place", action="store_true", help="store the outputs in notebooks/")
     parser.add_argument("--notebooks-only", action="store_true", help="do not build the HTML")

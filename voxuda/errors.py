@@ -32,7 +32,7 @@ def check_types(options: object) -> None:
     """
     from typeguard import TypeCheckError, check_type  # slow to import
 
-    for name, kind in _types(type(options)).items():
+    for name, kind in _types(type(options)).items():  # type: ignore[arg-type]  # a class can be hashed
         try:
             check_type(getattr(options, name), kind)
         except TypeCheckError as error:
