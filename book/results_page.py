@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import scales
 import trusting
+from scipy.ndimage import gaussian_filter
 
 from voxuda.experiments import plots, report, sweep, verdicts
 from voxuda.experiments.paper import GAP_HALF_WIDTH, PUBLISHED
@@ -115,7 +116,7 @@ def draw(path: Path) -> None:
 def draw_headline(path: Path) -> None:
     """Save the figure of the landing page: masks of one sample, and the share of the gap that each row closes."""
     sample = json.loads((RESULTS / "headline.json").read_text())["samples"][-1]
-    volume, truth = np.array(sample["volume"]), _mask(sample["truth"])
+    volume, truth = gaussian_filter(np.array(sample["volume"]), 1), _mask(sample["truth"])
     masks = {"no adaptation": "source-only", "Vox-UDA": "vox-uda", "self-training": "self-training"}
     panels = {title: _mask(sample["masks"][name]) for title, name in masks.items()} | {"truth": truth}
     figure = plt.figure(figsize=(5.4, 4.6), dpi=150, layout="constrained")

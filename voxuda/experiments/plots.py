@@ -235,7 +235,7 @@ def interval_dots(
 
     ``rows`` has mean, low and high end by label; ``beside`` has the value for comparison, named ``beside_label``, by label.
     """
-    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
+    figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.25 * len(rows)), dpi=150)
     means, lows, highs = np.transpose(list(rows.values()))
     axis.hlines(range(len(rows)), lows, highs, color=TRUTH_COLOUR, linewidth=2)
     axis.plot(means, range(len(rows)), "o", color=TRUTH_COLOUR, markersize=5, label="ours, 95 %")
@@ -251,7 +251,7 @@ def seed_dots(rows: dict[str, dict[str, Sequence[float]]], xlabel: str) -> Figur
 
     ``rows`` has the values of the seeds by label and by name of the series. Series differ in colour and marker.
     """
-    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.3 * len(rows)), dpi=150)
+    figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.25 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))
     for i, (name, colour, marker) in enumerate(zip(names, COLOURS, "os^v", strict=False)):
         for row, series in enumerate(rows.values()):

@@ -12,6 +12,7 @@ from typing import get_args
 from voxuda.experiments.intervals import moderated, seeds_needed
 from voxuda.experiments.paper import PUBLISHED
 from voxuda.experiments.tables import REFERENCES
+from voxuda.simulation.names import COMMON_NAMES
 from voxuda.training.config import BatchNorm
 
 STEPS = (1, 2, 3)
@@ -61,9 +62,13 @@ def differences_by_seed(row: dict, reference: dict, kind: BatchNorm | None = Non
 
 
 def _moderated(claims: dict[str, list[float]]) -> dict[str, tuple[float, float, float]]:
-    """Compute moderated-t intervals of claims by name, not simultaneous; claims on the same runs count once in the prior."""
+    """Compute moderated-t intervals of claims by name, not simultaneous; claims on the same runs count once in the prior.
+
+    A claim on one run has an infinite interval: the prior's is that of other rows, and this row may scatter more.
+    """
     unique = list({tuple(values): None for values in claims.values()})
     found = dict(zip(unique, moderated(unique, family=1).intervals, strict=True))
+    found |= {values: (values[0], -math.inf, math.inf) for values in unique if len(values) == 1}
     return {name: found[tuple(values)] for name, values in claims.items()}
 
 
@@ -71,7 +76,7 @@ def scores(rows: Iterable[dict], kind: BatchNorm | None = None) -> dict[str, tup
     """Compute mean IoU over seeds of each row of a collected table, by name, and its 95 % interval, in percent.
 
     The intervals are :func:`~voxuda.experiments.intervals.moderated`: all rows share a prior, and each interval holds on its
-    own, not simultaneously.
+    own, not simultaneously. That of a row with one seed is infinite.
     """
     return _moderated({row["name"]: list(_by_seed(row, kind).values()) for row in rows})
 
@@ -109,7 +114,7 @@ def beside_the_paper(result: dict, reference: str) -> str:
             (f"minus {base['label']} (95 %, moderated t)", mean_and_interval(over.get(row["name"]), "+")),
             ("Dice", _mean(s["dice"] for s in runs)),
             *(("paper", str(numbers.get("dice", ""))) for numbers in paper),
-            *((f"IoU {name}", _mean(s["classes"][name] for s in runs if name in s["classes"])) for name in classes),
+            *((f"IoU {COMMON_NAMES.get(c, c)}", _mean(s["classes"][c] for s in runs if c in s["classes"])) for c in classes),
             ("best epoch by test labels", _mean(oracle) if known else ""),
         ]
 
