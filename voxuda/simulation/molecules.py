@@ -86,12 +86,13 @@ def read_beads(path: str | Path) -> Molecule:
     try:
         with np.load(path, allow_pickle=False) as file:
             provenance = json.loads(str(file["provenance"]))
+            name = provenance["name"]
             positions, masses, spreads = (
                 torch.from_numpy(file[k].astype(np.float32)) for k in ("positions", "masses", "spreads")
             )
     except Exception as error:
         raise InputError(f"{path}: not a bead file; make one with `voxuda molecules derive`.") from error
-    return Molecule(provenance["name"], positions, masses, spreads, provenance)
+    return Molecule(name, positions, masses, spreads, provenance)
 
 
 def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False) -> Path:
@@ -102,10 +103,11 @@ def write_beads(path: str | Path, molecule: Molecule, *, overwrite: bool = False
     path = Path(path)
     arrays = {k: getattr(molecule, k).numpy().astype(np.float16) for k in ("positions", "spreads")}
     arrays["masses"] = molecule.masses.numpy().astype(np.float32)
+    about = {**molecule.provenance, "name": molecule.name}
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, provenance=np.array(json.dumps(molecule.provenance)), **arrays)
+            np.savez_compressed(file, provenance=np.array(json.dumps(about)), **arrays)
 
     check_new_file(path, overwrite=overwrite)
     write_atomically(write, path)
