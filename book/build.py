@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import api
+import colab
 import ledger
 import nbformat
 import results_page
@@ -65,8 +66,8 @@ def page(executed: Path, out: Path, documented: set[str]) -> None:
     nbformat.write(content, out)
 
 
-def launch_buttons(repository: str | None) -> str:
-    """Settings for buttons that open a chapter on a Binder, and the repository; only who publishes knows its address."""
+def launch_buttons(repository: str | None, *, on_colab: bool = False) -> str:
+    """Settings for buttons that open a chapter on Binder and Colab; only who publishes knows the repository's address."""
     if not repository:
         return ""
     if not repository.startswith("https://"):
@@ -74,13 +75,16 @@ def launch_buttons(repository: str | None) -> str:
     return (
         f"repository:\n  url: {repository}\n  branch: main\n  path_to_book: ''\n"
         "launch_buttons:\n  notebook_interface: jupyterlab\n  binderhub_url: https://mybinder.org\n"
+        + ("  colab_url: https://colab.research.google.com\n" if on_colab else "")
     )
 
 
 def assemble(notebooks: list[Path], source: Path) -> None:
     """Put everything but the notebooks where Sphinx finds it: settings, written pages, generated pages and parts of pages."""
     shutil.copy(ROOT / "_toc.yml", source)
-    settings = (ROOT / "_config.yml").read_text() + launch_buttons(os.environ.get("VOXUDA_REPOSITORY"))
+    settings = (ROOT / "_config.yml").read_text() + launch_buttons(
+        os.environ.get("VOXUDA_REPOSITORY"), on_colab=colab.installs(notebooks)
+    )
     (source / "_config.yml").write_text(settings)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     shutil.copytree(ROOT / "book" / "_ext", source / "book" / "_ext", dirs_exist_ok=True)

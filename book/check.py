@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+import colab
 import exercises
 from nbformat import NotebookNode
 
@@ -84,6 +85,7 @@ def _execution(code: list[NotebookNode]) -> list[str]:
 
 
 def _parameters(code: list[NotebookNode]) -> list[str]:
+    code = [cell for cell in code if colab.TAG not in cell.metadata.get("tags", [])]
     tagged = [i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])]
     if tagged != [0]:
         return ["the first code cell, and no other, must be tagged parameters"]

@@ -282,5 +282,7 @@ def test_launch_buttons_know_the_address_of_who_publishes():
     assert settings["repository"] == {"url": "https://github.com/a/b", "branch": "main", "path_to_book": ""}
     assert settings["launch_buttons"]["binderhub_url"] == "https://mybinder.org" and "thebe" not in settings["launch_buttons"]
     assert build.launch_buttons(None) == "" == build.launch_buttons(""), "a private book has none"
+    both = yaml.safe_load(build.launch_buttons("https://github.com/a/b", on_colab=True))
+    assert both["launch_buttons"]["colab_url"] and "colab_url" not in settings["launch_buttons"]
     with pytest.raises(SystemExit, match="must be the repository's https address"):
         build.launch_buttons("git@github.com:a/b")
