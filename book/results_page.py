@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ BARS = {"dann", "pdam", "le-uda", "vox-uda-ngm", "vox-uda-bf", "vox-uda", "self-
 """Rows of the figure on the landing page."""
 WHERE = {"table1": "I", "table2": "II", "table3": "III", "table4": "IV", "figure7": "Fig 7", "ours": ""}
 """Where the paper makes a claim."""
+FOLDER_OF = {row.name: row.runs or row.name for rows in TABLES.values() for row in rows}
+"""The folder of each row's runs."""
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 SHOWN = ("source-only", "vox-uda", "supervised", "blur-threshold", "self-training")
 """Rows whose scores stand in the text."""
@@ -99,7 +102,10 @@ def _claim(verdict: verdicts.Verdict) -> list[str]:
     gap = "" if claim.paper is None else f"{claim.paper:+.1f}"
     ours = report.mean_and_interval((verdict.gain, verdict.low, verdict.high), "+")
     said = verdict.verdict.replace(", within the paper's own spread", " †")
-    return [claim.text, WHERE[claim.table], gap, ours, str(verdict.seeds), said]
+    seeds = str(verdict.seeds)
+    if repository := os.environ.get("VOXUDA_REPOSITORY"):  # only who publishes knows it
+        seeds = f"[{seeds}]({repository}/tree/main/results/{SCALE}/{FOLDER_OF[claim.better]})"
+    return [claim.text, WHERE[claim.table], gap, ours, seeds, said]
 
 
 def draw(path: Path) -> None:

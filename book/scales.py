@@ -19,6 +19,11 @@ from voxuda.training.run_folder import RESULTS
 ROWS = ("source-only", "dann", "vox-uda", "vox-uda-bf", "self-training", "supervised", "blur-threshold")
 """Rows of the figure and of the table."""
 
+FOLDERS: dict[Scale, Path] = {
+    "smoke": RESULTS / "smoke-tilt-series", "laptop": RESULTS / "laptop", "desk": RESULTS / "desk",
+}  # fmt: skip
+"""Stored runs on tilt series, from the smallest scale."""
+
 COLOURS = ("#4e79a7", "#b07aa1", "#e15759", "#f28e2b", "#59a14f", "#333333", "#9c755f")
 """One colour per row, beside its own marker."""
 
@@ -38,12 +43,9 @@ def operations(scale: str) -> float:
 
 def runs() -> dict[Scale, dict[str, dict]]:
     """The rows that have stored runs on tilt series, by scale, from the smallest, and by name."""
-    scales: tuple[Scale, ...] = ("smoke", "laptop", "desk")
     found: dict[Scale, dict[str, dict]] = {}
-    for scale in scales:
-        tables = [
-            sweep.collect(Sweep(table, scale, recipe="tilt-series"), RESULTS / scale)["rows"] for table in ("table1", "ours")
-        ]
+    for scale, folder in FOLDERS.items():
+        tables = [sweep.collect(Sweep(table, scale, recipe="tilt-series"), folder)["rows"] for table in ("table1", "ours")]
         rows = {row["name"]: row for rows in tables for row in rows}
         if rows:
             found[scale] = {name: rows[name] for name in ROWS if name in rows}
@@ -67,7 +69,7 @@ def score_table() -> str:
 def verdict_table() -> str:
     """The verdict on each claim of the paper that was judged at more than one scale; a sentence if there is none."""
     kept = [scale for scale in runs() if scale != "smoke"]
-    judged = [{v.claim: v.verdict for v in verdicts.judge(Sweep("table1", s), RESULTS / s).found} for s in kept]
+    judged = [{v.claim: v.verdict for v in verdicts.judge(Sweep("table1", s), FOLDERS[s]).found} for s in kept]
     both = [claim for claim in judged[0] if claim.paper is not None and all(claim in found for found in judged)]
     if len(kept) < 2 or not both:
         return "No claim has been judged at scale `desk` yet."

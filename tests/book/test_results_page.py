@@ -52,3 +52,10 @@ def test_scales_grow_as_the_page_says_and_show_the_means_of_their_runs():
     mean = sum(run["target"]["iou"] for run in runs) / len(runs)
     line = next(line for line in scales.score_table().splitlines() if line.startswith("| Vox-UDA (IBF) "))
     assert f" {100 * mean:.1f} ({len(runs)}) " in line and "{{VERDICTS}}" in (BOOK / "results.md").read_text()
+
+
+def test_a_published_page_links_each_claim_to_its_runs(monkeypatch):
+    monkeypatch.setenv("VOXUDA_REPOSITORY", "https://example.org/a/b")
+    judged = verdicts.judge(Sweep("table1", "laptop"), results_page.RUNS)
+    links = [re.search(r"\(https://example.org/a/b/tree/main/(.+)\)", results_page._claim(v)[4])[1] for v in judged.found]
+    assert links and all((RESULTS.parent / link / "seed-0" / "summary.json").is_file() for link in links)
