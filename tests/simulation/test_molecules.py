@@ -99,6 +99,8 @@ def test_beads_round_trip(tmp_path):
     path = molecules.write_beads(tmp_path / "m.npz", molecule)
     again = molecules.read_beads(path)
     torch.testing.assert_close(again.positions, molecule.positions)
+    made_up = molecules.Molecule("shell", molecule.positions, molecule.masses, molecule.spreads, {"source": "made up"})
+    assert molecules.read_beads(molecules.write_beads(path, made_up, overwrite=True)).name == "shell"
     path.write_bytes(b"junk")
     with pytest.raises(InputError, match="not a bead file"):
         molecules.read_beads(path)

@@ -148,6 +148,8 @@ def test_target_varies_from_sample_to_sample():
 def test_bad_numbers(bad):
     with pytest.raises(InputError):
         quick.simulate_source([RUBISCO], **bad)
+    with pytest.raises(InputError, match="imaging is tilt; choose from convolution, tilts"):
+        quick.simulate_target([RUBISCO], imaging="tilt")
 
 
 def test_render_leaves_out_only_beads_that_do_not_matter(generator):

@@ -75,7 +75,7 @@ TARGETS = {"convolution": "the quick target", "tilt-series": "the target by tilt
 def simulate_rung(rung: Rung, n_per_molecule: int, snr: tuple[float, ...], seed: int) -> Subtomograms:
     """Simulate samples of one rung, in equal parts at each of the source's ``snr``.
 
-    With the same seed, rungs of the same molecules show the same ones.
+    With the same seed, rungs of the same molecules and the same number of neighbours show the same ones.
     """
     library = [molecules.load(name) for name in rung.names]
     volumes, densities = [], []

@@ -253,6 +253,9 @@ def simulate_target(
     _check(n_per_molecule, snr, molecules, size)
     if not max(snr) < float("inf"):
         raise InputError(f"snr is {list(snr)}; the range must end at a finite variance ratio such as 0.1.")
+    ways = {"convolution": image_target, "tilts": image_tilts}
+    if imaging not in ways:
+        raise InputError(f"imaging is {imaging}; choose from {', '.join(ways)}.")
     generator = torch.Generator().manual_seed(seed)
     choice = _choices(len(molecules), n_per_molecule, neighbours, generator)
 
@@ -264,8 +267,7 @@ def simulate_target(
 
     def image(densities: torch.Tensor, ratios: torch.Tensor, underfocus: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
         cytosol = background * smooth_background(len(densities), (size, size, size), generator)
-        way = image_tilts if imaging == "tilts" else image_target
-        return way(densities + cytosol, ratios, underfocus, edges, generator)
+        return ways[imaging](densities + cytosol, ratios, underfocus, edges, generator)
 
     return _simulate(
         molecules,
