@@ -136,7 +136,13 @@ def test_check_says_to_which_side_smoothed_boxes_lean(tmp_path, capsys):
         for i, volume in enumerate(volumes):
             write_mrc(folder / f"{i}.mrc", sign * volume)
         run("check", folder)
+        said = capsys.readouterr().out
+        print(said, end="")
         rows, warnings, _ = table(capsys)
+        assert [
+            f"if protein is dark: voxuda data convert {folder} --invert" in said,
+            "if it is bright: voxuda train" in said,
+        ] == ([sign == -1] * 2)
         assert any(f"smoothed, {n} of 10 boxes lean bright" in rows["polarity"] for n in lean)
         assert any("nearly all boxes lean dark" in line for line in warnings) == (sign == -1)
 

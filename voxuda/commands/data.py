@@ -40,12 +40,12 @@ class DataCheck:
         if report.inside_out:
             print(f"next: exchange 0 and 1 in the masks, then voxuda data check {shlex.quote(str(self.source))}")
             return
-        if report.dark:
-            command = ["data", "convert", str(self.source), "--invert", "--out", f"{name}-bright"]
-        else:
-            target, out = str(self.source), f"runs/{name}"
-            command = ["train", "--method", "vox-uda", "--target", target, "--scale", "laptop", "--out", out]
-        print(f"next: voxuda {shlex.join(command)}")
+        convert = ["data", "convert", str(self.source), "--invert", "--out", f"{name}-bright"]
+        train = ["train", "--method", "vox-uda", "--target", str(self.source), "--scale", "laptop", "--out", f"runs/{name}"]
+        if report.dark or report.leans_dark:
+            print(f"next{'' if report.dark else ', if protein is dark'}: voxuda {shlex.join(convert)}")
+        if not report.dark:
+            print(f"next{', if it is bright' if report.leans_dark else ''}: voxuda {shlex.join(train)}")
 
 
 @dataclasses.dataclass

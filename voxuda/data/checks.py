@@ -20,6 +20,7 @@ class Report:
     rows: dict[str, str] = field(default_factory=dict)  #: Each property and its value.
     warnings: list[str] = field(default_factory=list)  #: Suspicious findings, one sentence each.
     dark: bool = False  #: Whether protein is dark, judged by the masks.
+    leans_dark: bool = False  #: Whether nearly all volumes without masks lean dark.
     inside_out: bool = False  #: Whether the masks seem to be 1 outside the molecule.
 
 
@@ -105,7 +106,8 @@ def _skewness(report: Report, normal: torch.Tensor) -> None:
     report.rows["polarity"] = (
         f"not known without masks; smoothed, {bright} of {len(normal)} boxes lean bright (skewness {np.median(skewness):+.2f})"
     )
-    if len(normal) >= 10 and bright <= len(normal) / 10:
+    report.leans_dark = len(normal) >= 10 and bright <= len(normal) / 10
+    if report.leans_dark:
         report.warnings.append("nearly all boxes lean dark: if protein is dark in them, convert them with --invert.")
 
 
