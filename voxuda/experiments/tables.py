@@ -50,7 +50,7 @@ class Sweep:
     """Runs of a table, which have all but the row and the seed in common."""
 
     table: str  #: Name of the table.
-    #: Sizes; smoke takes seconds per run, laptop minutes, desk an hour on two cores, paper has the paper's sizes.
+    #: Sizes; smoke takes seconds per run, laptop minutes, desk hours on two cores, paper has the paper's sizes.
     scale: Scale = "smoke"
     only: tuple[str, ...] = ()  #: Only these rows; a wrong name lists the right ones.
     seeds: int = 1  #: Runs of each row.

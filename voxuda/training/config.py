@@ -24,7 +24,7 @@ SCALES: dict[str, dict] = {
 }
 """Samples per source molecule and SNR, target samples per molecule (60 % of them for training), and training size.
 
-smoke runs in seconds and shows that everything works, not how well; laptop takes minutes on two cores; desk an hour, with
+smoke runs in seconds and shows that everything works, not how well; laptop takes minutes on two cores; desk hours, with
 the paper's samples and batch but half its width and 24 of its epochs; paper has the paper's 3,000 source samples, 1,033
 target samples for training, width, batch and epochs.
 """
@@ -40,7 +40,7 @@ class Config:
     #: One of the paper's (source-only, supervised, dann, pdam, asc, asc-slices, le-uda, le-uda-slices, vox-uda) or a later one
     #: (mean-teacher, fda, minent, advent, cbst, mic, tent, domain-randomisation, zero-shot, self-training).
     method: str = "vox-uda"
-    #: Sizes; smoke runs in seconds, laptop in minutes on two cores, desk in an hour, paper has the paper's sizes.
+    #: Sizes; smoke runs in seconds, laptop in minutes on two cores, desk in hours, paper has the paper's sizes.
     scale: Scale = "smoke"
     #: Labelled folder, for example of ``voxuda simulate source``; simulated at the size of the scale when absent.
     source: str | None = None
