@@ -13,7 +13,7 @@ def _types(kind: type) -> dict:
 
 
 class InputError(Exception):
-    """Error for unusable input. The message is one sentence that names the file or value and what would be right."""
+    """Error for unusable input. The message is one sentence that names the file or value and says how to correct it."""
 
 
 def shown(value: object) -> str:

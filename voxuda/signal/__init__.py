@@ -1,4 +1,4 @@
-"""Arrays in, arrays out: normalise, resize, Fourier filters, contrast transfer, tilt geometry, spectra, rotations."""
+"""Normalise, resize, filter and rotate arrays; compute contrast transfer, tilt geometry and spectra."""
 
 from lazy_loader import attach
 

@@ -6,30 +6,30 @@ import torch
 
 
 def frequencies(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Frequency grids ``kz, ky, kx`` in cycles per box, each broadcastable to ``(size, size, size // 2 + 1)``."""
+    """Return frequency grids ``kz, ky, kx`` in cycles per box, each broadcastable to ``(size, size, size // 2 + 1)``."""
     full = torch.fft.fftfreq(size) * size
     half = torch.fft.rfftfreq(size) * size
     return full[:, None, None], full[None, :, None], half[None, None, :]
 
 
 def radius_grid(size: int) -> torch.Tensor:
-    """Length of the frequency vector in cycles per box, ``(D, H, W // 2 + 1)``."""
+    """Return the length of the frequency vector in cycles per box, ``(size, size, size // 2 + 1)``."""
     kz, ky, kx = frequencies(size)
     return (kz.square() + ky.square() + kx.square()).sqrt()
 
 
 def spectrum(volumes: torch.Tensor) -> torch.Tensor:
-    """Half spectrum ``(..., D, H, W // 2 + 1)`` of ``(..., D, H, W)`` volumes; half precision is raised to single."""
+    """Compute the half spectrum ``(..., D, H, W // 2 + 1)`` of volumes ``(..., D, H, W)``, in single or double precision."""
     return torch.fft.rfftn(volumes if volumes.dtype == torch.float64 else volumes.float(), dim=(-3, -2, -1))
 
 
 def volume_of(half: torch.Tensor, width: int) -> torch.Tensor:
-    """Inverse of :func:`spectrum`, for volumes of ``width`` voxels along x."""
+    """Invert :func:`spectrum`, for volumes of ``width`` voxels along x."""
     return torch.fft.irfftn(half, s=(*half.shape[-3:-1], width), dim=(-3, -2, -1))
 
 
 def spectral_variance(half: torch.Tensor, width: int) -> torch.Tensor:
-    """Variance ``(..., 1, 1, 1)`` of volumes from their half spectra, by Parseval, as all power except at frequency 0."""
+    """Compute the variance ``(..., 1, 1, 1)`` of volumes from their half spectra, as all power but that of frequency 0."""
 
     def power(part: torch.Tensor) -> torch.Tensor:
         return torch.view_as_real(part).flatten(-4).square().sum(-1)
@@ -47,6 +47,9 @@ def apply_filter(volumes: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
 
 
 def soft_lowpass(size: int, radius: float, sigma: float) -> torch.Tensor:
-    """Low-pass filter ``(D, H, W // 2 + 1)``, 1 up to ``radius``, then exp(-(excess / sigma)²), in cycles per box."""
+    """Return a low-pass filter ``(D, H, W // 2 + 1)``, 1 up to ``radius`` and exp(-((k - radius) / sigma)²) beyond.
+
+    The frequency k, ``radius`` and ``sigma`` are in cycles per box.
+    """
     excess = (radius_grid(size) - radius).clamp_min(0)
     return torch.exp(-(excess / sigma).square())

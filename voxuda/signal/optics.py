@@ -1,4 +1,4 @@
-"""Electron optics, with the wavelength, contrast transfer, missing wedge and radiation damage."""
+"""Electron wavelength, contrast transfer, missing wedge and radiation damage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def wavelength(voltage: float) -> float:
 
 
 def contrast_transfer(f: torch.Tensor, defocus: torch.Tensor) -> torch.Tensor:
-    r"""Compute the contrast transfer at frequencies ``f`` in 1/Å, of any shape that ``defocus`` in Å broadcasts to.
+    r"""Compute the contrast transfer at frequencies ``f`` in 1/Å for ``defocus`` in Å; the two shapes broadcast.
 
     :math:`-\sin\!\big(\tfrac{\pi}{2}(C_s\lambda^3 f^4 - 2\,\Delta z\,\lambda f^2)\big)`, positive at low frequency, so
     that protein is bright as in the published data; zero at frequency 0. The voltage is 300 kV, the spherical aberration 2 mm.
@@ -29,7 +29,7 @@ def contrast_transfer(f: torch.Tensor, defocus: torch.Tensor) -> torch.Tensor:
 def ctf(size: int, voxel_size: torch.Tensor | float, defocus: torch.Tensor | float, *, envelope: float = 0.4) -> torch.Tensor:
     r"""Compute phase contrast transfer as a real 3D filter.
 
-    This is :func:`contrast_transfer` times the envelope :math:`e^{-(f/(0.4 f_N))^2}`.
+    This is :func:`contrast_transfer` times the envelope :math:`e^{-(f/(w f_N))^2}`.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def ctf(size: int, voxel_size: torch.Tensor | float, defocus: torch.Tensor | flo
     voxel_size, defocus : float or Tensor
         Angstrom, one value or ``(B,)``; positive defocus is underfocus.
     envelope : float
-        Width of the Gaussian envelope as a fraction of the Nyquist frequency.
+        Width :math:`w` of the Gaussian envelope as a fraction of the Nyquist frequency :math:`f_N`.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def ctf(size: int, voxel_size: torch.Tensor | float, defocus: torch.Tensor | flo
 
 
 def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
-    """Mask ``(D, H, W // 2 + 1)`` of the frequencies that tilts about y of up to ``90 - angle`` degrees measure.
+    """Return a mask ``(D, H, W // 2 + 1)``, 1 for frequencies that tilts about y of up to ``90 - angle`` degrees measure.
 
     A frequency is lost (0) when it lies within ``angle`` degrees of the beam axis z, seen along y, or outside the inscribed
     sphere.
@@ -63,5 +63,5 @@ def missing_wedge(size: int, angle: float = 30.0) -> torch.Tensor:
 
 
 def critical_exposure(k: torch.Tensor) -> torch.Tensor:
-    """Exposure in e/Å² that leaves 1/e of the signal's power at frequency ``k`` in 1/Å, any shape (Grant, Grigorieff 2015)."""
+    """Compute the exposure in e/Å² that leaves 1/e of the power at frequencies ``k`` in 1/Å (Grant and Grigorieff 2015)."""
     return 0.245 * k.clamp_min(1e-6) ** -1.665 + 2.81

@@ -13,7 +13,7 @@ def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.
 
     Every frequency below the Nyquist limit of both grids is kept unchanged; nothing is interpolated. Downsampling removes all
     frequencies at and beyond the new limit. Upsampling leaves the new high frequencies exactly zero, so a noise level measured
-    there is zero; the old limit of an even grid is dropped too. The mean is kept. The box is treated as periodic.
+    there is zero; the Nyquist plane of an even grid is dropped too. The mean is kept. The box is treated as periodic.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.
 
 
 def linear_weights(old: int, new: int) -> torch.Tensor:
-    """Weights ``(new, old)`` that resample an axis of ``old`` voxels to ``new`` over the same length; each row sums to 1.
+    """Return weights ``(new, old)`` that resample an axis of ``old`` voxels to ``new`` voxels; each row sums to 1.
 
     Interpolation is linear between voxel centres. When downsampling, the triangle extends one new voxel to either side, so
     that every old voxel counts. Unlike :func:`fourier_resize`, this does not need the whole volume in memory and does not

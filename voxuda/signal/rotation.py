@@ -17,7 +17,10 @@ def place(volume: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
 
 
 def sample(channels: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
-    """Interpolate ``(C, N, N, N)`` at x, y, z ``(I, J, K, 3)``, in voxels from voxel ``N // 2``, to ``(C, I, J, K)``."""
+    """Interpolate maps ``(C, N, N, N)`` at points ``(I, J, K, 3)``, and return ``(C, I, J, K)``.
+
+    Points are x, y, z in voxels from voxel ``N // 2``.
+    """
     n = channels.shape[-1]
     grid = (xyz + n // 2) / (n - 1) * 2 - 1
     return torch.nn.functional.grid_sample(channels[None].float(), grid[None], align_corners=True)[0]

@@ -39,17 +39,17 @@ def swap_amplitude(content: torch.Tensor, style: torch.Tensor, band: int = 2, *,
 
 
 def shells(size: int, device: torch.device) -> torch.Tensor:
-    """Shell ``(D, H, W // 2 + 1)`` of each frequency of a cube's half spectrum, the rounded length of its vector."""
+    """Number the shells of a cube's half spectrum, ``(D, H, W // 2 + 1)``, by the rounded length of the frequency vector."""
     return radius_grid(size).round().long().to(device)
 
 
 def last_shell(size: int) -> int:
-    """Number of the shell of a cube's highest frequency, from its size alone: reading it off a GPU would wait for the GPU."""
+    """Compute the number of a cube's outermost shell from its size, since reading it from a GPU would wait for the GPU."""
     return round(3**0.5 * (size // 2))
 
 
 def radial_power(volumes: torch.Tensor) -> torch.Tensor:
-    """Mean power ``(K,)`` in each shell of the spectrum, from frequency 0 outwards, averaged over cubes ``(B, 1, D, D, D)``."""
+    """Compute the mean power ``(K,)`` of cubes ``(B, 1, D, D, D)`` in each shell of the spectrum, from frequency 0 outwards."""
     size = volumes.shape[-1]
     shell = shells(size, volumes.device).flatten()
     power = spectrum(volumes).abs().square().flatten(1).mean(0)
@@ -73,7 +73,7 @@ def match_power(
     power, wanted : Tensor
         ``(K,)`` from :func:`radial_power`, for the volumes' own domain and for the other.
     white : Tensor, optional
-        Noise of unit variance, ``(B, 1, D, D, D)``; without it the missing power stays missing.
+        Noise of unit variance, ``(B, 1, D, D, D)``; without it no power is added.
 
     Returns
     -------

@@ -42,7 +42,7 @@ def tilt_angles(low: float, high: float, step: float = 3.0, scheme: Scheme = "do
         The range is empty, or reaches 80 degrees, where the path of the beam through a slab gets too long.
     """
     if not -80 < low < high < 80 or step <= 0:
-        raise InputError(f"tilts from {low} to {high} by {step}; give a rising range between -80 and 80 degrees.")
+        raise InputError(f"tilts from {low} to {high} by {step}; give a rising range within ±80 degrees and a step above 0.")
     half = int((high - low) / 2 / step + 1e-6)
     rising = (low + high) / 2 + step * torch.arange(half + 1)
     falling = (low + high) / 2 - step * torch.arange(1, half + 1)
@@ -54,7 +54,7 @@ def tilt_angles(low: float, high: float, step: float = 3.0, scheme: Scheme = "do
 
 
 def detector_width(depth: int, width: int, angles: torch.Tensor) -> int:
-    """Width in pixels, an even number, of a detector that sees every voxel of a ``depth`` by ``width`` slab at every tilt."""
+    """Return the even width in pixels of a detector that sees a whole ``depth`` by ``width`` slab at ``angles`` in degrees."""
     tilt = torch.deg2rad(angles)
     reach = width / 2 * tilt.cos() + depth / 2 * tilt.sin().abs()
     return 2 * int(reach.max().ceil()) + 4
@@ -129,7 +129,7 @@ def backproject(images: torch.Tensor, angles: torch.Tensor, depth: int, width: i
     angles : Tensor
         ``(T,)`` in degrees.
     depth, width : int
-        Sides of the slab along z and x.
+        Sides of the slab along z and x, in voxels.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def weighting(pixels: int, kind: Weighting = "ramp", iterations: int = 20) -> to
     kind : str
         ``"ramp"`` or ``"sirt"``.
     iterations : int
-        :math:`N` of ``"sirt"``; its limit for large N is the ramp.
+        Number :math:`N` for ``"sirt"``; for large N the weights approach the ramp.
 
     Returns
     -------
