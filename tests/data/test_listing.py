@@ -231,7 +231,7 @@ def test_specimens_in_the_table_keep_samples_together(folder):
 
 def test_a_folder_without_its_volumes_is_refused(folder):
     (folder / "volumes.mrcs").rename(folder / "subtomograms.mrcs")
-    lost = r"no volumes\.mrcs to go with masks\.mrcs and samples\.csv there; put it back, or give the stack of volumes that"
+    lost = r"no volumes\.mrcs to go with masks\.mrcs and samples\.csv; put it back, or rename the stack of volumes to"
     with pytest.raises(InputError, match=lost):
         load_domain(folder)
 

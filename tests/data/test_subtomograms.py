@@ -50,10 +50,10 @@ def replace(folder, name, array):
 def test_a_folder_that_does_not_fit_together_is_refused(folder):
     good = read_mrc(folder / "volumes.mrcs").data
     replace(folder, "masks.mrcs", np.zeros((2, 16, 16, 16), bool))
-    with pytest.raises(InputError, match=r"masks\.mrcs: masks \(2, 16, 16, 16\) for volumes \(3, 16, 16, 16\)"):
+    with pytest.raises(InputError, match=r"masks\.mrcs: has shape \(2, 16, 16, 16\), its volume \(3, 16, 16, 16\)"):
         load_domain(folder)
     replace(folder, "masks.mrcs", np.zeros((3, 24, 16, 16), bool))
-    with pytest.raises(InputError, match="give one mask per volume"):
+    with pytest.raises(InputError, match="give one mask of the same shape per volume"):
         load_domain(folder)
     (folder / "masks.mrcs").unlink()
     assert load_domain(folder).masks is None
@@ -270,7 +270,7 @@ def spoil(name, array, voxel_size=10.0):
         (spoil_nan, r"c\.mrc: some voxels are NaN"),
         (spoil_mask_nan, r"masks/c\.mrc: some voxels are NaN"),
         (spoil("TRiC/c.mrc", np.ones((40, 40, 40))), r"c\.mrc: every voxel has the same value"),
-        (spoil("TRiC/masks/c.mrc", ball(32)), r"masks/c\.mrc: masks \(32, 32, 32\) for volumes \(40, 40, 40\)"),
+        (spoil("TRiC/masks/c.mrc", ball(32)), r"masks/c\.mrc: has shape \(32, 32, 32\), its volume \(40, 40, 40\)"),
         (spoil("TRiC/c.mrc", noise(40, 40, 40), 8.0), r"c\.mrc: the voxel size is 8\.00 Å, but in .*a\.mrc 10\.00 Å"),
         (spoil("TRiC/c.mrc", noise(40, 40, 40), 0.0), r"c\.mrc: the voxel size is unknown, but in .*a\.mrc 10\.00 Å"),
         (lambda f: (f / "TRiC" / "masks" / "c.mrc").unlink(), r"c\.mrc: has no mask, but 4 others do"),
@@ -288,7 +288,7 @@ def test_a_folder_that_cannot_be_used_is_refused(files, spoiler, message):
 def test_mixed_voxel_sizes_and_boxes_need_a_wanted_one(tmp_path):
     write(tmp_path / "a.mrc", waves(40), 10.0)
     write(tmp_path / "b.mrc", waves(50), 8.0)
-    with pytest.raises(InputError, match=r"b\.mrc: the voxel size is 8\.00 Å.*correct a header that is wrong, or convert"):
+    with pytest.raises(InputError, match=r"b\.mrc: the voxel size is 8\.00 Å.*correct the wrong header, or bring all"):
         load_domain(tmp_path)
     domain = SubtomogramFolder(tmp_path, voxel_size=12.5).domain()
     torch.testing.assert_close(domain.volumes[0], domain.volumes[1], atol=1e-4, rtol=0)

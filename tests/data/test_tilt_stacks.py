@@ -215,7 +215,7 @@ def test_bad_files_are_refused(project, tmp_path):
     star = project()
     stack = np.zeros((3, SIZE, SIZE), dtype=np.float32)
     write_mrc(tmp_path / "stacks" / "0.mrcs", stack, EDGE, overwrite=True)
-    with pytest.raises(InputError, match=r"0\.mrcs: a stack \(3, 24, 24\) for 31 tilts"):
+    with pytest.raises(InputError, match=r"0\.mrcs: shape \(3, 24, 24\) does not fit 31 tilts"):
         tilt_stacks.read_particles(star)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mrcfile warns about the statistics of NaN

@@ -19,7 +19,7 @@ def checkout(url: str, commit: str, paths: list[str], folder: str | Path) -> Non
     url : str
         URL of the repository.
     commit : str
-        Full hash, 40 digits. It depends on the contents of all files, so what arrives under it is what was published.
+        Full hash, 40 digits. It covers the contents of all files, so the files are those that were published.
     paths : list of str
         Paths in the repository; they stay the same below ``folder``.
     folder : path
@@ -41,7 +41,7 @@ def checkout(url: str, commit: str, paths: list[str], folder: str | Path) -> Non
         _git(folder, "checkout", "--quiet", commit, "--", *paths)
     except subprocess.SubprocessError as error:
         raise InputError(
-            f"{url}: commit {commit[:7]} could not be downloaded; check the network and the space on the disk."
+            f"{url}: commit {commit[:7]} could not be downloaded; check the network and the free disk space."
         ) from error
     shutil.rmtree(folder / ".git")
 

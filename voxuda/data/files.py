@@ -105,7 +105,7 @@ LOCK = ".voxuda.lock"
 
 
 LAST = "volumes.mrcs"
-"""File that makes a folder readable, so it is moved in last."""
+"""File that marks a folder as complete, so it is moved in last."""
 
 
 def check_folder(path: str | Path) -> Path:

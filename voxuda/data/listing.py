@@ -61,22 +61,22 @@ def list_entries(source: str | Path) -> list[Entry]:
     """List all subtomograms of a folder or a RELION star file, reading only the headers.
 
     Three layouts are accepted: a folder written by this package (``volumes.mrcs``, with or without ``masks.mrcs`` and
-    ``samples.csv``); a folder of MRC files, or of one sub-folder of MRC files per class, either of which may lie in one folder
+    ``samples.csv``); a folder of MRC files, or of sub-folders of MRC files, one per class, all of which may lie in a folder
     ``volumes``; a star file with the column ``rlnImageName``.
 
     The mask of ``NAME.mrc`` is ``masks/NAME.mrc`` or ``NAME_mask.mrc`` beside it, or has the same path below a top-level folder
     ``masks``, or is ``masks/NAME.mrc`` at the top level if no other volume has that name. ``masks`` and ``volumes`` may be in
     capitals, and a mask's extension (``.mrc``, ``.mrcs``, ``.map``, ``.rec``, ``.ccp4``) may differ from its volume's.
 
-    Files of other kinds, half maps, and CTF and weight volumes named after a subtomogram beside them are left out, with a
-    warning on standard error.
+    Half maps, files of other kinds, and CTF or weight volumes named after a subtomogram in the same folder are left out, with
+    a warning on standard error.
 
     Raises
     ------
     InputError
-        There are no subtomograms, a file is unreadable or missing or would be left out, a volume is not 3D or does not have
-        the sides of a subtomogram, a mask has another shape than its volume, a mask has no volume or two, only some volumes
-        have masks, or the folder was left by an interrupted write.
+        There are no subtomograms, a file is unreadable, missing or nested too deep, a volume is not 3D or cannot be a
+        subtomogram by its sides, a mask differs in shape from its volume, belongs to none or could belong to two, only some
+        volumes have masks, or the folder was left by an interrupted write.
     """
     source = Path(source)
     if source.is_dir():
@@ -114,7 +114,7 @@ def _expand(
         images = (not cube and (stacked or place is not None or says_images)) or (stacked and says_images)
         dataclasses.replace(volume, is_image_stack=images or volume.is_image_stack).check_is_volume()
     if mask is not None and (of_mask := read_mrc(mask, memory_map=True).data.shape) != shape:
-        raise InputError(f"{mask}: masks {of_mask} for volumes {shape}; give one mask per volume.")
+        raise InputError(f"{mask}: has shape {of_mask}, its volume {shape}; give one mask of the same shape per volume.")
     count = shape[0] if len(shape) == 4 else 1
     if place is not None and not 0 <= place < count:
         held = f"holds {count} volumes, counted from 1, so there is no number {place + 1}"
@@ -176,8 +176,8 @@ def _split(mrc: dict[Path, tuple[str, ...]]) -> tuple[dict[Path, tuple[str, ...]
 def _of_files(folder: Path) -> list[Entry]:
     orphans = [name for name in ("masks.mrcs", "samples.csv") if (folder / name).is_file()]
     if orphans:
-        lost = f"holds no {LAST} to go with {' and '.join(orphans)} there"
-        raise InputError(f"{folder}: {lost}; put it back, or give the stack of volumes that name.")
+        lost = f"holds no {LAST} to go with {' and '.join(orphans)}"
+        raise InputError(f"{folder}: {lost}; put it back, or rename the stack of volumes to that.")
     files = _files(folder, ["/".join("*" * depth) for depth in range(1, 7)])  # two levels more than any layout has
     unread = [path for path in files if path.suffix.lower() in EXPORT]
     if unread:

@@ -37,7 +37,7 @@ REACH = 25.0
 """Distance in nm from the marked axis up to which voxels are used in the fit."""
 
 WALL = 8.5, 13.2
-"""Distances in nm from the axis between which the measured radial profile is high; it is at half its height at 8.9 and 13.4."""
+"""Inner and outer radius of the wall in nm; the measured radial profile is at half its height at 8.9 and 13.4."""
 
 
 def fetch(out: str | Path) -> Path:
@@ -73,9 +73,9 @@ def prepare(tiff: str | Path, folder: str | Path) -> None:
 
 
 def find_wall(volume: np.ndarray) -> np.ndarray:
-    """Label the wall of the microtubule, which is all voxels whose distance from its axis lies within :data:`WALL`.
+    """Label the wall of the microtubule, all voxels whose distance from its axis lies between the radii :data:`WALL`.
 
-    The axis is of second order in y, and its fit starts from :data:`MARKED`. Its six parameters maximise the correlation of
+    The axis is a parabola in y, and its fit starts from :data:`MARKED`. Its six parameters maximise the correlation of
     the volume, blurred by one voxel, with its own radial profile.
 
     Parameters
@@ -122,9 +122,9 @@ def axis_distance(points: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def radial_profile(distance: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the mean of values ``(n,)`` at distances 0, 1, 2, …
+    """Return the mean of ``values`` ``(n,)`` at ``distance`` 0, 1, 2, …
 
-    For a smooth profile, each value is shared linearly between the two nearest distances.
+    For a smooth profile, each value is shared linearly between the two integers nearest to its distance.
     """
     below = distance.astype(int)
     bins, weights = np.concatenate([below, below + 1]), np.concatenate([below + 1 - distance, distance - below])

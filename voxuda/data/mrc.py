@@ -109,7 +109,7 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         edges = edges[:2] if images else edges  # images have no spacing along z
         if not all(0 <= edge < np.inf for edge in edges) or max(edges) - min(edges) > 1e-3 * max(edges):
             cell = f"the header gives voxels of {' x '.join(f'{edge:g}' for edge in edges)} Å, which are not cubes"
-            raise InputError(f"{path}: {cell}; correct its cell with IMOD's alterheader, or resample it if it is right.")
+            raise InputError(f"{path}: {cell}; correct the header with IMOD's alterheader or, if it is right, resample.")
         if np.iscomplexobj(data):
             raise InputError(f"{path}: mode {int(mrc.header.mode)} holds complex values; give a real-space volume.")
         if _holds_unsigned_bytes(mrc.header):
@@ -178,8 +178,8 @@ def write_mrc(
     path : path
         Where to write.
     data : array
-        ``(D, H, W)`` or ``(N, D, H, W)``; bool becomes mode 0, uint8 mode 6, float16 mode 12,
-        other floats mode 2.
+        ``(D, H, W)`` or ``(N, D, H, W)``; bool becomes mode 0, uint8 mode 6, float16 mode 12; int8, int16 and uint16 are
+        kept, and all other types become mode 2.
     voxel_size : float
         Edge of a voxel in angstrom.
     origin : tuple of float

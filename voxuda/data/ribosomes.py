@@ -58,7 +58,7 @@ STACK_CHECKSUMS = {
     "Unt_050": "e5a9410f7fa96db5cad7c10ce48607bcc81d7152fe7c45143779d9fbf094503d",
     "Unt_083": "37a92fa0491f97e299395e2fc3c5e2e6427674680ac6d83ffd0310937d5c3b67",
 }
-"""For two tomograms, SHA-256 of the joined SHA-256 texts of their stacks, in order."""
+"""SHA-256, for two tomograms, of the joined SHA-256 digits of their stacks, in order."""
 
 
 def fetch(out: str | Path) -> Path:
@@ -100,11 +100,11 @@ def _check(folder: Path) -> None:
 
 
 def outline(reference: torch.Tensor, voxel_size: float, volume: float) -> tuple[torch.Tensor, float]:
-    """Smooth an average of ribosomes ``(N, N, N)``, and return it with the threshold that encloses ``volume`` in nm³.
+    """Smooth an average of ribosomes ``(N, N, N)``, and return it with the threshold that encloses ``volume`` nm³.
 
     A reconstruction has an arbitrary scale, so its threshold cannot be a density in Da/nm³; equal volume makes its mask
     comparable to the simulated ones. Details finer than :data:`OUTLINE_RESOLUTION` are removed first, since noise makes holes
-    and islands.
+    and islands. ``voxel_size`` is in angstrom.
     """
     size = len(reference)
     lowpass = soft_lowpass(size, size * voxel_size / OUTLINE_RESOLUTION, 1.5)
@@ -151,7 +151,5 @@ def read(folder: str | Path, *, missing: Literal["raise", "skip"] = "raise") -> 
     reference = torch.from_numpy(read_mrc(folder / AVERAGE).data)
     check_volume(reference, str(folder / AVERAGE))
     if any(reference.shape != 3 * p.images.shape[-1:] for p in particles):
-        raise InputError(
-            f"{folder / AVERAGE}: {tuple(reference.shape)} does not fit the images; give the average of one export."
-        )
+        raise InputError(f"{folder / AVERAGE}: {tuple(reference.shape)} does not fit the images; give both from one export.")
     return particles, reference

@@ -9,11 +9,11 @@ from pathlib import Path
 from voxuda.errors import InputError, shown
 
 WORD = re.compile(r"""#.*|"(.*?)"(?!\S)|'(.*?)'(?!\S)|(\S+)""")
-"""A comment, or a word, which is bare or in quotation marks that end before a blank."""
+"""Pattern of a comment, or of a word, bare or in quotation marks that are followed by a blank."""
 
 
 def read_star(path: Path) -> dict[str, dict[str, list[str]]]:
-    """Read the blocks of a star file by name, each as columns by name; a block without a loop has one row.
+    """Read a star file as blocks by name, each a dictionary of columns; a block without a loop has one row.
 
     All values stay text, since a tomogram may be called 00255, 1e3 or nan; :func:`number` converts those that are numbers.
 
@@ -75,7 +75,7 @@ def number(star: Path, column: str, text: str, *, least: float = -math.inf) -> f
 
 
 BARE = re.compile(r"(?!(?:data|loop|save|stop|global)_)[^\W_][\w.+-]*|[+-]?[\d.]+", re.I)
-"""A value that needs no quotation marks, since readers split at blanks and take # for a comment and _ for a label."""
+"""Pattern of a value that needs no quotation marks; readers split at blanks and take # for a comment and _ for a label."""
 
 
 def write_star(path: Path, block: str, columns: dict[str, list[str]]) -> None:

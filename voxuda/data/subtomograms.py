@@ -31,7 +31,7 @@ class SubtomogramFolder:
       but padding voxels hold no noise, and the method measures the noise.
     - Without ``voxel_size`` the cube is resampled to ``size`` voxels over the same box, as in the paper. All boxes must then
       be equal, in voxels and in angstrom, or the molecules would come out at different scales.
-    - With ``voxel_size`` the cube is resampled to the number of voxels whose edge is closest to it, and cropped around the
+    - With ``voxel_size`` the cube is resampled to the number of voxels whose edge is closest to that, and cropped around the
       centre to ``size``. A box too small for that is refused, since padding would invent voxels.
     - The centre of n voxels is voxel n // 2, for odd and even n. Resampling and cropping keep it in place.
     - In a mask with two values the larger one is inside, whatever the two are: 0 and 1, 0 and 255, or the -128 and -127 of
@@ -91,7 +91,7 @@ class SubtomogramFolder:
         if self.wanted is None:
             if not math.isclose(entry.voxel_size, first.voxel_size, rel_tol=1e-3):
                 sizes = f"{_angstrom(entry.voxel_size)}, but in {first.label} {_angstrom(first.voxel_size)}"
-                remedy = "correct a header that is wrong, or convert all to one with `voxuda data convert --voxel-size`"
+                remedy = "correct the wrong header, or bring all to one size with `voxuda data convert --voxel-size`"
                 raise InputError(f"{entry.path}: the voxel size is {sizes}; {remedy}.")
             if min(entry.shape) != min(first.shape):
                 boxes = f"{entry.shape} differs from the box {first.shape} in {first.label}"
@@ -133,7 +133,9 @@ class SubtomogramFolder:
         if ((box == box.min()) | (box == box.max())).all():
             raise InputError(f"{entry.label}: holds only two values and looks like a mask; name the folder of masks `masks`.")
         if _is_spectrum(box):
-            raise InputError(f"{entry.label}: is symmetric through its centre, as CTF and weight volumes are; remove them.")
+            raise InputError(
+                f"{entry.label}: is symmetric through its centre, as CTF and weight volumes are; remove such files."
+            )
         volume = self._resize(-box if self.invert else box, entry)
         if entry.mask is None:
             return volume, None

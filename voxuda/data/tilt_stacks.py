@@ -81,7 +81,7 @@ class Particle:
 
 
 def euler_matrix(rot: float, tilt: float, psi: float) -> torch.Tensor:
-    """Rotate the axes by rot about z, tilt about the new y, psi about the new z (degrees).
+    """Return the matrix ``(3, 3)`` that rotates the axes by rot about z, tilt about the new y, psi about the new z, in degrees.
 
     This is RELION's ``Euler_angles2matrix``.
     """
@@ -165,7 +165,9 @@ def _rows(path: Path, blocks: dict[str, dict[str, list[str]]], block: str, colum
 def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any], tilts: list[dict[str, Any]]) -> Particle:
     images = torch.from_numpy(read_mrc(path).data)
     if images.ndim != 3 or len(images) != len(tilts) or images.shape[1] != images.shape[2]:
-        raise InputError(f"{path}: a stack {tuple(images.shape)} for {len(tilts)} tilts; give one square image per tilt.")
+        raise InputError(
+            f"{path}: shape {tuple(images.shape)} does not fit {len(tilts)} tilts; give one square image per tilt."
+        )
     if any(row[f"Origin{axis}Angst"] for axis in "XYZ"):
         raise InputError(f"{star}: {row['TomoParticleName']} has a shift; extract it again at its refined position.")
     if any(tilt.get("PhaseShift", 0) for tilt in tilts):
@@ -205,7 +207,7 @@ def transfer(particle: Particle, size: int) -> torch.Tensor:
 
     The shape is ``(T, size, size // 2 + 1)``, frequency 0 first, for images of ``size`` pixels of the particle's
     ``voxel_size``. The defocus is that of the tomogram's centre, as in the star file. Images that are already multiplied used
-    each particle's own defocus, so for them this affects only the weights.
+    each particle's own defocus, so for them this approximation affects only the weights.
     """
     u, v, angle = particle.defocus.unbind(1)
     # calculate_ctf_2d takes a root of the astigmatism, so the axes are swapped where U is the smaller.
