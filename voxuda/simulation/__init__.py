@@ -1,4 +1,4 @@
-"""Molecules to subtomograms with masks: beads, packing, rendering, imaging, specimen, microscope, tilt series."""
+"""Simulate subtomograms with masks, from bead models of molecules to the tilt series of a specimen."""
 
 from lazy_loader import attach
 

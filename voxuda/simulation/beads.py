@@ -98,7 +98,7 @@ def read_atoms(path: str | Path, *, assembly: bool = False) -> tuple[np.ndarray,
     model = structure[0]
     if assembly:
         if not structure.assemblies:
-            raise InputError(f"{path}: names no biological assembly; use the asymmetric unit.")
+            raise InputError(f"{path}: names no biological assembly; leave out --assembly.")
         model = gemmi.make_assembly(structure.assemblies[0], model, gemmi.HowToNameCopiedChain.AddNumber)
     kept = [
         (atom.pos.z, atom.pos.y, atom.pos.x, atom.element.weight * atom.occ)
@@ -162,9 +162,9 @@ def fit_to_map(molecule: Molecule, target: torch.Tensor, shift: torch.Tensor, vo
 
 
 def map_on_grid(positions: np.ndarray, masses: np.ndarray, voxel_size: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put map points back on a cubic grid ``(D, D, D)`` in Da/nm³, and return it with the shift ``(3,)`` in angstrom to it.
+    """Put map points back on a cubic grid ``(D, D, D)`` in Da/nm³, and return it with a shift ``(3,)`` in angstrom.
 
-    The shift applies to positions relative to the centre of the bounding box, such as those of beads.
+    The shift makes positions relative to the centre of the bounding box, such as those of beads, relative to voxel ``D // 2``.
     """
     low = positions.min(0)
     index = np.rint((positions - low) / voxel_size).astype(int)
@@ -220,7 +220,7 @@ def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cac
 
 
 def atom_density(positions: np.ndarray, masses: np.ndarray, size: int, voxel_size: float = 10.0) -> np.ndarray:
-    """Density ``(D, D, D)`` in Da/nm³ of atoms about voxel ``size // 2``, by trilinear deposition as in Situs ``pdb2vol``."""
+    """Spread atoms trilinearly over ``(D, D, D)`` voxels about voxel ``size // 2``, in Da/nm³, as Situs ``pdb2vol`` does."""
     scaled = positions / voxel_size + size // 2
     low = np.floor(scaled).astype(int)
     fraction = scaled - low

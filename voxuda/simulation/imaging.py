@@ -29,9 +29,9 @@ def image_source(
 ) -> torch.Tensor:
     """Image density crops as the paper's source data were imaged (aitom's simple convolution).
 
-    The steps are low-pass, white noise with half the budget, CTF, detector-shaped noise with the other half, low-pass, missing
-    wedge. The budget is the variance of the imaged clean crop divided by the SNR (a plain variance ratio), scaled up by the
-    factor that imaging takes away from white noise. All steps are linear, so they are applied to spectra, and only the sum is
+    The steps are low-pass, white noise of half the variance, CTF, detector-shaped noise of the other half, low-pass, missing
+    wedge. The variance of the noise is that of the imaged clean crop divided by the SNR (a plain variance ratio), times the
+    factor by which imaging weakens white noise. All steps are linear, so they are applied to spectra, and only the sum is
     transformed back.
 
     Parameters
@@ -107,7 +107,7 @@ def image_tilts(
 ) -> torch.Tensor:
     """Image each crop alone by its own tilt series, with projection, CTF, noise, phase flipping and back-projection.
 
-    This does with 41 tilts from -60 to 60 degrees, as a microscope does, what :func:`image_target` does to spectra; the batch
+    As a microscope does, this records 41 tilts from -60 to 60 degrees, where :func:`image_target` filters spectra; the batch
     is imaged at once. It is simpler than :mod:`voxuda.simulation.microscope`: a crop repeats along x with nothing above or
     below, and noise is white and the same at each tilt.
 

@@ -26,7 +26,8 @@ DEFOCUS = (20e3, 50e3)
 """Underfocus in angstrom without a phase plate, from just below the 25e3 of Klumpe et al. 2021 and Wietrzynski et al. 2025."""
 
 PHASE_PLATE = dict(defocus=(3e3, 10e3), phase_shift=(54.0, 126.0))
-"""Near focus with a Volta plate, whose phase shift is about a quarter wave (Danev et al. 2014); its drift is our choice."""
+"""Defocus in angstrom and phase shift in degrees with a Volta plate, which shifts by about a quarter wave (Danev et al. 2014);
+its drift is our choice."""
 
 CONCENTRATION = (150.0, 300.0)
 """Concentration of everything in the ice, in mg/ml, as 2 to 4 million proteins of 44 kDa per cubic micrometre (Milo 2013)."""
@@ -77,7 +78,7 @@ def draw_series(
     concentration: tuple[float, float] = CONCENTRATION,
     phase_shift: tuple[float, float] = (0.0, 0.0),
 ) -> Series:
-    """Draw a series at random, with dose log-uniform and all else uniform in the given ranges."""
+    """Draw a series at random, with dose log-uniform and all else uniform in ranges in the units of :class:`Series`."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * torch.rand((), generator=generator).item()
@@ -102,7 +103,7 @@ def draw_series(
 
 
 def interaction_constant(kilovolt: float) -> float:
-    """Relativistic interaction constant, the phase in rad that an electron gains per volt and angstrom."""
+    """Compute the relativistic interaction constant, the phase in rad that an electron gains per volt and angstrom."""
     rest = 510.999  # keV
     per_volt = 2 * torch.pi / (wavelength(1e3 * kilovolt) * 1e3 * kilovolt)
     return per_volt * (rest + kilovolt) / (2 * rest + kilovolt)
@@ -135,12 +136,12 @@ def _contrast_transfer(defocus: torch.Tensor, series: Series, shape: tuple[int, 
 
 
 def local_defocus(series: Series) -> torch.Tensor:
-    """Defocus ``(T,)`` in angstrom in the middle of the field; less at tilts that raise the field towards the source."""
+    """Compute the defocus ``(T,)`` in angstrom in the middle of the field, less at tilts that raise it towards the source."""
     return series.defocus - series.offset * torch.deg2rad(series.angles).sin()
 
 
 def exposure_filter(series: Series, shape: tuple[int, int]) -> torch.Tensor:
-    """Signal left by radiation damage in each image, ``(T, H, U // 2 + 1)``, as exp(-N / 2 N_e) at the exposure before it."""
+    """Compute the signal left by radiation damage in each image, ``(T, H, U // 2 + 1)``, exp(-N / 2 N_e) after exposure N."""
     before = series.dose / len(series.angles) * torch.arange(len(series.angles))
     return torch.exp(-before[:, None, None] / (2 * critical_exposure(_frequency(shape))))
 

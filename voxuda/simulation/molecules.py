@@ -28,7 +28,7 @@ class Molecule:
     """A molecule as a cloud of Gaussian beads."""
 
     name: str
-    """PDB id in lower case."""
+    """PDB id, or name of the file it was derived from, in lower case."""
     positions: torch.Tensor
     """``(N, 3)`` bead centres in angstrom, order z, y, x, centred on the bounding box."""
     masses: torch.Tensor
@@ -50,12 +50,12 @@ class Molecule:
 
 
 def available() -> list[str]:
-    """Names of the embedded molecules."""
+    """List the names of the embedded molecules."""
     return sorted(path.stem for path in _LIBRARY.glob("*.npz"))
 
 
 def embedded_size(name: str) -> int:
-    """Size of an embedded molecule on disk, in bytes."""
+    """Return the size of an embedded molecule on disk, in bytes."""
     return (_LIBRARY / f"{name}.npz").stat().st_size
 
 
@@ -164,7 +164,7 @@ def density(
 
 
 def molecular_volume(molecule: Molecule, voxel_size: float) -> float:
-    """Volume in nm³ where a molecule's density exceeds :data:`MASK_THRESHOLD`; ``voxel_size`` is in angstrom."""
+    """Compute the volume in nm³ where a molecule's density exceeds :data:`MASK_THRESHOLD`; ``voxel_size`` is in angstrom."""
     size = 2 * (int(molecule.radius / voxel_size) + 3)
     beads = (molecule.positions[None], molecule.masses[None], molecule.spreads[None])
     inside = density(*beads, size, voxel_size) > MASK_THRESHOLD

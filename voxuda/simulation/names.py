@@ -10,10 +10,10 @@ NINE = ("1bxn", "1gyt", "1oel", "1qvr", "1u6g", "2cg9", "2ldb", "3d2f", "3gl1")
 """All embedded molecules that are not a target class, for a source with more kinds than the paper's."""
 
 TARGET_MOLECULES = ("4v4r", "4cr2", "4v94")
-"""Ribosome, 26S proteasome and TRiC, the classes of Poly-GA, as PolNet templates of other structures of each."""
+"""Ribosome, 26S proteasome and TRiC, the classes of Poly-GA, in other structures, those of PolNet's templates."""
 
 COMMON_NAMES = {"4v4r": "ribosome", "6qzp": "ribosome", "4cr2": "26S proteasome", "4v94": "TRiC"}
 """Names of the target's molecules, for tables and figures."""
 
 IN_CELLS = ("6qzp", "4cr2", "4v94")
-"""Human 80S ribosome, 26S proteasome and TRiC, the molecules of the tilt-series target, since Poly-GA is of neurons."""
+"""Human 80S ribosome, 26S proteasome and TRiC, the molecules of the tilt-series target, since the Poly-GA data show neurons."""

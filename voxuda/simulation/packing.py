@@ -14,7 +14,7 @@ STEPS = 300
 
 
 def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
-    """Uniform random rotations ``(n, 3, 3)``, from normalised Gaussian quaternions (Shoemake 1992)."""
+    """Draw uniform random rotations ``(n, 3, 3)`` from normalised Gaussian quaternions (Shoemake 1992)."""
     q = torch.randn(n, 4, generator=generator)
     w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
     rows = [
@@ -26,7 +26,7 @@ def random_rotations(n: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def strew_spheres(radii: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw centres ``(B, M, 3)`` in angstrom of spheres far apart at random around sphere 0; radii are ``(B, M)``."""
+    """Draw random centres ``(B, M, 3)`` of spheres far apart around sphere 0; radii are ``(B, M)``, both in angstrom."""
     batch, count = radii.shape
     direction = torch.randn(batch, count, 3, generator=generator)
     direction = direction / direction.norm(dim=-1, keepdim=True)
@@ -99,7 +99,7 @@ def fill_gaps(radius: float, count: int, thickness: float, blocked: torch.Tensor
     """Place up to ``count`` equal spheres, without overlap, in the gaps of a slab that repeats along y and x.
 
     Places are tried in turn, 20 for each requested sphere. ``blocked`` ``(D, H, W)`` bool marks the voxels where no centre may
-    lie. Returns the voxels ``(K, 3)`` nearest to the centres.
+    lie; radius and thickness are in voxels. Returns the voxels ``(K, 3)`` nearest to the centres.
     """
     shape = tuple(blocked.shape)
     tries = _spots(20 * count, radius, thickness, shape, generator)

@@ -187,7 +187,7 @@ def simulate_source(
     seed : int
         Seed of everything.
     size : int
-        Side of the crop.
+        Side of the crop in voxels.
     neighbours : int
         Molecules packed around each target.
     progress : bool
@@ -237,7 +237,7 @@ def simulate_target(
     seed : int
         Seed of everything.
     size : int
-        Side of the crop.
+        Side of the crop in voxels.
     neighbours : int
         Molecules packed around each target.
     voxel_size, defocus : tuple of float

@@ -1,4 +1,4 @@
-"""Build a cell-like specimen, a slab of ice crowded with complexes, membranes and small proteins, rarely gold."""
+"""Build a cell-like specimen, a slab of ice crowded with complexes, membranes and small proteins, sometimes with gold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VESICLES = 6
 """Number of vesicles to place, if there is room."""
 
 COMPLEXES = 0.3
-"""Largest share of the ice in bounding spheres of complexes; vesicles are extra, and small proteins fill the gaps."""
+"""Largest share of the ice that bounding spheres of complexes fill; vesicles are extra, and small proteins fill the gaps."""
 
 SMALL_PROTEIN = 50e3
 """Mass in dalton of the proteins in the gaps, which are unlabelled balls; about that of the mean protein of a human cell."""
@@ -57,7 +57,7 @@ class Specimen:
     """A slab of vitreous ice, which repeats along y and x."""
 
     density: torch.Tensor
-    """``(D, H, W)`` excess of everything over ice, in Da/nm³ of protein."""
+    """``(D, H, W)`` potential of everything above that of ice, as a density of protein in Da/nm³."""
     centres: torch.Tensor
     """``(K, 3)`` voxel coordinates z, y, x of the molecules of interest."""
     names: list[str]
@@ -67,7 +67,7 @@ class Specimen:
 
 
 def vesicle(depth: int, centre: torch.Tensor, radius: float) -> torch.Tensor:
-    """Density ``(D, H, W)``, in Da/nm³ of protein, of a spherical lipid bilayer around ``centre`` with ``radius`` voxels.
+    """Compute the density ``(D, H, W)`` of a spherical lipid bilayer, in Da/nm³ of protein; centre and radius are in voxels.
 
     Two layers of head groups are 38 Å apart, with tails between them. Tails scatter electrons more than ice, since they contain
     much hydrogen, but less than heads.
@@ -84,7 +84,7 @@ def vesicle(depth: int, centre: torch.Tensor, radius: float) -> torch.Tensor:
 
 
 def balls(voxels: torch.Tensor, radius: float, density: float, depth: int) -> torch.Tensor:
-    """Density ``(D, H, W)`` of equal solid balls around voxels ``(K, 3)``; the radius is in angstrom."""
+    """Compute the density ``(D, H, W)`` of equal solid balls around voxels ``(K, 3)``; the radius is in angstrom."""
     grid = torch.zeros(depth, FIELD, FIELD)
     grid.index_put_(voxels.unbind(1), torch.ones(len(voxels)), accumulate=True)
     frequencies = torch.meshgrid(*(torch.fft.fftfreq(n) for n in (depth, FIELD)), torch.fft.rfftfreq(FIELD), indexing="ij")
@@ -97,7 +97,7 @@ def balls(voxels: torch.Tensor, radius: float, density: float, depth: int) -> to
 
 
 def dilate(solid: torch.Tensor, reach: int) -> torch.Tensor:
-    """Mark voxels within ``reach`` of solid ones along each axis, ``(D, H, W)`` bool; the field repeats."""
+    """Mark voxels within ``reach`` voxels of solid ones along each axis, ``(D, H, W)`` bool; the field repeats."""
     grown = torch.nn.functional.pad(solid.float()[None], (reach,) * 4 + (0, 0), "circular")
     for axis in range(3):  # dilate by a cube, one axis at a time
         kernel = [2 * reach + 1 if i == axis else 1 for i in range(3)]
@@ -106,10 +106,10 @@ def dilate(solid: torch.Tensor, reach: int) -> torch.Tensor:
 
 
 def solution(content: torch.Tensor, thickness: float, concentration: float, generator: torch.Generator) -> torch.Tensor:
-    """Density ``(D, H, W)``, in Da/nm³, of small proteins that fill the gaps of ``content`` up to a total concentration.
+    """Fill the gaps of ``content`` with small proteins up to a total concentration, and return their density ``(D, H, W)``.
 
     As in a crowded liquid, and unlike in a gas, proteins do not overlap, so their density is even over long distances.
-    ``content`` is ``(D, H, W)`` too; thickness is in angstrom, concentration in mg/ml of the slab.
+    It and ``content`` ``(D, H, W)`` are in Da/nm³; thickness is in angstrom, concentration in mg/ml of the slab.
     """
     radius = (3 * SMALL_PROTEIN / (4 * torch.pi * PROTEIN_DENSITY)) ** (1 / 3) * 10  # angstrom
     wanted = concentration * DALTON_PER_NM3 * thickness * (FIELD * PIXEL_SIZE) ** 2 / 1000

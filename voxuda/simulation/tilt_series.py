@@ -28,8 +28,8 @@ BOX = 42
 """Side of a crop in voxels of the tomogram; the crop is rescaled to 32."""
 
 OFF_CENTRE = 8
-"""Largest offset, in voxels along each axis, of a molecule from the middle of its crop, as in the source. With molecules in the
-middle, a ball there scores half without looking at the image."""
+"""Largest offset, in voxels along each axis, of a molecule from the middle of its crop, as in the source. If all molecules
+were centred, a ball in the middle would score half, whatever the image."""
 
 CROWDERS = ("1qvr", "2cg9", "3d2f", "1u6g")
 """Chaperones and other complexes of 157 to 257 kDa, which are in no source set of the paper."""
@@ -41,7 +41,7 @@ LIMITS = {
     "concentration": (0.0, 400.0),
     "phase_shift": (0.0, 180.0),
 }
-"""Accepted range of each parameter of a microscope or a specimen."""
+"""Accepted range of each parameter of :func:`simulate_tilt_series`, in its units."""
 
 
 def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor:
@@ -53,7 +53,7 @@ def cut(tomogram: torch.Tensor, centres: torch.Tensor, box: int) -> torch.Tensor
 
 
 def truth(specimen: Specimen, centres: torch.Tensor, size: int, voxel_size: float) -> torch.Tensor:
-    """Noise-free density ``(K, 1, size, size, size)`` of all molecules around voxels ``(K, 3)``, in Da/nm³."""
+    """Render the noise-free density ``(K, 1, size, size, size)`` of all molecules around voxels ``(K, 3)``, in Da/nm³."""
     positions, masses, spreads = (values.cpu().numpy() for values in specimen.beads)
     period = np.float32(PIXEL_SIZE * FIELD)
 
@@ -109,7 +109,7 @@ def simulate_tilt_series(
     size : int
         Side of a sample; a crop 1.3 times as large is rescaled to it, which gives voxels of 13.5 angstrom.
     dose, thickness, defocus, concentration, phase_shift : tuple of float
-        Ranges, see :func:`~voxuda.simulation.microscope.draw_series`.
+        Ranges in e/Å², Å, Å, mg/ml and degrees, see :func:`~voxuda.simulation.microscope.draw_series`.
     device, progress
         Where to compute images and tomograms, and whether to show a progress bar.
 
