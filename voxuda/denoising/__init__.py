@@ -1,4 +1,4 @@
-"""The paper's section III: noise generation module, bilateral and improved bilateral filter."""
+"""Noise generation module, bilateral filter and improved bilateral filter, the paper's section III."""
 
 from lazy_loader import attach
 

@@ -12,10 +12,10 @@ from voxuda.denoising.choices import Gradient
 from voxuda.errors import InputError
 
 CHUNK = 65536
-"""Voxels processed at a time, few enough to stay in cache and enough that a step costs more than its call."""
+"""Voxels processed at a time, few enough to stay in cache, and enough that the calls themselves cost little."""
 
 SMALLEST = 1e-15
-"""Smallest width of a kernel, whose square and its inverse fit in float32."""
+"""Smallest width of a kernel; its square and the inverse of the square still fit in float32."""
 
 
 def _check(volumes: torch.Tensor, window: int, sigma_d: float, sigma_r: float) -> int:
@@ -26,7 +26,9 @@ def _check(volumes: torch.Tensor, window: int, sigma_d: float, sigma_r: float) -
     if not (SMALLEST <= sigma_d <= 1 / SMALLEST and SMALLEST <= sigma_r <= 1 / SMALLEST):
         raise InputError(f"sigma_d is {sigma_d} and sigma_r is {sigma_r}; both must be positive, from {SMALLEST} to 1e15.")
     if min(volumes.shape[2:]) < window // 2 + 3:
-        raise InputError(f"shape {tuple(volumes.shape)} is too small for window {window}; sides must exceed the padding.")
+        raise InputError(
+            f"shape {tuple(volumes.shape)} is too small for window {window}; sides must be at least {window // 2 + 3}."
+        )
     return window // 2
 
 
@@ -61,10 +63,10 @@ def sobel(padded: torch.Tensor) -> torch.Tensor:
 
 
 def gradients(volumes: torch.Tensor, radius: int, gradient: Gradient = "sobel") -> torch.Tensor:
-    """Gradient vectors of Eqs 10-12 on reflection-padded volumes, ``(B, 3, D + 2 radius, H + 2 radius, W + 2 radius)``.
+    """Compute the gradients of Eqs 10-12 on reflection-padded volumes, ``(B, 3, D + 2 radius, H + 2 radius, W + 2 radius)``.
 
-    The paper's "Sobel operator as the Laplacian operator" has two readings. With ``"sobel"`` the three responses are the
-    vector; with ``"sobel_magnitude"`` Δ is the length of that vector, and Eqs 10-12 take its central differences.
+    The paper's "Sobel operator as the Laplacian operator" has two readings. With ``"sobel"`` the vector is the three
+    responses; with ``"sobel_magnitude"`` Δ is the length of that vector, and Eqs 10-12 take its central differences.
     """
     if gradient == "sobel":
         return sobel(_reflect(volumes, radius + 1))
@@ -185,7 +187,7 @@ def reference_filter(
 ) -> torch.Tensor:
     """Compute Eqs 8 and 13 as written, in float64.
 
-    Each q of the window gets its weight from p to q; symmetry is not used. Features
+    The weight of each pair is computed from both ends, without using its symmetry. Features
     ``(B, C, D + window - 1, H + window - 1, W + window - 1)`` are the reflected values for BF, the gradients for IBF.
     """
     radius = window // 2

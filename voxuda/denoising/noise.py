@@ -15,7 +15,7 @@ PAPER_RATES = (0.084, 0.178, 0.244, 0.422)
 
 
 def half_width(rho: float, size: int) -> int:
-    """Half-width in frequency steps of the cube that fills the share ``rho`` of a spectrum of side ``size``.
+    """Return the half-width in frequency steps of the cube that fills the share ``rho`` of a spectrum of side ``size``.
 
     ``rho`` = 0.244 at 32 gives 10, since (20 / 32)³ = 0.2441.
     """
@@ -30,7 +30,7 @@ def highpass_mask(
 ) -> torch.Tensor:
     """Return the high-pass filter H of Eq 3 on the half spectrum of a cube, ``(size, size, size // 2 + 1)``, from 0 to 1.
 
-    The paper writes that "only 24.4 % remains". Its four rates are exactly volumes of cubes, which leaves two readings.
+    The paper writes that "only 24.4 % remains". Its four rates are the volumes of cubes, which leaves two readings.
     ``"cube_removed"`` zeroes the low-frequency cube of share ``rho``, as in common code for such filters, and keeps the rest;
     ``"cube_kept"`` keeps the cube of share ``rho`` in the high-frequency corner, as the sentence says.
 
@@ -109,8 +109,8 @@ def generate_noise(
 ) -> torch.Tensor:
     """Generate noise for the source, Gaussian (Eq 5) or one of the two other kinds of Fig. 7.
 
-    Gaussian :math:`N(0, σ_t^2)`; Poisson :math:`π(σ_t)`, whose mean is σ_t and not 0, as the paper prints it; speckle
-    :math:`x_s N(0, σ_t^2)`, Eq 15.
+    Gaussian noise is :math:`N(0, σ_t^2)`; Poisson noise is :math:`π(σ_t)` as printed in the paper, with mean σ_t and not 0;
+    speckle is :math:`x_s N(0, σ_t^2)` (Eq 15).
 
     Parameters
     ----------
