@@ -26,7 +26,7 @@ def reverse_gradient(x: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def reversal_strength(progress: float) -> float:
-    """DANN's schedule 2 / (1 + exp(-10 p)) - 1, from 0 at ``progress`` p = 0 to almost 1 at p = 1."""
+    """Compute DANN's schedule 2 / (1 + exp(-10 p)) - 1, from 0 at ``progress`` p = 0 to almost 1 at p = 1."""
     return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
@@ -48,7 +48,7 @@ class Discriminator(nn.Module):
 
 
 class EntropyDiscriminator(nn.Module):
-    """Domain classifier of maps ``(B, 2, D, H, W)`` of a network's output.
+    """Domain classifier of two maps ``(B, 2, D, H, W)`` made from a network's output.
 
     It has four convolutions of stride 2, the first with ``channels`` channels and each later one with twice as many as the one
     before, then a global mean and one logit.

@@ -51,7 +51,7 @@ class BatchRenorm3d(nn.BatchNorm3d):
     :math:`d = (\mu_B - \mu) / \sigma`, where :math:`\mu, \sigma` are the running averages; no gradient flows through r and d.
     Except where r or d is clipped, this normalises to :math:`(x - \mu)/\sigma`, as evaluation does. It begins as batch norm;
     after ``WARM_UP`` batches the limits, :math:`1/r_{max} \le r \le r_{max}` and :math:`|d| \le d_{max}`, widen linearly to
-    ``R_MAX`` and ``D_MAX``, as in the paper but in a hundredth of its batches. Unlike in the paper, variances are averaged, as
+    ``R_MAX`` and ``D_MAX``, as in Ioffe's paper but over a hundredth of its batches. Unlike there, variances are averaged, as
     in batch norm, not standard deviations. Parameters and buffers are those of batch norm; with ``momentum`` ``None`` it is
     batch norm.
     """
@@ -87,8 +87,8 @@ class BatchRenorm3d(nn.BatchNorm3d):
 def mixed_batch_norm(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return running means and variances of an equal mixture of two populations, from those of each.
 
-    The mean is (μ₁ + μ₂) / 2, the variance (σ₁² + σ₂²) / 2 + ((μ₁ - μ₂) / 2)². Both are state dictionaries; other entries are
-    left out.
+    The mean is (μ₁ + μ₂) / 2, the variance (σ₁² + σ₂²) / 2 + ((μ₁ - μ₂) / 2)². Both arguments are state dictionaries; other
+    entries are left out.
     """
     mixed = {}
     for key in (name for name in other if name.endswith("running_mean")):

@@ -47,6 +47,6 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def foreground(self, volumes: torch.Tensor) -> torch.Tensor:
-        """Foreground probability ``(B, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
+        """Predict the foreground probability ``(B, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
         self.network.train()
         return self.network(volumes).float().softmax(1)[:, 1]

@@ -15,7 +15,7 @@ from voxuda.networks.choices import Normalisation
 from voxuda.networks.normalisation import normaliser
 
 TAPS = ("c", "v2", "v4", "v6")
-"""Taps where Vox-UDA compares features, the second convolution and the second, fourth and sixth residual module."""
+"""Layers whose features Vox-UDA compares (taps), the second convolution and the second, fourth and sixth residual module."""
 
 
 def convolution(channels: int, out: int, planar: bool, stride: int = 1) -> nn.Conv3d:
@@ -103,15 +103,15 @@ class VoxResNet(nn.Module):
         return {"c": c, "v2": v2, "v4": v4, "v6": self.stage6(v4)}
 
     def classify(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Sum of the four classifiers, logits ``(B, 2, D, H, W)``."""
+        """Sum the four classifiers of the taps to logits ``(B, 2, D, H, W)``."""
         return torch.stack([self.heads[tap](features[tap]) for tap in TAPS]).sum(0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits ``(B, 2, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
+        """Compute logits ``(B, 2, D, H, W)`` of volumes ``(B, 1, D, H, W)``."""
         return self.classify(self.features(x))
 
     def trunk_parameters(self) -> int:
-        """Number of parameters without the heads."""
+        """Count the parameters without those of the heads."""
         return sum(p.numel() for name, p in self.named_parameters() if not name.startswith("heads"))
 
 
