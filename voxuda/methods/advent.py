@@ -12,7 +12,7 @@ class ADVENT(Method):
     """Make the target's maps of -p log p per class look like the source's to an adversary, with weight ``WEIGHT``.
 
     The adversary learns to predict the domain from these maps. It and the student learn in one step through a reversed
-    gradient, at the same rate; the original alternates them, and its adversary, of five convolutions, learns at a tenth of it.
+    gradient, at the same rate; the original alternates them, with an adversary of five convolutions and a tenth of the rate.
     """
 
     WEIGHT = 1e-3

@@ -27,9 +27,9 @@ def cut_box(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
 class ASC(TeacherMethod):
     """Segment the source and the source in the target's look, with consistency between four views of the target.
 
-    The student on mixed target samples in the source's look must agree with the teacher on the unchanged target, and vice
-    versa. As in the official code, spectra and network are three-dimensional and the band is 5 % of the side; the backbone is
-    VoxResNet, as for every method here.
+    The student sees target samples mixed by CutMix, in their own look or the source's, and must match the teacher's predictions
+    for the other look, mixed alike. As in the official code, spectra and network are three-dimensional and the band is 5 % of
+    the side; the backbone is VoxResNet, as for every method here.
     """
 
     BAND = 0.05

@@ -27,7 +27,7 @@ class Batch:
 
 
 class Method(nn.Module):
-    """One row of a table, with its networks and losses; the training loop sums the losses, steps and logs.
+    """Base class of a method, with its networks and losses; the training loop sums the losses, steps and logs.
 
     The paper does not say how it uses batch norm. Here each stream of a step (source, noised source, target) has its own
     forward pass and is normalised by its own batch statistics, and all streams update one set of running averages. Which

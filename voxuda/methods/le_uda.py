@@ -17,9 +17,9 @@ from voxuda.signal.spectra import radial_power
 class LEUDA(TeacherMethod):
     """Train the student on source labels, two teachers and an adversary.
 
-    One teacher is consistent with the student on source-like volumes: the source, and the target in the source's look. The
-    other's entropies must equal the student's on two pairs of looks: source / source in the target's look, and target in the
-    source's look / target. The adversary, on entropy maps, aligns the source in the target's look with the target.
+    One teacher is consistent with the student on source-like volumes, the source and the target in the source's look. The
+    other sees the same samples in the target's look, that is, the translated source and the unchanged target, and its entropies
+    must equal the student's. The adversary, on entropy maps, aligns the source in the target's look with the target.
 
     Both teachers are moving averages of one student at one rate, so they are one network, kept once. LE-UDA's code was never
     released, so two points are unverified: the form of its adversary, taken from ADVENT, and its weight, our choice. Unlike

@@ -26,7 +26,7 @@ class MIC(TeacherMethod):
         return {"seg": seg, "masked": sure * segmentation_loss(logits, (foreground > 0.5).long())}
 
     def mask(self, batch: Batch) -> torch.Tensor:
-        """Set a share of about ``MASKED`` of the target's blocks to 0, ``(B, 1, D, H, W)``."""
+        """Return the target ``(B, 1, D, H, W)`` with each block set to 0 with probability ``MASKED``."""
         z, y, x = batch.target.shape[2:]
         counts = [-(-side // self.BLOCK) for side in (z, y, x)]
         blocks = torch.rand(len(batch.target), 1, *counts, generator=batch.generator, device=batch.target.device)

@@ -19,22 +19,22 @@ class VoxUDAOptions:
     sigma_r: float = 1.2  #: Width of the bilateral range kernel, on volumes scaled to [0, 1].
     window: int = 3  #: Odd side of the bilateral window in voxels.
     gradient: Gradient = "sobel"  #: Reading of "Sobel operator as the Laplacian operator" in the improved bilateral filter.
-    n_sampled: int = 10  #: Number of target samples that each step measures the noise level from.
-    rho: float = 0.244  #: Filter rate of the high-pass filter.
-    reading: Reading = "cube_removed"  #: Whether the filter rate is the share of the cube removed or kept.
+    n_sampled: int = 10  #: Number of target samples from which each step measures the noise level.
+    rho: float = 0.244  #: Filter rate of the high-pass filter, a share of the spectrum.
+    reading: Reading = "cube_removed"  #: Whether the cube that fills the share rho of the spectrum is removed or kept.
     average: Average = "variances"  #: Whether the variances of the sampled volumes or the volumes themselves are averaged.
     #: Kind of the generated noise; "none" switches the noise generation module off.
     noise: Literal["gaussian", "poisson", "speckle", "none"] = "gaussian"
-    segment_noised: bool = True  #: Also segment the noised source, not only tie its features (open in the paper).
-    lambdas: tuple[float, float, float, float] = (0.2, 0.2, 0.3, 0.3)  #: Consistency weights of c, v2, v4, v6.
-    #: "confident" is the paper's threshold; "balanced" is ours, see ``share``; "none" for the ablation.
+    segment_noised: bool = True  #: Also segment the noised source, besides matching its features; not stated in the paper.
+    lambdas: tuple[float, float, float, float] = (0.2, 0.2, 0.3, 0.3)  #: Consistency weights of the taps c, v2, v4, v6.
+    #: Pseudo-labels by the paper's threshold ("confident"), by our foreground share ("balanced"), or "none" for the ablation.
     pseudo: Literal["confident", "balanced", "none"] = "confident"
     eta: float = 0.85  #: Confidence threshold of "confident".
-    #: Expected foreground share for "balanced" (prior knowledge); ``None`` takes the share in the batch of source masks.
+    #: Expected foreground share for "balanced" (prior knowledge); ``None`` takes that of the source masks in the batch.
     share: float | None = 0.05
-    ema: float = 0.99  #: Decay of the teacher (open).
-    adversary: float = 1.0  #: Weight of the reversed gradient (open); 0 switches the adversary off.
-    warm_up: float = 0.3  #: Share of training before pseudo-labels count (open).
+    ema: float = 0.99  #: Decay of the teacher; not stated in the paper.
+    adversary: float = 1.0  #: Weight of the reversed gradient, not stated in the paper; 0 for no adversary.
+    warm_up: float = 0.3  #: Share of training before pseudo-labels are used; not stated in the paper.
 
     def __post_init__(self) -> None:
         check_types(self)

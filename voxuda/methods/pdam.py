@@ -76,7 +76,7 @@ class PDAM(Method):
 
 
 def source_weight(logits: torch.Tensor) -> torch.Tensor:
-    """Return the mean of (1 - p) / p over source samples, clamped to 0.5 to 1.5, with the adversary's source probability p.
+    """Return the mean of (1 - p) / p over source samples, clamped to 0.5 to 1.5; p is the adversary's source probability.
 
     Domain logits ``(B, 1)`` are positive for the target, so the ratio is e^logit.
     """

@@ -1,6 +1,6 @@
 """Choose which voxels of a teacher's prediction become pseudo-labels for the student.
 
-All take foreground probabilities ``(B, D, H, W)`` and return labels ``(B, D, H, W)`` int64: 0, 1 or ``IGNORE``.
+Labels are made from foreground probabilities ``(B, D, H, W)``; they are ``(B, D, H, W)`` int64, 0, 1 or ``IGNORE``.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def confident_labels(foreground: torch.Tensor, eta: float = 0.85) -> torch.Tenso
 def balanced_labels(foreground: torch.Tensor, share: float = 0.05) -> torch.Tensor:
     """Label the top ``share`` of the batch's probabilities as foreground, for class-balanced labels.
 
-    Voxels below half of that threshold are background, the rest ``IGNORE``. ``share`` is prior knowledge of how much of a crop
-    is molecule.
+    Voxels below half of the lowest of these are background, the rest ``IGNORE``. ``share`` is prior knowledge of how much of a
+    crop is molecule.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def method_class(name: str) -> type[Method]:
 
 
 def build(name: str, width: int, vox_uda: VoxUDAOptions | None = None, *, normalisation: Normalisation = "batch") -> Method:
-    """Create a method by name; only vox-uda has options."""
+    """Create a method by name, with ``width`` channels in the first stage of its network; only vox-uda has options."""
     if name == "vox-uda":
         return VoxUDA(width, vox_uda, normalisation=normalisation)
     return method_class(name)(width, normalisation=normalisation)

@@ -17,7 +17,7 @@ from voxuda.signal.normalise import unit_range, zscore
 
 
 def denoise(volumes: torch.Tensor, options: VoxUDAOptions) -> torch.Tensor:
-    """Denoise target volumes ``(B, 1, D, H, W)`` for the teacher, scaled to [0, 1] before, to mean 0 and variance 1 after."""
+    """Scale target volumes ``(B, 1, D, H, W)`` to [0, 1], denoise them, and normalise them to mean 0 and variance 1."""
     scaled = unit_range(volumes)
     if options.denoiser == "ibf":
         scaled = improved_bilateral_filter(scaled, options.sigma_d, options.sigma_r, options.window, options.gradient)

@@ -15,7 +15,7 @@ class ZeroShot(Method):
 
     Every source sample gets white Gaussian noise with its own level, uniform in ``NOISE_RANGE``, and is rescaled to variance 1.
     Both versions are segmented, and the consistency loss ties their features. No target data are used, so the score that counts
-    is the one with running batch norm statistics (``--batch-norm running``); the other shows what target statistics would add.
+    is that with running batch norm statistics (``--batch-norm running``); the others show what target statistics would add.
     """
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
