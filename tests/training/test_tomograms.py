@@ -287,7 +287,7 @@ def test_a_mask_of_something_else_is_refused(tmp_path, monkeypatch):
     interrupted(Pointwise(), monkeypatch, path, out, 2)
     work = tmp_path / ".m.mrc.work"
     before = (work / "probabilities").read_bytes()
-    with pytest.raises(InputError, match=r"\.m\.mrc\.work: an unfinished mask of other weights; continue with those"):
+    with pytest.raises(InputError, match=r"\.m\.mrc\.work: holds an unfinished mask of other weights; repeat the"):
         segment(Pointwise(3), path, out)
     with pytest.raises(InputError, match="unfinished mask of other overlap;"):
         segment(Pointwise(), path, out, overlap=8)

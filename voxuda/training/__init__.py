@@ -1,4 +1,4 @@
-"""One run: configuration, run folder, the loop, checkpoints, evaluation, whole tomograms."""
+"""Train and evaluate networks, keep runs and checkpoints, and segment whole tomograms."""
 
 from lazy_loader import attach
 

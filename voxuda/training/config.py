@@ -1,4 +1,4 @@
-"""What a run is: its configuration and its sizes."""
+"""Configuration and sizes of a run, and options of a segmentation."""
 
 from __future__ import annotations
 
@@ -37,36 +37,37 @@ MOST = 1_000_000
 class Config:
     """One run."""
 
-    #: One of the paper's (source-only, supervised, dann, pdam, asc, asc-slices, le-uda, le-uda-slices, vox-uda) or a later one
-    #: (mean-teacher, fda, minent, advent, cbst, mic, tent, domain-randomisation, zero-shot, self-training).
+    #: One of the paper's (source-only, supervised, dann, pdam, asc, asc-slices, le-uda, le-uda-slices, vox-uda) or a later
+    #: one (mean-teacher, fda, minent, advent, cbst, mic, tent, domain-randomisation, zero-shot, self-training).
     method: str = "vox-uda"
-    #: Sizes; smoke runs in seconds, laptop in minutes on two cores, desk in hours, paper has the paper's sizes.
+    #: Sizes of data, network and training; smoke runs in seconds, laptop in minutes on two cores, desk in hours, paper has the
+    #: paper's sizes.
     scale: Scale = "smoke"
-    #: Labelled folder, for example of ``voxuda simulate source``; simulated at the size of the scale when absent.
+    #: Folder of labelled samples, for example from ``voxuda simulate source``; by default simulated at the size of the scale.
     source: str | None = None
     #: Folder or star file of subtomograms; 60 % of each class is for training, without labels, the rest for testing.
     target: str | None = None
-    #: How the target is simulated when no folder is given; "convolution" takes a second, "tilt-series" a minute at scale laptop
-    #: and is what a microscope does, "phase-plate" is the same near focus with a phase plate. All have the same number of
+    #: How the target is simulated if no folder is given. "convolution" takes a second; "tilt-series" imitates a microscope and
+    #: takes a minute at scale laptop; "phase-plate" is the same near focus with a phase plate. All have the same number of
     #: samples; tilt series have the paper's class proportions.
     recipe: Recipe = "convolution"
-    #: Molecules of a simulated source. Those of Table I or of Table II, with stand-ins where the paper's are not embedded, or
-    #: "nine", all that are embedded and not a class of the target, with the same total number of samples.
+    #: Molecules of a simulated source, those of Table I or of Table II (with stand-ins where the paper's are not embedded) or
+    #: all nine embedded ones that are not a class of the target, with the same total number of samples.
     source_set: SourceSet = "table1"
-    epochs: int | None = None  #: Overrides the scale.
+    epochs: int | None = None  #: Number of epochs; overrides the scale.
     width: int | None = None  #: Channels of the network's first stage; overrides the scale.
     batch_size: int | None = None  #: Samples of each domain in a step; overrides the scale.
     learning_rate: float = 1e-3  #: Learning rate of Adam, divided by 10 after each third of training as in the paper.
     #: Batch norm statistics of the trained network; "target" measures them on the unlabelled target samples (AdaBN), "running"
-    #: keeps the averages of training, "mixed" is both in equal parts. The paper does not say, and the choice can change a
-    #: score by several points.
+    #: keeps the averages of training, "mixed" is both in equal parts. The paper does not say which, and the choice can change
+    #: a score by several points.
     batch_norm: BatchNorm = "target"
-    #: Normalisation of the network's features. Batch norm, or group norm of 4 groups, which has no statistics to choose from,
-    #: or batch renormalisation, which trains with nearly the running averages. The paper does not say.
+    #: Normalisation of the network's features by batch norm, by group norm with 4 groups, which has no statistics to choose
+    #: from, or by batch renormalisation, which trains with nearly the running averages. The paper does not say which.
     normalisation: Normalisation = "batch"
     seed: int = 0  #: Seed of weights, data order, noise and simulated data.
-    device: Literal["cpu", "cuda", "auto"] = "cpu"  #: "cpu", "cuda" or "auto".
-    #: "32-true" or "bf16-mixed"; the latter on a processor for samples of 24 voxels a side or more.
+    device: Literal["cpu", "cuda", "auto"] = "cpu"  #: Device for training; "auto" takes a GPU if there is one.
+    #: Single precision, or mixed with bfloat16, which on a CPU needs samples of at least 24 voxels per side.
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     vox_uda: VoxUDAOptions = field(default_factory=VoxUDAOptions)  #: Options of the method vox-uda.
 
@@ -81,7 +82,7 @@ class Config:
             object.__setattr__(self, name, None if folder is None else str(Path(folder).absolute()))
 
     def size(self, name: str) -> int:
-        """``epochs``, ``width`` or ``batch_size``: the override, else the scale's."""
+        """Return ``epochs``, ``width`` or ``batch_size``, from the override or else from the scale."""
         override = getattr(self, name)
         value = SCALES[self.scale][name] if override is None else override
         if not 1 <= value <= MOST:
@@ -89,7 +90,7 @@ class Config:
         return value
 
     def sizes(self) -> dict:
-        """All sizes in force, which with the configuration itself decide what a run is."""
+        """Return all sizes in force, which together with the configuration define a run."""
         return {**SCALES[self.scale], **{name: self.size(name) for name in ("epochs", "width", "batch_size")}}
 
 
@@ -97,14 +98,14 @@ class Config:
 class SegmentOptions:
     """How files are segmented, and what is written."""
 
-    #: Name of a model that comes along (ours, vox-uda, vox-uda-bf, zero-shot), or the folder of a finished run. The default is
-    #: the best on simulated tomograms and a real one together, see results/tomogram-rules.json and results/microtubule.json.
+    #: Name of a model of the package (ours, vox-uda, vox-uda-bf, zero-shot), or folder of a finished run. The default scores
+    #: best on simulated tomograms and a real one together; see results/tomogram-rules.json and results/microtubule.json.
     model: str = "ours"
     voxel_size: float | None = None  #: Edge of a voxel in angstrom, for all files; replaces that of their headers.
-    invert: bool = False  #: For files in which protein is dark.
-    threshold: float = 0.5  #: The mask holds the voxels whose probability of being protein is above this.
-    min_voxels: int = 0  #: Leave out connected components of fewer voxels.
-    flips: bool = False  #: Average over the eight mirror images; takes eight times as long and is a little better.
+    invert: bool = False  #: Multiply by -1, for files in which protein is dark.
+    threshold: float = 0.5  #: Probability of protein above which a voxel belongs to the mask.
+    min_voxels: int = 0  #: Leave out connected components with fewer voxels than this.
+    flips: bool = False  #: Average over the eight mirror images, which takes eight times as long and is slightly better.
     probabilities: bool = False  #: Write NAME_probabilities.mrc.
     #: Write NAME_uncertainty.mrc, the standard deviation of the probability over the mirror images; implies --flips.
     uncertainty: bool = False
@@ -112,14 +113,14 @@ class SegmentOptions:
     #: Write NAME_particles.star for RELION 5, with centre, size and mean probability of each component.
     coordinates: bool = False
     picture: bool = True  #: Write NAME_mask.png, three slices with the outline of the mask.
-    #: Normalise by the mean and deviation of each tile, the latter at least that of a typical tile ("tile"), or by those of the
-    #: whole volume ("volume").
+    #: Normalise each tile by its own mean and standard deviation, the latter at least that of a typical tile ("tile"), or by
+    #: those of the whole volume ("volume").
     normalise: Literal["tile", "volume"] = "tile"
     #: Use the batch norm statistics of the model ("model"), or measure them on each file ("volume").
     batch_norm: Literal["model", "volume"] = "model"
     tile: int = 32  #: Side of a tile in voxels, a multiple of 8; best the side of the training samples.
     overlap: int = 16  #: Voxels that neighbouring tiles share; a smaller overlap is faster but leaves seams.
-    device: Literal["cpu", "cuda", "auto"] = "auto"  #: "cpu", "cuda" or "auto".
+    device: Literal["cpu", "cuda", "auto"] = "auto"  #: Device for the network; "auto" takes a GPU if there is one.
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -10,7 +10,7 @@ from voxuda.errors import InputError
 
 
 def choose_device(name: Literal["cpu", "cuda", "auto"]) -> torch.device:
-    """Choose a device by the rules of lightning-fabric, which takes twice as long to import as torch.
+    """Choose a device by the rules of lightning-fabric, without importing it, which is slow.
 
     Raises
     ------

@@ -42,7 +42,7 @@ def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Te
 
 
 def bootstrap(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of ``(N,)`` values, the samples of one run."""
+    """Compute the 95 % percentile bootstrap interval of the mean of ``(N,)`` values, the samples of one run."""
     means = np.random.default_rng(seed).choice(np.asarray(values, float), (draws, len(values))).mean(1)
     low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)

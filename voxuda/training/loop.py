@@ -275,7 +275,7 @@ def mean_losses(history: list[dict[str, torch.Tensor]], out: Path, epoch: int) -
         if not math.isfinite(total):
             raise InputError(
                 f"{out}: the loss is {total} at epoch {epoch}, step {step}; lower --learning-rate and train into a "
-                "new folder, the last good checkpoint is kept."
+                "new folder; the last good checkpoint is kept."
             )
     terms: dict[str, list[torch.Tensor]] = {}
     for losses in history:
@@ -289,7 +289,7 @@ def check_weights(method: Method, out: Path, epoch: int, steps: int) -> None:
     if not torch.stack([value.isfinite().all() for value in method.state_dict().values()]).all():
         raise InputError(
             f"{out}: a weight is not finite after epoch {epoch}, step {steps - 1}; lower --learning-rate and train into a "
-            "new folder, the last good checkpoint is kept."
+            "new folder; the last good checkpoint is kept."
         )
 
 
@@ -312,7 +312,7 @@ def open_folder(config: Config, out: Path, epochs: int, *, again: bool, processe
 
 
 def trim_log(path: Path, epochs: int) -> None:
-    """Keep the first ``epochs`` lines, so that a resumed run repeats none."""
+    """Keep the first ``epochs`` lines of a log, so that a resumed run repeats none."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     write_atomically(lambda temporary: temporary.write_text("".join(lines[:epochs])), path)
 

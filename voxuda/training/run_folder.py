@@ -1,4 +1,4 @@
-"""A run on disk: its configuration and its weights."""
+"""Read and write the configuration and the weights of a run."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def _repository() -> Path:
 
 
 RESULTS = _repository() / "results"
-"""Finished runs, weights and benchmarks of the repository, from any working directory."""
+"""Folder of the repository's finished runs, weights and benchmarks, from any working directory."""
 
 
 MODELS = Path(__file__).parent / "models"
-"""Runs that come with the package, weights in bfloat16."""
+"""Folder of the runs that come with the package, with weights in bfloat16."""
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a model: one that comes with the package, or that of a run.
+    """Return the folder of a model, one that comes with the package or a run.
 
-    A bare name such as "ours" means the one of the package, whatever lies in the working directory; "./ours" is the run.
+    A bare name such as "ours" means the package's, even if the working directory has a run of that name; "./ours" is the run.
 
     Raises
     ------
     InputError
-        There is neither.
+        There is no such model.
     """
     run, packaged = Path(name), MODELS / name
     if os.sep not in str(name) and (packaged / "config.json").is_file():
@@ -61,7 +61,7 @@ def find_model(name: str | Path) -> Path:
 
 
 def read_record(run: str | Path) -> dict:
-    """The whole of ``RUN/config.json``: configuration, sizes, provenance; ``InputError`` where the folder is not a run."""
+    """Read all of ``RUN/config.json``, configuration, sizes and provenance; ``InputError`` if the folder is not a run."""
     path = Path(run) / "config.json"
     if Path(run).is_file():
         raise InputError(f"{run}: is a file; give the folder of the run that it lies in.")
@@ -79,7 +79,7 @@ def read_record(run: str | Path) -> dict:
 
 
 def is_run_of(run: str | Path, config: Config) -> bool:
-    """Whether a run's folder was made with this configuration and these sizes."""
+    """Return whether a run's folder was made with this configuration and these sizes."""
     return read_config(run) == config and read_record(run).get("sizes") == as_stored(config.sizes())
 
 
@@ -89,7 +89,7 @@ def as_stored(values: dict) -> dict:
 
 
 def read_config(run: str | Path) -> Config:
-    """The configuration of a run; ``InputError`` where the folder is not one."""
+    """Read the configuration of a run; ``InputError`` if the folder is not one."""
     values = read_record(run)
     try:
         options = dict(values["vox_uda"])
@@ -112,7 +112,7 @@ def save_json(values: dict, path: Path) -> None:
 
 
 def save_weights(path: Path, network: VoxResNet, target_bn: dict[str, torch.Tensor]) -> None:
-    """A network's weights, and under ``target_bn.`` its batch norm statistics on the target."""
+    """Write a network's weights and, with the prefix ``target_bn.``, its batch norm statistics on the target."""
     tensors = {**network.state_dict(), **{f"target_bn.{k}": v for k, v in target_bn.items()}}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
     write_atomically(lambda temporary: temporary.write_bytes(save(tensors, {CHECKSUM: checksum(tensors)})), path)
@@ -123,7 +123,7 @@ CHECKSUM = "sha256"
 
 
 def checksum(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of tensors, on the CPU and contiguous, with their names, types and shapes."""
+    """Compute the SHA-256 of tensors, on the CPU and contiguous, with their names, types and shapes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -158,7 +158,7 @@ def halve_weights(run: str | Path, out: str | Path) -> None:
 def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> None:
     """Load ``RUN/weights.safetensors`` into ``network`` with "target", "running" or "mixed" batch norm statistics.
 
-    ``InputError`` where the file is missing, damaged or of another architecture.
+    ``InputError`` if the file is missing, damaged or of another architecture.
     """
     path = Path(run) / "weights.safetensors"
     if not path.is_file():
@@ -181,7 +181,7 @@ def load_weights(run: str | Path, network: VoxResNet, batch_norm: BatchNorm) -> 
 
 
 def load_network(run: str | Path, batch_norm: BatchNorm | None = None) -> VoxResNet:
-    """The trained network of a run, in evaluation mode, with the run's own choice of batch norm statistics or another."""
+    """Load the trained network of a run, in evaluation mode, with the run's own kind of batch norm statistics or another."""
     config = read_config(run)
     with torch.device("meta"):  # no memory is taken for a width that the weights do not have
         planar, normalisation = method_class(config.method).planar, config.normalisation

@@ -74,12 +74,12 @@ def plain(path: Path) -> Path:
 
 
 def is_output(path: Path) -> bool:
-    """Whether a file is named like an output of ``voxuda segment``."""
+    """Return whether a file is named like an output of ``voxuda segment``."""
     return plain(path).stem.endswith(("_mask", "_probabilities", "_uncertainty", "_instances"))
 
 
 def is_own(path: Path) -> bool:
-    """Whether ``voxuda segment`` wrote a file; ``*.mrc`` matches such files if masks lie beside their volumes."""
+    """Return whether ``voxuda segment`` wrote a file; ``*.mrc`` matches such files if masks lie beside their volumes."""
     if not is_output(path) or not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -101,17 +101,17 @@ def name_masks(paths: list[Path]) -> dict[str, Volume]:
 
 
 def is_tomogram(volume: Volume) -> bool:
-    """Whether a volume must be tiled; true unless it is a stack or the network takes it in one piece."""
+    """Return whether a volume must be tiled; true unless it is a stack or the network takes it in one piece."""
     return volume.data.ndim == 3 and not is_whole(volume.data.shape)
 
 
 def is_whole(shape: tuple[int, ...]) -> bool:
-    """Whether the network takes a shape ``(D, H, W)`` in one piece."""
+    """Return whether the network takes a shape ``(D, H, W)`` in one piece."""
     return all(side % 8 == 0 and 16 <= side <= 64 for side in shape)
 
 
 def read(path: Path) -> Volume:
-    """Open a tomogram or subtomograms, and check the latter; keeps only the data's shape, since there may be many files."""
+    """Open a tomogram or subtomograms, and check the latter; only the data's shape is kept, since there may be many files."""
     suffix = path.suffix.lower()
     if suffix == ".star" and path.is_file():
         raise InputError(f"{path}: is a star file; convert it with `voxuda data convert` and give the volumes.mrcs it makes.")

@@ -54,7 +54,7 @@ class Segmented:
     share : float
         Share of foreground voxels.
     components : int or None
-        Number of components in the mask; None if the mask was there already.
+        Number of components in the mask; None if the mask existed already.
     voxel_size : float
         Voxel size in angstrom; 0 if unknown.
     seconds : float
@@ -212,7 +212,7 @@ class Job:
         return {**wanted, "mask": self.mask}
 
     def is_made(self) -> bool:
-        """Whether the mask is finished; refuses any other file in its place, or in that of another output."""
+        """Return whether the mask is finished; refuses any other file in its place, or in that of another output."""
         if self.mask.is_dir():
             raise InputError(f"{self.mask}: is a folder; choose another --out.")
         if not self.mask.exists():
@@ -228,7 +228,7 @@ class Job:
     def check(self) -> None:
         """Check the options, read the whole file, and print warnings."""
         if self.options.coordinates and self.is_stack:
-            raise InputError(f"{self.volume.path}: is a stack of subtomograms; coordinates need a tomogram, give that.")
+            raise InputError(f"{self.volume.path}: is a stack of subtomograms; give a tomogram, or leave out --coordinates.")
         if self.options.coordinates and not self._knows_voxel_size():
             raise InputError(f"{self.volume.path}: the header gives no voxel size; coordinates are in Å, so give --voxel-size.")
         if not self.is_made() and not self.packed:

@@ -34,7 +34,7 @@ BLANK = 5
 """Side in voxels of a square of one value that counts as blank, such as padding or what lies outside the field of view."""
 
 FILLS = 2
-"""Maximum number of padding values in a section. If the squares of one value have more, the volume is smooth, not padded."""
+"""Maximum number of padding values in a section. If uniform squares take more values, the volume is smooth, not padded."""
 
 FLIPS = list(product((False, True), repeat=3))
 """The eight ways to mirror a volume in some of its axes."""
@@ -64,7 +64,7 @@ def blending(side: int, tile: int, overlap: int) -> torch.Tensor:
 
 
 def find_blank(sections: torch.Tensor) -> torch.Tensor:
-    """Find blank voxels of sections ``(n, H, W)``, in or near a square of ``BLANK`` voxels of one value, and of that value."""
+    """Find blank voxels of sections ``(n, H, W)``, in or near a uniform square of side ``BLANK`` and equal to its value."""
 
     def largest(values: torch.Tensor, side: int) -> torch.Tensor:
         rows = F.max_pool2d(values, (side, 1), 1, (side // 2, 0))
@@ -231,13 +231,14 @@ def survey(tomogram: Tomogram) -> Survey:
 
 
 def normalise(tile: torch.Tensor, valid: torch.Tensor, typical: Survey | None, rule: str = "tile") -> torch.Tensor:
-    """Normalise a tile ``(D, H, W)`` by its mean and by its deviation or the typical one, if larger; blank voxels become 0.
+    """Normalise a tile ``(D, H, W)`` by its mean and the larger of its own and the typical deviation; blank voxels become 0.
 
     Training samples are normalised one by one, but all of them hold a particle. A tile without one has a smaller deviation,
     and dividing by it would amplify the noise, so the typical deviation is the minimum. The mean is the tile's own. With one
     mean for the whole tomogram, a slow change of brightness, as from ice of varying thickness, would be taken for protein,
-    since batch norm statistics are fixed. The rule "volume" uses mean and deviation of the whole tomogram, which is better on
-    the even microtubule (``results/microtubule.json``) and ruinous where brightness changes (``results/tomogram-rules.json``).
+    since batch norm statistics are fixed. The rule "volume" uses mean and deviation of the whole tomogram, which scores higher
+    for the evenly bright microtubule (``results/microtubule.json``) but fails where brightness changes
+    (``results/tomogram-rules.json``).
     Without ``typical`` the deviation is the tile's own.
     """
     result = torch.zeros_like(tile)
@@ -360,7 +361,7 @@ class Probabilities:
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.progress}: damaged; delete the folder {self.progress.parent} to start again.") from error
         if differ:
-            begun = f"an unfinished mask of other {', '.join(differ)}; continue with those, or delete the folder to start again"
+            begun = f"holds an unfinished mask of other {', '.join(differ)}; repeat the earlier command, or delete the folder"
             raise InputError(f"{self.progress.parent}: {begun}.")
 
     def compute(
