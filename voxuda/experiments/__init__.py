@@ -1,4 +1,4 @@
-"""Tables as lists of runs: sweeps, the ladder, statistics, reports, figures."""
+"""Run the tables and the ladder, and make statistics, reports and figures of them."""
 
 from lazy_loader import attach
 

@@ -35,7 +35,7 @@ class Moderated:
 
 
 def moderated(claims: Sequence[Sequence[float]], family: int | None = None) -> Moderated:
-    r"""Moderated-t intervals of the mean differences of several claims, simultaneous by Bonferroni.
+    r"""Compute moderated-t intervals of the mean differences of several claims, simultaneous by Bonferroni.
 
     The differences of claim :math:`c` are paired by seed: :math:`n_c` values of mean :math:`\bar x_c`, each the mean over that
     seed's test samples. A seed has its own weights, training data and test samples, so the variance over seeds, :math:`s_c^2`
@@ -94,9 +94,9 @@ def _prior(variances: np.ndarray, degrees: np.ndarray) -> tuple[float, float]:
 
 
 def seeds_needed(deviation: float, step: float) -> int:
-    r"""Seeds for which Student's 95 % interval of a paired difference of ``step`` excludes 0 with probability 0.8.
+    r"""Return the number of seeds with which Student's 95 % interval of a paired difference excludes 0 with probability 0.8.
 
-    The smallest :math:`n \ge 2` with :math:`P(T > t_{0.975,\,n-1}) \ge 0.8`, where :math:`T` is noncentral Student of
+    This is the smallest :math:`n \ge 2` with :math:`P(T > t_{0.975,\,n-1}) \ge 0.8`, where :math:`T` is noncentral Student of
     :math:`n - 1` degrees of freedom and noncentrality :math:`\sqrt n\,step / s`.
 
     Parameters
@@ -104,7 +104,7 @@ def seeds_needed(deviation: float, step: float) -> int:
     deviation : float
         Standard deviation of the difference from seed to seed.
     step : float
-        Difference to detect, in the same unit.
+        True difference to detect, in the same unit.
     """
     z = NormalDist().inv_cdf
     n = max(2, math.ceil(((z(UPPER) + z(POWER)) * deviation / step) ** 2))  # enough if the deviation were known

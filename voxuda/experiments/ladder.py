@@ -45,8 +45,8 @@ class Rung:
     #: Noise of the same variance in every sample, but spread evenly up to the Nyquist frequency instead of low-passed, so that
     #: less of it lies at the molecules' frequencies.
     white: bool = False
-    defocus: float = 50e3  #: Angstrom.
-    voxel_size: float = 10.0  #: Angstrom.
+    defocus: float = 50e3  #: Underfocus in angstrom.
+    voxel_size: float = 10.0  #: Edge of a voxel in angstrom.
     neighbours: int = 4  #: Molecules packed around each target.
     cytosol: float = 0.0  #: Standard deviation of the density between molecules, in Da/nm³.
     wedge_angle: float = 30.0  #: Degrees not measured on each side of the beam.

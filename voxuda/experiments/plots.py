@@ -111,7 +111,7 @@ def slider(
     Parameters
     ----------
     steps : dict
-        By the label of each step, its images, one per title: grey ``(H, W)``, each scaled as by :func:`panels`, or coloured
+        Images of each step by its label, one per title, grey ``(H, W)`` and scaled as by :func:`panels`, or coloured
         ``(H, W, 3)`` from 0 to 1. The first row is at the bottom. The images of a panel have one shape.
     titles : sequence of str
         One title per panel.
@@ -233,7 +233,7 @@ def interval_dots(
 ) -> Figure:
     """Plot one line per row, with a dot at the mean, a line along its interval, and a cross at a value for comparison.
 
-    ``rows`` has mean, low and high end by label; ``beside`` has the value for comparison, named ``beside_label``, by label.
+    ``rows`` maps labels to mean, low and high end; ``beside`` maps them to the compared value, ``beside_label`` in the legend.
     """
     figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.25 * len(rows)), dpi=150)
     means, lows, highs = np.transpose(list(rows.values()))
@@ -249,7 +249,7 @@ def interval_dots(
 def seed_dots(rows: dict[str, dict[str, Sequence[float]]], xlabel: str) -> Figure:
     """Plot one line per row, one dot per seed, and a bar at the mean.
 
-    ``rows`` has the values of the seeds by label and by name of the series. Series differ in colour and marker.
+    ``rows`` maps the label of a row and the name of a series to values, one per seed. Series differ in colour and marker.
     """
     figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.25 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))

@@ -16,14 +16,14 @@ from voxuda.data.files import locked
 from voxuda.errors import InputError
 
 Work = Callable[[int], float | None]
-"""Function of the number of threads that makes a run and may return its IoU."""
+"""Function that makes a run with a given number of threads, and may return its IoU."""
 
 
 def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finished: int, title: str) -> None:
     """Make runs of ``epochs`` each, ``jobs`` at a time on shared cores, and show how many epochs have been trained.
 
     ``todo`` has, by folder, the label of each run and the function that makes it, which a new process can import; ``finished``
-    is the number of runs done already. ``InputError`` if a run's process is killed, or another job makes one of the runs.
+    is the number of runs already done. ``InputError`` if a run's process is killed, or another job makes one of the runs.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be at least 1.")

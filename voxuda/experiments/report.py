@@ -55,7 +55,7 @@ def _by_seed(row: dict, kind: BatchNorm | None) -> dict[int, float]:
 def differences_by_seed(row: dict, reference: dict, kind: BatchNorm | None = None) -> list[float]:
     """Subtract a reference row's IoU from a row's, in points, for each seed that both have.
 
-    Both have the batch norm statistics ``kind`` or, by default, each row its own.
+    Both use the batch norm statistics ``kind``; by default each row uses its own.
     """
     mine, theirs = _by_seed(row, kind), _by_seed(reference, kind)
     return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]

@@ -1,4 +1,4 @@
-"""The tables of the paper and of the book, declared: which runs stand in which row."""
+"""The tables of the paper and of the book, as lists of rows and the runs that each row shows."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ class Row:
     #: Fields of :class:`~voxuda.methods.options.VoxUDAOptions` that differ from the paper's.
     options: dict = field(default_factory=dict)
     source_set: SourceSet = "table1"  #: Molecules of the source, as in Table I or Table II.
-    #: What normalises the network. The rule without target labels chooses group norm in most methods of the table
-    #: ``normalisation``; the other rows say what they have.
+    #: Normalisation of the network. The rule without target labels chooses group norm for most methods of the table
+    #: ``normalisation``; rows with another one set it.
     normalisation: Normalisation = "group"
     statistics: BatchNorm = "target"  #: Batch norm statistics of the score that is shown.
     runs: str | None = None  #: Name of the row whose runs this one shows in another way.
 
     def config(self, scale: Scale, seed: int, **changes: Any) -> Config:
-        """The configuration of this row's run of one seed; ``changes`` are fields of :class:`voxuda.training.config.Config`
-        such as ``target`` and ``epochs``."""
+        """Return the configuration of this row's run of one seed.
+
+        ``changes`` are fields of :class:`voxuda.training.config.Config` such as ``target`` and ``epochs``.
+        """
         blind = self.method in ("zero-shot", "domain-randomisation")  # they have no target to measure
         statistics_of: BatchNorm = "running" if blind else "target"
         return Config(
@@ -50,25 +52,25 @@ class Sweep:
     """Runs of a table, which have all but the row and the seed in common."""
 
     table: str  #: Name of the table.
-    #: Sizes; smoke takes seconds per run, laptop minutes, desk hours on two cores, paper has the paper's sizes.
+    #: Sizes of the runs; smoke takes seconds per run, laptop minutes, desk hours on two cores, paper has the paper's sizes.
     scale: Scale = "smoke"
-    only: tuple[str, ...] = ()  #: Only these rows; a wrong name lists the right ones.
+    only: tuple[str, ...] = ()  #: Only these rows; an unknown name prints the list of all.
     seeds: int = 1  #: Runs of each row.
     first_seed: int = 0  #: Seed of the first run of each row, for sweeps over several machines.
     #: Folder with the target samples, which each seed splits differently; the table real needs one.
     target: str | None = None
-    #: How the target is simulated; by default by tilt series, at scale smoke by convolution, which takes a second.
+    #: How the target is simulated, by default by tilt series, but at scale smoke by convolution, which takes a second.
     recipe: Recipe | None = None
     epochs: int | None = None  #: Number of epochs, instead of the scale's.
-    device: Literal["cpu", "cuda", "auto"] = "cpu"  #: Where the runs are trained.
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"  #: How they are trained.
+    device: Literal["cpu", "cuda", "auto"] = "cpu"  #: Device for training.
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"  #: Precision of training.
 
     def sizes(self) -> dict:
-        """The scale's sizes with this sweep's epochs."""
+        """Return the scale's sizes with this sweep's epochs."""
         return {**SCALES[self.scale], "epochs": self.epochs or SCALES[self.scale]["epochs"]}
 
     def rows(self) -> list[Row]:
-        """The chosen rows; of the table all, one row per folder of runs."""
+        """Return the chosen rows; the table all has one row per folder of runs."""
         rows = select(self.table, self.only)
         if self.table == "all":
             first: dict[Path, Row] = {}
@@ -78,13 +80,13 @@ class Sweep:
         return rows
 
     def config(self, row: Row, seed: int) -> Config:
-        """The configuration of a row's run of one seed."""
+        """Return the configuration of a row's run of one seed."""
         recipe = self.recipe or ("convolution" if self.scale == "smoke" else "tilt-series")
         shared = dict(recipe=recipe, target=self.target, epochs=self.epochs, device=self.device, precision=self.precision)
         return row.config(self.scale, seed, **shared)
 
     def check(self) -> None:
-        """Refuse what cannot be run: no such table or row, no seed, or a target that the table does not have."""
+        """Refuse an unknown table or row, fewer than one seed, and a target that is missing or conflicts with a recipe."""
         select(self.table, self.only)
         if self.seeds < 1:
             raise InputError(f"seeds is {self.seeds}; it must be at least 1.")
@@ -114,7 +116,7 @@ REFERENCES = (
     Row("ball", "a ball in the middle", "ball"),
     Row("other-mask", "the mask of another sample", "other-mask"),
 )
-"""What needs no network; :func:`select` puts these rows at the end of every table."""
+"""Rows that need no network; :func:`select` puts them at the end of every table."""
 
 _TABLE1 = (
     _WITHOUT,
@@ -275,7 +277,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
 batch norm statistics.
 ``sensitivity``: what the paper leaves open in Vox-UDA, one choice at a time.
 ``real``: the main methods on a folder of real subtomograms.
-``references``: what needs no network, which :func:`select` adds to all others.
+``references``: rows that need no network, which :func:`select` adds to all other tables.
 """
 
 _OF_ONE_TARGET = tuple(name for name in TABLES if name != "real")
@@ -286,7 +288,7 @@ _ON_ITS_SAMPLES = {"table2": _of_table2, "real": _of_folder}
 
 
 def select(table: str, only: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table and then the references, or those named; "all" has the rows of all tables on simulated targets.
+    """Return the rows of a table and the references, or those named; "all" has the rows of all tables on simulated targets.
 
     Raises
     ------

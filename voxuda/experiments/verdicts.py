@@ -2,14 +2,14 @@
 
 A claim says that the mean IoU of one row is above another's. With our simultaneous 95 % interval (l, u) of the difference
 (:func:`~voxuda.experiments.intervals.moderated`), and the 95 % interval g ± h of the paper's gap
-(:data:`~voxuda.experiments.paper.GAP_HALF_WIDTH`), it is
+(:data:`~voxuda.experiments.paper.GAP_HALF_WIDTH`), the verdict is
 
 - [Re], reproduced, if l > 0; "as large" where the two intervals overlap, else "smaller" or "larger";
 - [¬Re], not reproduced, if u < 0, or if l <= 0 and u < g - h: no effect is shown, and one as large as the paper's is excluded;
 - [open] otherwise.
 
 A gap with g - h <= 0 is marked "within the paper's own spread", whatever the verdict. A claim for which the paper prints no
-numbers is never called falsified: it is shown (l > 0), reversed (u < 0) or not shown.
+numbers is never called not reproduced: it is shown (l > 0), reversed (u < 0) or not shown.
 """
 
 from __future__ import annotations
