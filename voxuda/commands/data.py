@@ -14,13 +14,13 @@ import tyro
 class DataCheck:
     """Read all subtomograms of a folder or a RELION star file, print a report, and suggest the next command.
 
-    Stops with exit code 2 and one sentence at the first error; anything merely suspicious is a warning.
+    The first error stops the command with exit code 2 and one sentence; suspicious findings are warnings.
 
     Example: voxuda data check polyga
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """Folder of MRC files or stacks, with a sub-folder for each class if you like, or star file."""
+    """Folder of MRC files or stacks, optionally with one sub-folder per class, or a star file."""
 
     def run(self) -> None:
         """Read and report."""
@@ -50,16 +50,16 @@ class DataCheck:
 
 @dataclasses.dataclass
 class DataConvert:
-    """Write subtomograms as cubes of one size into a new folder, which `--source` and `--target` take.
+    """Write subtomograms as cubes of one size into a new folder that `--source` and `--target` accept.
 
-    Boxes are cropped to cubes around the centre, resampled by Fourier cropping, masks with them; see
+    Boxes and masks are cropped to cubes around the centre and resampled by Fourier cropping; see
     voxuda.data.subtomograms.SubtomogramFolder for the rules.
 
     Example: voxuda data convert particles.star --voxel-size 13.68 --invert --out polyga
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """Folder of MRC files or stacks, with a sub-folder for each class if you like, or star file."""
+    """Folder of MRC files or stacks, optionally with one sub-folder per class, or a star file."""
     out: Path
     """New folder for volumes.mrcs, masks.mrcs (if there are masks) and samples.csv."""
     size: int = 32
@@ -140,7 +140,7 @@ class DataRibosomes:
             check_new_folder(self.out)
             volume = molecular_volume(load("4v4r"), ribosomes.VOXEL_SIZE)
             ribosomes.prepare(self.source, self.out, volume=volume, missing=self.missing)
-        print("handedness is that of a ribosome, the mirror image of the documented meaning of the matrices in the files")
+        print("handedness is that of a ribosome; read as documented, the matrices in the files give its mirror image")
         print(f"samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 
 

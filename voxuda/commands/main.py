@@ -1,4 +1,4 @@
-"""The command line: ``voxuda COMMAND``."""
+"""The command line, ``voxuda COMMAND``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ codecs.register_error("voxuda", lambda e: ("".join(ASCII.get(c, ascii(c)[1:-1]) 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of ``voxuda``; returns the exit code, 2 for input that cannot be used."""
+    """Run ``voxuda`` and return the exit code, 2 for input that cannot be used."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
@@ -73,7 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"voxuda: {about or 'out of memory'}; add --debug to see where.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("voxuda: interrupted; repeat `train` with --resume, `reproduce` and `segment` unchanged.", file=sys.stderr)
+        print(
+            "voxuda: interrupted; to continue, repeat `train` with --resume, `reproduce` or `segment` unchanged.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

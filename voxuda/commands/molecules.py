@@ -35,13 +35,13 @@ class MoleculesDerive:
     """
 
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """A PDB or mmCIF file, gzipped or not, or an MRC map."""
+    """PDB or mmCIF file, gzipped or not, or MRC map."""
     out: Path
     """Folder for NAME.npz, a file for `voxuda simulate --molecules`."""
     beads: int = 800
     """Number of beads."""
     dalton: float | None = None
-    """Mass in Da of the molecule in a map."""
+    """Mass of the molecule in Da, required for a map."""
     overwrite: bool = False
     """Replace files that exist."""
 

@@ -26,22 +26,22 @@ def _runs(chosen: Path | None, scale: str, recipe: Recipe | None) -> tuple[Path,
 
 @dataclasses.dataclass
 class Show:
-    """Print a table beside the paper's, with intervals over seeds, and how many seeds its differences need.
+    """Print a table beside the paper's, with intervals over seeds and the number of seeds that differences need.
 
     Example: voxuda results show table1
 
     Your own runs: voxuda results show table1 --runs runs/laptop
     """
 
-    #: table1 to table4, figure7, today, modules, ours, normalisation, sensitivity or references.
+    #: table1 to table4, figure6, figure7, today, modules, ours, normalisation, sensitivity, real or references.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
-    #: Folder of runs, ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE, here, in a folder above, or of the project.
+    #: Folder of runs ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE in this folder, one above it or the project.
     runs: Path | None = None
-    scale: Scale = "laptop"  #: Sizes of the runs.
+    scale: Scale = "laptop"  #: Scale of the runs.
     recipe: Recipe | None = None  #: Target of the runs, if they were made with --recipe.
     target: Path | None = None  #: Folder of target samples that the runs were made with, for the table real.
-    epochs: int | None = None  #: Epochs of the runs, if they are not the scale's.
-    #: Row that is subtracted; by default Vox-UDA with the paper's settings if the table has it, else the first row.
+    epochs: int | None = None  #: Epochs of the runs, if not the scale's.
+    #: Row to subtract from the others; by default Vox-UDA with the paper's settings if the table has it, else the first row.
     reference: str | None = None
     markdown: bool = False  #: Print Markdown instead of aligned text.
 
@@ -80,16 +80,16 @@ class Show:
 
 @dataclasses.dataclass
 class Verdicts:
-    """Judge each claim of the paper, and ours, by rules fixed before the runs: reproduced [Re], not [¬Re], or [open].
+    """Judge each claim, the paper's and ours, as reproduced [Re], not [¬Re] or [open], by rules fixed before the runs.
 
     Example: voxuda results verdicts
 
     Your own runs: voxuda results verdicts --runs runs/laptop
     """
 
-    #: Folder of runs, ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE, here, in a folder above, or of the project.
+    #: Folder of runs ROW/seed-K; by default results/SCALE or results/SCALE-RECIPE in this folder, one above it or the project.
     runs: Path | None = None
-    scale: Scale = "laptop"  #: Sizes of the runs.
+    scale: Scale = "laptop"  #: Scale of the runs.
     recipe: Recipe | None = None  #: Target of the runs, if they were made with --recipe.
     markdown: bool = False  #: Print Markdown instead of aligned text.
 
@@ -112,14 +112,14 @@ class Keep:
 
     Example: voxuda results keep runs/laptop --into results/laptop
 
-    With the network of the first seed of some rows, in half precision, for `voxuda segment`: voxuda results keep runs/laptop
-    --into results/laptop --weights dann vox-uda
+    With the network of the first seed of some rows, in half precision, for `voxuda segment`: voxuda results keep
+    runs/laptop --into results/laptop --weights dann vox-uda
     """
 
     #: Folder of `voxuda reproduce`.
     runs: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUNS")]
     into: Path  #: Folder that gets ROW/seed-K/summary.json, log.jsonl and oracle.jsonl.
-    weights: tuple[str, ...] = ()  #: Rows of which the first seed's weights are kept too, as bfloat16.
+    weights: tuple[str, ...] = ()  #: Rows whose first seed's weights are kept too, as bfloat16.
 
     def run(self) -> None:
         """Copy what is new."""
@@ -154,7 +154,7 @@ class Keep:
 
 @dataclasses.dataclass
 class Rows:
-    """List the rows of a table with name, folder of their runs, and label on the page.
+    """List the rows of a table, with the name, the folder of the runs and the label of each.
 
     Example: voxuda results rows table1
     """

@@ -25,19 +25,18 @@ class Train:
 
     A first test, in seconds: voxuda train --method vox-uda --scale smoke --out runs/first
 
-    Our balanced variant, in minutes: voxuda train --method vox-uda --vox-uda.pseudo balanced --vox-uda.adversary 0
-    --scale laptop --out runs/balanced
+    Our balanced variant, in minutes: voxuda train --method vox-uda --vox-uda.pseudo balanced --vox-uda.adversary 0 --scale
+    laptop --out runs/balanced
 
     Your own folders: voxuda train --method dann --source source --target target --epochs 20 --out runs/dann
 
-    Four GPUs of one machine: torchrun --standalone --nproc-per-node 4 -m voxuda train --device cuda --scale paper
-    --out runs/paper
+    Four GPUs of one machine: torchrun --standalone --nproc-per-node 4 -m voxuda train --device cuda --scale paper --out
+    runs/paper
 
-    Two machines, on each: torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST:29500
-    --rdzv-id paper -m voxuda train ..., where FIRST is the name of one of them. Under Slurm put srun --nodes 2
-    --ntasks-per-node 1 before the same line, or use srun alone with one task per GPU. All processes share each batch of
-    --batch-size samples; the result is close to that of a single process, but not equal to it. All machines must have access
-    to --out and all other folders.
+    Two machines, on each: torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST:29500 --rdzv-id
+    paper -m voxuda train ..., where FIRST is the name of one of them. Under Slurm put srun --nodes 2 --ntasks-per-node 1 before
+    the same line, or use srun alone with one task per GPU. All processes share each batch of --batch-size samples; the result
+    is close to that of a single process, but not equal to it. All machines must have access to --out and all other folders.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -75,14 +74,14 @@ def following(config: Config, out: Path) -> str:
 
 @dataclasses.dataclass
 class Evaluate:
-    """Score a run on its held-out target samples into RUN/scores.json, or on a labelled folder into RUN/scores-FOLDER.json.
+    """Score a run on its held-out target samples (RUN/scores.json) or on a labelled folder (RUN/scores-FOLDER.json).
 
     Example: voxuda evaluate runs/first
     """
 
     #: Folder made by `voxuda train`.
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    #: Folder with volumes.mrcs and masks.mrcs; by default the run's own test samples.
+    #: Labelled folder or star file; by default the run's own test samples.
     target: Path | None = None
 
     def run(self) -> None:
@@ -114,12 +113,12 @@ class Reproduce(Sweep):
     """
 
     #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
-    #: numbers varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
-    #: modules (which part closes how much of the gap), ours (self-training beside the methods it must beat), normalisation
-    #: (batch norm, group norm and batch renormalisation), sensitivity (choices that the paper leaves open), real (the main
-    #: methods on the folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle, another
-    #: sample's mask; every other table has these rows too), ladder (what each difference between the domains costs a
-    #: source-only network). all has each of these runs once, except real and ladder; select rows with --only.
+    #: settings varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
+    #: modules (which part closes how much of the gap), ours (self-training beside the methods it must beat),
+    #: normalisation (batch norm, group norm and batch renormalisation), sensitivity (choices that the paper leaves open),
+    #: real (the main methods on the folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle,
+    #: another sample's mask; every other table has these rows too), ladder (what each difference between the domains costs a
+    #: source-only network). all makes each of these runs once, except real and ladder; select rows with --only.
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TABLE")]
     out: Path  #: Folder of the runs and of TABLE-SCALE.json.
     jobs: int = 1  #: Number of runs in parallel.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @dataclasses.dataclass
 class _Simulate:
     molecules: list[str]
-    """Embedded molecules, such as 1bxn 3gl1; `voxuda molecules list` names them."""
+    """Embedded molecules, such as 1bxn 3gl1 (`voxuda molecules list` names them), or .npz files."""
     out: Path
     """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
     n_per_molecule: int = 10
@@ -51,7 +51,7 @@ class SimulateSource(_Simulate):
     """
 
     snr: tuple[float, ...] = (0.03, 0.05)
-    """Signal-to-noise variance ratios; every molecule is simulated at each."""
+    """Ratios of signal variance to noise variance; every molecule is simulated at each."""
 
     def run(self) -> None:
         """Simulate and save."""
@@ -62,7 +62,7 @@ class SimulateSource(_Simulate):
 
 @dataclasses.dataclass
 class SimulateTarget:
-    """Simulate target samples by tilt series, as a microscope would take them, with an unpredictable noise level.
+    """Simulate target samples from tilt series, as a microscope records them, with an unpredictable noise level.
 
     Each specimen is a slab of ice as crowded as a cell, with up to six molecules of interest among other complexes, vesicles
     and small proteins. Its images include contrast transfer, radiation damage, electron counting noise and detector blur; a
@@ -99,7 +99,7 @@ class SimulateTarget:
     size: int = 32
     """Side of a sample in voxels of 13.5 angstrom."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Where densities, images and tomograms are computed."""
+    """Device for densities, images and tomograms."""
 
     def run(self) -> None:
         """Simulate and save."""
@@ -135,9 +135,9 @@ class SimulateQuick(_Simulate):
     """
 
     snr: tuple[float, ...] = (0.01, 0.1)
-    """Lowest and highest signal-to-noise variance ratio; each sample draws its own."""
+    """Lowest and highest ratio of signal variance to noise variance; each sample gets its own."""
     imaging: Literal["convolution", "tilts"] = "convolution"
-    """Fourier filters, or a tilt series of each crop, in which case the ratio is that of its images."""
+    """convolution filters each crop; tilts simulates a tilt series of it, and --snr is then that of the images."""
 
     def run(self) -> None:
         """Simulate and save."""
@@ -148,7 +148,7 @@ class SimulateQuick(_Simulate):
 
 @dataclasses.dataclass
 class Simulate:
-    """Simulate subtomograms with masks: `source` by the published recipe, `target` by tilt series, `quick` in a second."""
+    """Simulate subtomograms with masks, `source` by the published recipe, `target` by tilt series, `quick` in a second."""
 
     command: Annotated[
         Annotated[SimulateSource, tyro.conf.subcommand("source", prefix_name=False)]
