@@ -89,3 +89,14 @@ def test_cpu_hours_are_seconds_times_threads(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "summary.json").write_text(json.dumps({"seconds": 1800.0, "provenance": {"threads": threads}}))
     assert report.cpu_hours(tmp_path) == 2.5
+
+
+def test_a_claim_with_one_seed_is_open(monkeypatch):
+    """Its rows' own scatter is unknown, and the other claims' intervals are as if it were not there."""
+    monkeypatch.setattr(verdicts, "differences_by_seed", lambda row, _, kind: {"dann": [9.0], "pdam": [5.0, 5.5]}[row["name"]])
+    sweep = tables.Sweep("table1", "laptop")
+    one, two = (dataclasses.replace(verdicts.CLAIMS[0], better=name, worse="source-only") for name in ("dann", "pdam"))
+    found = verdicts.judge(sweep, STORED, claims=[one, two])
+    assert [(v.seeds, v.gain) for v in found.found] == [(1, 9.0), (2, 5.25)] and found.comparisons == 1
+    assert found.found[0].verdict == "[open]" and math.isinf(found.found[0].low)
+    assert found.found[1] == verdicts.judge(sweep, STORED, claims=[two]).found[0]

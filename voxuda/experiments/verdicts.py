@@ -6,7 +6,7 @@ A claim says that the mean IoU of one row is above another's. With our simultane
 
 - [Re], reproduced, if l > 0; "as large" where the two intervals overlap, else "smaller" or "larger";
 - [¬Re], not reproduced, if u < 0, or if l <= 0 and u < g - h: no effect is shown, and one as large as the paper's is excluded;
-- [open] otherwise.
+- [open] otherwise, and always with one seed, which does not show how far its own rows scatter.
 
 A gap with g - h <= 0 is marked "within the paper's own spread", whatever the verdict. A claim for which the paper prints no
 numbers is never called not reproduced: it is shown (l > 0), reversed (u < 0) or not shown.
@@ -15,6 +15,7 @@ numbers is never called not reproduced: it is shown (l > 0), reversed (u < 0) or
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +147,10 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Seq
     run = {pair for pair in pairs.values() if pair[0] in rows and pair[1] in rows}
     gaps = {pair: differences_by_seed(rows[pair[0]], rows[pair[1]], pair[2]) for pair in pairs.values() if pair in run}
     gaps = {pair: values for pair, values in gaps.items() if values}  # the other pairs share no seed
-    result = moderated(list(gaps.values()))
-    intervals = dict(zip(gaps, result.intervals, strict=True))
+    several = {pair: values for pair, values in gaps.items() if len(values) > 1}
+    result = moderated(list(several.values()))
+    intervals = {pair: (values[0], -math.inf, math.inf) for pair, values in gaps.items()}
+    intervals |= dict(zip(several, result.intervals, strict=True))
     found = [
         Verdict(claim, len(gaps[pair]), gain, low, high, rule(low, high, claim.paper))
         for claim, pair in pairs.items()
@@ -155,7 +158,7 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Seq
         for gain, low, high in [intervals[pair]]
     ]
     missing = [claim for claim, pair in pairs.items() if pair not in gaps]
-    return Verdicts(found, missing, len(gaps), result.degrees, result.deviation, kind)
+    return Verdicts(found, missing, len(several), result.degrees, result.deviation, kind)
 
 
 # --- formatting ----------------------------------------------------------------------------------------------------
