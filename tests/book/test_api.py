@@ -62,6 +62,6 @@ def test_chapters_and_pages_of_the_package_link_both_ways(built):
     chapter = (HTML / "notebooks" / "03_noise_generation.html").read_text()
     assert 'href="../api/modules/denoising.html#voxuda.denoising.noise.highpass"' in chapter
     module = (HTML / "api" / "modules" / "denoising.html").read_text()
-    assert 'href="../../notebooks/03_noise_generation.html"' in module and "Half-width in frequency steps" in module
+    assert 'href="../../notebooks/03_noise_generation.html"' in module and "half-width in frequency steps" in module
     for part in api.ROOMS:
         assert (HTML / "api" / "modules" / f"{part}.html").exists()

@@ -234,9 +234,10 @@ def interval_dots(
     """Plot one line per row, with a dot at the mean, a line along its interval, and a cross at a value for comparison.
 
     ``rows`` maps labels to mean, low and high end; ``beside`` maps them to the compared value, ``beside_label`` in the legend.
+    An infinite interval, that of one seed, is not drawn.
     """
     figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.25 * len(rows)), dpi=150)
-    means, lows, highs = np.transpose(list(rows.values()))
+    means, lows, highs = np.transpose([(m, *((low, high) if np.isfinite(low) else (m, m))) for m, low, high in rows.values()])
     axis.hlines(range(len(rows)), lows, highs, color=TRUTH_COLOUR, linewidth=2)
     axis.plot(means, range(len(rows)), "o", color=TRUTH_COLOUR, markersize=5, label="ours, 95 %")
     if beside:
@@ -266,8 +267,7 @@ def seed_dots(rows: dict[str, dict[str, Sequence[float]]], xlabel: str) -> Figur
 
 def _label_rows(figure: Figure, labels: list[str], xlabel: str, *, legend: bool) -> None:
     axis = figure.axes[0]
-    axis.set(xlabel=xlabel, yticks=range(len(labels)), yticklabels=labels)
-    axis.invert_yaxis()
+    axis.set(xlabel=xlabel, yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
     axis.grid(axis="x", alpha=0.3)
     if legend:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
