@@ -105,7 +105,7 @@ def _claim(verdict: verdicts.Verdict) -> list[str]:
     seeds = str(verdict.seeds)
     if repository := os.environ.get("VOXUDA_REPOSITORY"):  # only who publishes knows it
         seeds = f"[{seeds}]({repository}/tree/main/results/{SCALE}/{FOLDER_OF[claim.better]})"
-    return [claim.text, WHERE[claim.table], gap, ours, seeds, said]
+    return [claim.text, said, gap, ours, seeds, WHERE[claim.table]]
 
 
 def draw(path: Path) -> None:
