@@ -41,6 +41,7 @@ def operations(scale: str) -> float:
     return pairs * (3 * counter.get_total_flops() + forwards)
 
 
+@cache
 def runs() -> dict[Scale, dict[str, dict]]:
     """The rows that have stored runs on tilt series, by scale, from the smallest, and by name."""
     found: dict[Scale, dict[str, dict]] = {}
@@ -69,10 +70,10 @@ def score_table() -> str:
 def verdict_table() -> str:
     """The verdict on each claim of the paper that was judged at more than one scale; a sentence if there is none."""
     kept = [scale for scale in runs() if scale != "smoke"]
+    if len(kept) < 2:
+        return "No claim has been judged at scale `desk` yet."
     judged = [{v.claim: v.verdict for v in verdicts.judge(Sweep("table1", s), FOLDERS[s]).found} for s in kept]
     both = [claim for claim in judged[0] if claim.paper is not None and all(claim in found for found in judged)]
-    if len(kept) < 2 or not both:
-        return "No claim has been judged at scale `desk` yet."
     judged_at = f"| claim | the paper's gap | {' | '.join(f'verdict at {scale}' for scale in kept)} |"
     lines = [[claim.text, f"{claim.paper:+.1f}", *(found[claim].partition(",")[0] for found in judged)] for claim in both]
     return report.in_markdown(judged_at, lines)

@@ -40,7 +40,7 @@ def test_ours_stand_beside_the_papers():
 def test_a_table_that_is_not_the_papers_has_no_column_for_it():
     header = report.beside_the_paper({**RESULT, "table": "today"}, "dann").splitlines()[0]
     assert (
-        header.startswith("|  | seeds | IoU (95 %, moderated t) | minus DANN (95 %, moderated t) | Dice | IoU 26S")
+        header.startswith("|  | seeds | IoU (95 %, moderated t) | minus DANN (95 %, moderated t) | Dice | IoU 26S proteasome |")
         and "paper" not in header
     )
 

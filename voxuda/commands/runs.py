@@ -109,7 +109,7 @@ class Reproduce(Sweep):
 
     Then: voxuda results show table1 --runs runs/laptop
 
-    Only the rows without a network, in a minute: voxuda reproduce references --scale laptop --out runs/laptop
+    Only the rows without a network, in minutes: voxuda reproduce references --scale laptop --out runs/laptop
     """
 
     #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
