@@ -125,8 +125,11 @@ def test_prepare_writes_what_load_reads(stacks, tmp_path):
     assert ((sizes > 2000) & (sizes < 2400)).all()
     with open(out / "samples.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["index", "molecule", "tomogram", "particle", "voxel_size"]
-    assert {row["tomogram"] for row in rows} == {"Unt_050.tomostar", "Unt_083.tomostar"}
+    assert list(rows[0]) == ["index", "molecule", "specimen", "particle", "voxel_size"]
+    assert {row["specimen"] for row in rows} == {"Unt_050.tomostar", "Unt_083.tomostar"}
+    tested = [part.groups for part in domain.split(0.6, seed=0)]
+    assert [len(groups) for groups in tested] == [10, 10] and len({*tested[0]}) == len({*tested[1]}) == 1
+    assert not {*tested[0]} & {*tested[1]}
     found, supplied = ribosomes.read(stacks, missing="skip")
     smooth, level = ribosomes.outline(supplied, 12.0, VOLUME)
     turns = packing.random_rotations(len(found), torch.Generator().manual_seed(0))

@@ -117,8 +117,8 @@ def prepare(folder: str | Path, out: str | Path, *, volume: float, missing: Lite
     """Make subtomograms and masks from the tilt stacks in ``folder``, and write them to a new folder for ``load_domain``.
 
     Volumes are in the specimen frame, tilt axis along y. A mask is the :func:`outline` of the supplied average, rotated into
-    the particle's refined pose. ``volume`` is that of a ribosome in nm³, from
-    :func:`voxuda.simulation.molecules.molecular_volume` at ``VOXEL_SIZE``.
+    the particle's refined pose. Particles of one tomogram stay together in a split. ``volume`` is that of a ribosome in
+    nm³, from :func:`voxuda.simulation.molecules.molecular_volume` at ``VOXEL_SIZE``.
 
     Raises
     ------
@@ -129,8 +129,9 @@ def prepare(folder: str | Path, out: str | Path, *, volume: float, missing: Lite
     smooth, level = outline(reference, particles[0].voxel_size, volume)
     volumes = torch.stack([reconstruct(p) for p in particles])[:, None]
     masks = torch.stack([place(smooth, p.rotation) > level for p in particles])[:, None]
+    # A tomogram is a specimen: its particles share ice, dose and alignment, so a split must not divide it.
     table = [
-        {"molecule": "ribosome", "tomogram": p.tomogram, "particle": p.name, "voxel_size": p.voxel_size} for p in particles
+        {"molecule": "ribosome", "specimen": p.tomogram, "particle": p.name, "voxel_size": p.voxel_size} for p in particles
     ]
     return write_samples(out, {"volumes": volumes, "masks": masks}, particles[0].voxel_size, table)
 

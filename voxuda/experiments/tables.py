@@ -200,7 +200,7 @@ _OTHERS = tuple(
 )
 """Methods beside the main ones that work with any normalisation, as TENT does not."""
 
-_MAIN = (_SOURCE_ONLY, _ZERO_SHOT, _DANN, _NGM, _PL_IBF, _AS_IN_PAPER, _OURS, _ON_TARGET)
+_MAIN = (_SOURCE_ONLY, _ZERO_SHOT, _DANN, _NGM, _PL_IBF, _AS_IN_PAPER, _VOX_UDA_BF, _OURS, _SELF_TRAINING, _ON_TARGET)
 
 TABLES: dict[str, tuple[Row, ...]] = {
     "table1": _TABLE1,
