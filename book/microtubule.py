@@ -1,7 +1,8 @@
-"""How well the stored models find the wall of a real microtubule, beside blurring and a threshold, as JSON.
+"""How well networks find the wall of a real microtubule, beside blurring and a threshold, as JSON.
 
-Usage: python book/microtubule.py FOLDER, where FOLDER is the --out of `voxuda data fetch microtubule`. Takes some minutes on
-one thread. Writes results/microtubule.json.
+Usage: python book/microtubule.py FOLDER RUNS, where FOLDER is the --out of `voxuda data fetch microtubule` and RUNS that of
+`voxuda reproduce all --scale laptop`; each run of ROWS that has weights there is scored, and the models of the package.
+Takes some minutes on one thread. Writes results/microtubule.json.
 """
 
 import sys
@@ -16,23 +17,18 @@ from tqdm import tqdm
 from voxuda.data.mrc import read_mrc
 from voxuda.training.config import SegmentOptions
 from voxuda.training.provenance import provenance
-from voxuda.training.run_folder import MODELS, save_json
+from voxuda.training.run_folder import MODELS, read_config, save_json
 from voxuda.training.segmentation import segment_files
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "results" / "quick"
-"""Runs on the quick target, beside the models of the package, which are such runs too."""
+ROWS = ("source-only", "dann", "vox-uda-ngm", "vox-uda", "vox-uda-bf", "ours", "self-training", "supervised")
+"""Rows of the tables, whose target is simulated by tilt series."""
 NOTE = (
-    "One crop with one microtubule, and one seed per model. The wall was fitted as a tube around an axis, not drawn by hand, "
-    "and does not know the missing wedge: compare masks with one another, and read nothing into a few points."
+    "One crop with one microtubule. The wall was fitted as a tube around an axis, not drawn by hand, and does not know the "
+    "missing wedge: compare masks with one another, and read nothing into a few points."
 )
 SIGMAS = (1.0, 1.5, 2.0, 2.5)
 """Of the blur, in voxels."""
-
-
-def model_folder(name: str) -> Path:
-    """The folder of a model of the package or, where there is none of that name, of a stored run."""
-    return MODELS / name if (MODELS / name).is_dir() else RUNS / name / "seed-0"
 
 
 def scores(values: np.ndarray, wall: np.ndarray, threshold: float | None = None) -> dict[str, float]:
@@ -53,14 +49,13 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return round(float((a & b).sum() / (a | b).sum()), 4)
 
 
-def model_scores(path: Path, truth: np.ndarray, model: str, normalise: str, batch_norm: str, flips: bool = False) -> dict:
-    """A row: how a model segments a tomogram with some options, and its scores against the truth ``(D, H, W)``."""
-    row = {"model": model, "normalise": normalise, "batch_norm": batch_norm, "flips": flips}
-    options = SegmentOptions(**{**row, "model": str(model_folder(model))}, probabilities=True, picture=False, device="cpu")
+def model_scores(path: Path, truth: np.ndarray, model: Path, **ways: str | bool) -> dict[str, float]:
+    """Scores of the mask that a finished run or a packaged model gives with some options, against the truth ``(D, H, W)``."""
+    options = SegmentOptions(str(model), **ways, probabilities=True, picture=False, device="cpu")  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as out:
         segment_files([path], out, options, progress=False)
         probabilities = read_mrc(Path(out) / f"{path.stem}_probabilities.mrc").data
-    return {**row, **scores(probabilities, truth, options.threshold)}
+    return scores(probabilities, truth, options.threshold)
 
 
 def blur_scores(folder: Path, sigma: float) -> dict:
@@ -74,21 +69,32 @@ def read_wall(folder: Path) -> np.ndarray:
     return read_mrc(folder / "wall.mrc").data > 0
 
 
-def main(folder: Path) -> None:
+def networks(runs: Path) -> list[tuple[dict, Path]]:
+    """What is scored: packaged models, and the runs of ``ROWS`` that have weights, each with its name and its seed."""
+    packaged = [({"packaged": path.name}, path) for path in sorted(MODELS.iterdir())]
+    trained = [path.parent for row in ROWS for path in sorted(runs.glob(f"{row}/seed-*/weights.safetensors"))]
+    return packaged + [({"row": path.parent.name, "seed": read_config(path).seed}, path) for path in trained]
+
+
+def main(folder: Path, runs: Path) -> None:
     """Write the file."""
-    runs = {path.parent.parent.name for path in RUNS.glob("*/seed-0/weights.safetensors")}
-    models = sorted(runs | {path.name for path in MODELS.iterdir()})
-    ways = [*product(models, ("tile", "volume"), ("model", "volume"), (False,))]
-    ways += [(path.name, "tile", "model", True) for path in sorted(MODELS.iterdir())]
+    wall, tomogram, rows = read_wall(folder), folder / "microtubule.mrc", []
+    for name, model in tqdm(networks(runs)):
+        # Group norm has no statistics that could be measured on the crop.
+        kinds = ("model", "volume") if read_config(model).normalisation == "batch" else ("model",)
+        ways = [{"normalise": by, "batch_norm": of, "flips": False} for by, of in product(("tile", "volume"), kinds)]
+        if "packaged" in name:
+            ways.append({"normalise": "tile", "batch_norm": "model", "flips": True})
+        rows += [{**name, **way, **model_scores(tomogram, wall, model, **way)} for way in ways]
     result = {
         "collected_by": provenance(),
         "note": NOTE,
-        "wall_share": round(float(read_wall(folder).mean()), 4),
+        "wall_share": round(float(wall.mean()), 4),
         "blur": [blur_scores(folder, sigma) for sigma in SIGMAS],
-        "models": [model_scores(folder / "microtubule.mrc", read_wall(folder), *way) for way in tqdm(ways)],
+        "models": rows,
     }
     save_json(result, ROOT / "results" / "microtubule.json")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from microtubule import ROOT, brightest, model_folder, overlap, read_wall
+from microtubule import ROOT, brightest, overlap, read_wall
 from real_panels import outline, rows
 from scipy import ndimage
 
@@ -51,11 +51,11 @@ def ball(wall: np.ndarray) -> float:
 
 
 def masks(folder: Path, wall: np.ndarray) -> dict[str, np.ndarray]:
-    """Of two networks by default options, and of a blur that takes as many voxels as the wall has."""
+    """Of three networks by default options, and of a blur that takes as many voxels as the wall has."""
     volume = read_mrc(folder / "microtubule.mrc").data
     found = {"blur": brightest(ndimage.gaussian_filter(volume, SIGMA), int(wall.sum()))}
-    for name in ("source-only", "vox-uda"):
-        options = SegmentOptions(model=str(model_folder(name)), picture=False, device="cpu")
+    for name in ("source-only", "vox-uda", "self-training"):
+        options = SegmentOptions(str(ROOT / "results" / "laptop" / name / "seed-0"), picture=False, device="cpu")
         with tempfile.TemporaryDirectory() as out:
             segment_files([folder / "microtubule.mrc"], out, options, progress=False)
             found[name] = read_mrc(Path(out) / "microtubule_mask.mrc").data > 0

@@ -64,14 +64,16 @@ def main() -> None:
     made = {f"even, SNR {snr}": [quick(seed, snr, 0.0) for seed in SEEDS] for snr in (0.03, 0.3)}
     made |= {f"brighter along y, SNR {snr}": [quick(seed, snr, 0.3) for seed in SEEDS] for snr in (0.03, 0.3)}
     made["tilt series, crowded"] = [tilts(seed) for seed in SEEDS]
-    ways = list(product([path.name for path in sorted(MODELS.iterdir())], ("tile", "volume"), ("model", "volume")))
+    ways = list(product(sorted(MODELS.iterdir()), ("tile", "volume"), ("model", "volume")))
     found = []
     with tempfile.TemporaryDirectory() as folder, tqdm(total=len(ways) * len(made) * len(SEEDS)) as bar:
         for kind, volumes in made.items():
             for seed, (volume, mask, voxel_size) in zip(SEEDS, volumes, strict=True):
                 write_mrc(Path(folder) / "t.mrc", volume, voxel_size, overwrite=True)
-                for way in ways:
-                    found.append({"tomogram": kind, "seed": seed, **model_scores(Path(folder) / "t.mrc", mask.numpy(), *way)})
+                for model, normalise, of in ways:
+                    way = {"normalise": normalise, "batch_norm": of}
+                    found.append({"tomogram": kind, "seed": seed, "model": model.name, **way})
+                    found[-1] |= model_scores(Path(folder) / "t.mrc", mask.numpy(), model, **way)
                     bar.update()
     save_json({"collected_by": provenance(), "scores": found}, ROOT / "results" / "tomogram-rules.json")
 
