@@ -82,7 +82,9 @@ def main(folder: Path, runs: Path) -> None:
     for name, model in tqdm(networks(runs)):
         # Group norm has no statistics that could be measured on the crop.
         kinds = ("model", "volume") if read_config(model).normalisation == "batch" else ("model",)
-        ways = [{"normalise": by, "batch_norm": of, "flips": False} for by, of in product(("tile", "volume"), kinds)]
+        ways: list[dict[str, str | bool]] = [
+            {"normalise": by, "batch_norm": of, "flips": False} for by, of in product(("tile", "volume"), kinds)
+        ]
         if "packaged" in name:
             ways.append({"normalise": "tile", "batch_norm": "model", "flips": True})
         rows += [{**name, **way, **model_scores(tomogram, wall, model, **way)} for way in ways]
