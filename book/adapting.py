@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from microtubule import ROOT, read_wall, scores
-from tomogram_rules import tilts
+from tomogram_rules import OTHERS, tilts
 from tqdm import tqdm
 
 from voxuda.data.domain import Domain
@@ -32,9 +32,6 @@ from voxuda.training.run_folder import load_network, save_json
 
 SEEDS = (0, 1, 2)
 """Seeds of the training, its source and the simulated tomogram."""
-
-UNSEEN = ("6qzp", "1gyt", "1qvr", "3d2f", "1u6g", "2cg9")
-"""Molecules of the simulated tomograms."""
 
 SIDE = 32
 """Side of a tile in voxels; neighbouring tiles overlap by half."""
@@ -111,7 +108,7 @@ def main(folder: Path, run: Path) -> None:
     with tempfile.TemporaryDirectory() as place, tqdm(total=2 * 5 * len(SEEDS)) as bar:
         for seed in SEEDS:
             source = load_domains(Config("self-training", "laptop", seed=seed))[0]
-            volume, mask, size = tilts(seed, UNSEEN)
+            volume, mask, size = tilts(seed, OTHERS)
             write_mrc(Path(place) / "simulated.mrc", volume, size, overwrite=True)
             tomograms = {"microtubule": (folder / "microtubule.mrc", read_wall(folder))}
             tomograms["simulated"] = Path(place) / "simulated.mrc", mask.numpy()

@@ -349,13 +349,13 @@ def test_batch_norm_of_the_volume(tmp_path, monkeypatch):
 
 def test_models_that_come_along():
     names = sorted(path.name for path in MODELS.iterdir())
-    assert names == ["ours", "vox-uda", "vox-uda-bf", "zero-shot"]
+    assert names == ["ours", "self-training", "vox-uda", "vox-uda-bf"]
     size = 0
     for name in names:
         load_network(find_model(name))
         size += (MODELS / name / "weights.safetensors").stat().st_size
     assert size < 2e6
-    with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of ours, vox-uda, vox-uda-bf"):
+    with pytest.raises(InputError, match=r"best: no such model; give the folder of a run, or one of ours, self-training, vox-uda, vox-uda-bf"):
         find_model("best")
 
 

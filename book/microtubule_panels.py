@@ -1,11 +1,9 @@
-"""What needs no network, on the real data, and slices of the real microtubule with masks, as JSON for the chapter on real data.
+"""Slices of the real microtubule with masks, and the score of a ball, as JSON for the chapter on real data.
 
-Usage: python book/real_references.py RUNS MICROTUBULE, where RUNS is the --out of `voxuda reproduce real --target ribosomes
---scale laptop --seeds 3 --only real-blur-threshold real-otsu` and MICROTUBULE that of `voxuda data fetch microtubule`.
-Writes results/real-references.json.
+Usage: python book/microtubule_panels.py FOLDER, where FOLDER is the --out of `voxuda data fetch microtubule`. Takes a minute.
+Writes results/microtubule-panels.json.
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -30,18 +28,6 @@ LENGTHWISE = 18, slice(55, 151)
 
 ACROSS = 60
 """The y of the slice across it."""
-
-
-def ribosomes(runs: Path) -> dict[str, list[dict]]:
-    """By reference, what each seed chose on the source, its IoU with each test particle, and the best by test labels."""
-    found = {}
-    for row in json.loads((runs / "real-laptop.json").read_text())["rows"]:
-        kept = [
-            {key: run[key] for key in ("seed", "chosen", "best_with_labels") if key in run} | {"iou": run["target"]["samples"]}
-            for run in row["runs"]
-        ]
-        found[row["name"].removeprefix("real-")] = kept
-    return found
 
 
 def ball(wall: np.ndarray) -> float:
@@ -80,12 +66,11 @@ def pictures(folder: Path) -> dict[str, dict]:
     }
 
 
-def main(runs: Path, folder: Path) -> None:
+def main(folder: Path) -> None:
     """Write the file."""
-    tubule = {"ball": ball(read_wall(folder)), **pictures(folder)}
-    found = {"collected_by": provenance(), "ribosomes": ribosomes(runs), "microtubule": tubule}
-    save_json(found, ROOT / "results" / "real-references.json")
+    found = {"collected_by": provenance(), "ball": ball(read_wall(folder)), **pictures(folder)}
+    save_json(found, ROOT / "results" / "microtubule-panels.json")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))
