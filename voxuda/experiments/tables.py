@@ -258,6 +258,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
         _VOX_UDA,
         Row("gradient-magnitude", "gradient of the Sobel magnitude", options=dict(gradient="sobel_magnitude")),
         Row("window-5", "window of 5³", options=dict(window=5)),
+        Row("bf-window-5", "window of 5³, plain filter", options=dict(denoiser="bf", window=5)),
         Row("average-volumes", "variance of the mean of the samples", options=dict(average="volumes")),
         Row("reading-kept", "filter rate is what is kept", options=dict(reading="cube_kept")),
         Row("noised-not-segmented", "noised source not segmented", options=dict(segment_noised=False)),
