@@ -21,7 +21,10 @@ from voxuda.training.run_folder import MODELS, read_config, save_json
 from voxuda.training.segmentation import segment_files
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = ("source-only", "dann", "vox-uda-ngm", "vox-uda", "vox-uda-bf", "ours", "self-training", "supervised")
+ROWS = (
+    "source-only", "dann", "vox-uda-ngm", "vox-uda", "vox-uda-bf", "window-5", "bf-window-5", "ours", "self-training",
+    "supervised",
+)  # fmt: skip
 """Rows of the tables, whose target is simulated by tilt series."""
 NOTE = (
     "One crop with one microtubule. The wall was fitted as a tube around an axis, not drawn by hand, and does not know the "

@@ -202,8 +202,10 @@ def test_a_stored_result_says_what_made_it(path):
         made += [run["provenance"] for run in row["runs"]]
         assert all(run["seconds"] > 0 for run in row["runs"])
     for part in (*result.get("rows", []), *result.get("rungs", [])):
-        assert result["sizes"] and result["seeds"] >= 3
-        assert [run["seed"] for run in part["runs"]] == list(range(result["seeds"]))
+        # On real data each run tests one of two tomograms.
+        assert result["sizes"] and result["seeds"] >= (2 if result.get("table") == "real" else 3)
+        first = part["runs"][0]["seed"]
+        assert [run["seed"] for run in part["runs"]] == list(range(first, first + result["seeds"]))
     for record in made:
         assert {"commit", "torch", "processor", "threads"} <= set(record) and not record["commit"].endswith("dirty")
 
