@@ -71,13 +71,14 @@ def reproduce(sweep: Sweep, out: str | Path, *, jobs: int = 1) -> dict:
 def _features(runs: dict[str, list[Path]]) -> dict:
     """Map the first seed's features and compute every seed's separability, by row and kind of batch norm statistics."""
     kinds: tuple[BatchNorm, ...] = ("target", "running")
-    return {
-        "embeddings": {row: {kind: embed(seeds[0], kind) for kind in kinds} for row, seeds in runs.items()},
-        "separability": {
-            row: {kind: [round(separability(*domain_features(run, kind)[0]), 4) for run in seeds] for kind in kinds}
-            for row, seeds in runs.items()
-        },
-    }
+    found: dict = {"embeddings": {row: {kind: embed(of[0], kind) for kind in kinds} for row, of in runs.items()}}
+    apart: dict = {row: {kind: [] for kind in kinds} for row in runs}
+    # Seed by seed: simulating the samples of one takes minutes, and only the last are cached.
+    for of_seed in zip(*runs.values(), strict=True):
+        for row, run in zip(runs, of_seed, strict=True):
+            for kind in kinds:
+                apart[row][kind].append(round(separability(*domain_features(run, kind)[0]), 4))
+    return found | {"separability": apart}
 
 
 # --- one run -------------------------------------------------------------------------------------------------------
