@@ -117,7 +117,7 @@ def draw(path: Path) -> None:
     # A row of one or two seeds has an interval wider than the axis.
     dots = {row["label"]: scores[name] for name, row in found.items() if len(row["runs"]) > 2}
     figure = plots.interval_dots(dots, "foreground IoU on the target, %", beside=paper, beside_label="the paper's Table I")
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")  # the legend is wider than the axis
 
 
 def draw_headline(path: Path) -> None:
