@@ -103,7 +103,7 @@ def score(network: VoxResNet, path: Path, truth: np.ndarray) -> dict[str, float]
 
 
 def main(folder: Path, run: Path) -> None:
-    """Write the file, after each way anew."""
+    """Write the file, again after each way."""
     torch.set_num_threads(1)
     path, start = ROOT / "results" / "adapting.json", load_network(run)
     rows = json.loads(path.read_text())["scores"] if path.exists() else []
