@@ -20,3 +20,17 @@ def test_stored_numbers_come_out_again(fetched_microtubule, root):
         found = microtubule.model_scores(tomogram, wall, models[names.index(name)], **way)
         assert {**name, **way, **found} == pytest.approx(row, abs=0.005)
     assert microtubule.blur_scores(fetched_microtubule, 2.0) == pytest.approx(stored["blur"][2], abs=0.005)
+
+
+def test_the_help_names_the_best_models(root):
+    """`voxuda segment --help` says which packaged model is best where."""
+    scores, usual = {}, {"normalise": "tile", "batch_norm": "model"}
+    for row in json.loads((root / "results" / "tomogram-rules.json").read_text())["scores"]:
+        if row.items() >= usual.items():
+            crowded = "crowded cells" if "crowded" in row["tomogram"] else "few particles"
+            scores.setdefault(crowded, {}).setdefault(row["model"], []).append(row["iou"])
+    for row in json.loads((root / "results" / "microtubule.json").read_text())["models"]:
+        if row.items() >= {**usual, "flips": False}.items() and "packaged" in row:
+            scores.setdefault("microtubule", {})[row["packaged"]] = [row["iou"]]
+    best = {where: max(models, key=lambda name: sum(models[name])) for where, models in scores.items()}
+    assert best == {"few particles": "ours", "crowded cells": "self-training", "microtubule": "vox-uda-bf"}
