@@ -399,3 +399,10 @@ def test_interrupt_says_how_to_go_on(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(loop, "train", interrupt)
     assert main(["train", "--out", str(tmp_path / "r")]) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+def test_stored_scores_on_real_data_are_shown(capsys):
+    assert main(["results", "show", "real"]) == 0
+    shown = capsys.readouterr().out
+    assert "supervised on target" in shown and "a ball in the middle" in shown
+    assert main(["results", "show", "real", "--target", "ribosomes"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -52,7 +53,11 @@ class Show:
         target = None if self.target is None else str(self.target.absolute())
         folder, stored = _runs(self.runs, self.scale, self.recipe)
         asked = tables.Sweep(self.table, self.scale, target=target, recipe=self.recipe, epochs=self.epochs)
-        result = sweep.collect(asked, folder)
+        kept = stored.with_name(f"real-{self.scale}.json")
+        if self.table == "real" and not (self.runs or self.target) and kept.is_file():
+            result = json.loads(kept.read_text())  # its runs name the folder of their target, which is not stored here
+        else:
+            result = sweep.collect(asked, folder)
         names = [row["name"] for row in result["rows"]]
         if not names:
             where = "" if folder.is_dir() or self.runs else f" looked in each folder above, and in {stored};"
