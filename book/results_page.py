@@ -186,12 +186,12 @@ def on_real_data() -> str:
     blind = [name for name, of in runs.items() if of[0]["oracle"] and name != "supervised"]
     particles = sum(run["n"] for run in runs["ball"])
     best = max(mean[name] for name in blind)
-    said = [f"self-training has {wall['self-training']:.0f} %, Vox-UDA {wall['vox-uda']:.0f} %"]
+    said = [f"self-training {wall['self-training']:.0f} %, Vox-UDA {wall['vox-uda']:.0f} %"]
     said += [f"the network without adaptation {wall['source-only']:.0f} %"]
     said += [f"and a blur that is told the size of the wall {blur:.0f} %"]
     return (
-        f"On the wall of a real microtubule {', '.join(said)}. On {particles} real ribosomes no network without target labels"
-        f" has more than {best:.0f} %; a ball in the middle of the box has {mean['ball']:.0f} %"
+        f"IoU with the wall of a real microtubule: {', '.join(said)}. On {particles} real ribosomes no network without"
+        f" target labels has more than {best:.0f} %; a ball in the middle of the box has {mean['ball']:.0f} %"
     )
 
 

@@ -355,7 +355,8 @@ def test_models_that_come_along():
         load_network(find_model(name))
         size += (MODELS / name / "weights.safetensors").stat().st_size
     assert size < 2e6
-    with pytest.raises(InputError, match=r"no such model; give the folder of a run, or one of ours, self-training, vox-uda"):
+    said = r"best: no such model; give the folder of a run, or one of ours, self-training, vox-uda, vox-uda-bf"
+    with pytest.raises(InputError, match=said):
         find_model("best")
 
 
