@@ -26,7 +26,7 @@ def test_segment(against, tmp_path, flips):
 
     @torch.no_grad()
     def monai():
-        network = load_network(find_model("ours")).to(memory_format=torch.channels_last_3d)
+        network = load_network(find_model("balanced")).to(memory_format=torch.channels_last_3d)
         tomogram = zscore(torch.from_numpy(read_mrc(path).data)[None, None])
         turned = [[], [2], [3], [4], [2, 3], [2, 4], [3, 4], [2, 3, 4]] if flips else [[]]
         found = [

@@ -22,8 +22,8 @@ from voxuda.training.segmentation import segment_files
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = (
-    "source-only", "dann", "vox-uda-ngm", "vox-uda", "vox-uda-bf", "window-5", "bf-window-5", "ours", "self-training",
-    "supervised",
+    "source-only", "dann", "vox-uda-ngm", "vox-uda", "vox-uda-bf", "window-5", "bf-window-5", "balanced", "self-training",
+    "supervised", "source-only-batch", "vox-uda-batch", "supervised-batch",
 )  # fmt: skip
 """Rows of the tables, whose target is simulated by tilt series."""
 NOTE = (

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from voxuda.experiments import plots, report, sweep, verdicts
 from voxuda.experiments.paper import GAP_HALF_WIDTH, PUBLISHED
 from voxuda.experiments.tables import TABLES, Sweep
+from voxuda.training.config import SCALES
 from voxuda.training.run_folder import RESULTS
 
 RUNS = RESULTS / "laptop"
@@ -27,7 +28,7 @@ WHERE = {"table1": "I", "table2": "II", "table3": "III", "table4": "IV", "figure
 FOLDER_OF = {row.name: row.runs or row.name for rows in TABLES.values() for row in rows}
 """The folder of each row's runs."""
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-SHOWN = ("source-only", "vox-uda", "supervised", "blur-threshold", "self-training")
+SHOWN = ("source-only", "vox-uda", "supervised", "blur-threshold", "ball", "self-training")
 """Rows whose scores stand in the text."""
 
 
@@ -56,14 +57,18 @@ def figures() -> dict[str, str]:
             str(paper.get(name, {}).get("iou", "")),
             _score(row, scores[name]),
             str(len(row["runs"])),
-            f"{shares[name]:.0f} %",
+            f"{round(shares[name])} %",
         ]
         for name, row in found.items()
     ]
-    missing = f"Not run yet: {len(judged.missing)} claims." if judged.missing else ""
+    missing = f"Not run yet: {'; '.join(claim.text for claim in judged.missing)}." if judged.missing else ""
     return {
         **{name: f"{scores[name][0]:.1f}" for name in SHOWN},
         "closed": f"{shares['vox-uda']:.0f}",
+        "ceiling": f"{100 * np.mean([run['best_with_labels'] for run in found['blur-threshold']['runs']]):.0f}",
+        "snr": " and ".join(map(str, sizes["source_snr"])),
+        "paper_snr": " and ".join(map(str, SCALES["paper"]["source_snr"])),
+        "single": str(sum(v.verdict.startswith("[open]") and v.seeds == 1 for v in of_paper)),
         "judged": str(len(of_paper)),
         "reproduced": str(sum(v.verdict.startswith("[Re]") for v in of_paper)),
         "refuted": str(sum(v.verdict.startswith("[¬Re]") for v in of_paper)),
@@ -152,10 +157,15 @@ def _mask(lines: list[str]) -> np.ndarray:
 
 
 def closed(found: dict[str, dict]) -> dict[str, float]:
-    """Share of the gap between no adaptation and full supervision that each row closes, in percent."""
-    scores = report.scores(found.values())
-    low, high = scores["source-only"][0], scores["supervised"][0]
-    return {name: 100 * (score[0] - low) / (high - low) for name, score in scores.items()}
+    """Share of the gap between no adaptation and full supervision that each row closes, over common seeds, in percent."""
+    iou = {name: {run["seed"]: run[row["statistics"]]["iou"] for run in row["runs"]} for name, row in found.items()}
+
+    def share(name: str) -> float:
+        common = iou[name].keys() & iou["source-only"].keys() & iou["supervised"].keys()
+        low, mid, high = (np.mean([iou[n][seed] for seed in common]) for n in ("source-only", name, "supervised"))
+        return 100 * (mid - low) / (high - low)
+
+    return {name: share(name) for name in found}
 
 
 def headline() -> str:

@@ -18,11 +18,36 @@ function paint() {
         Plotly.relayout(figure, figure.layout.scene ? {...colours, ...ofScene} : colours);
 }
 
+// Plotly's sliders follow the mouse alone; this lets the arrow keys, Home and End move them.
+function listen(figure) {
+    const slider = () => figure.layout.sliders[0];
+    const tell = () => {
+        figure.ariaValueNow = slider().active;
+        figure.ariaValueText = slider().steps[slider().active].label;
+    };
+    const last = slider().steps.length - 1;
+    Object.assign(figure, {tabIndex: 0, role: "slider", ariaLabel: "Step shown", ariaValueMin: 0, ariaValueMax: last});
+    tell();
+    figure.on("plotly_sliderchange", tell);
+    figure.addEventListener("keydown", async (event) => {
+        const now = slider().active;
+        const to = {ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, Home: 0, End: last}[event.key];
+        if (to === undefined) return;
+        event.preventDefault();
+        const active = Math.min(Math.max(to, 0), last);
+        const {method, args} = slider().steps[active];
+        await Plotly.relayout(figure, {"sliders[0].active": active});
+        await Plotly[method](figure, ...args);
+        tell();
+    });
+}
+
 document.addEventListener("DOMContentLoaded", () => {
     const all = () => document.querySelectorAll(SCROLLING).forEach(mark);
     // The article changes its size with the screen, and when a fold opens, a font arrives or a formula is drawn.
     new ResizeObserver(all).observe(document.querySelector("article"));
     document.addEventListener("scroll", (event) => mark(event.target), {capture: true, passive: true});
     paint();
+    [...document.querySelectorAll(".plotly-graph-div")].filter((figure) => figure.layout.sliders).forEach(listen);
     new MutationObserver(paint).observe(document.documentElement, {attributeFilter: ["data-theme"]});
 });

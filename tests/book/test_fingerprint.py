@@ -27,8 +27,8 @@ FILES = {
     "voxuda/slow/other.py": "def read(): return RESULTS / 'kept.json'\n",
     "voxuda/slow/registry.py": "import importlib\nmake = importlib.import_module\n",
     "results/kept.json": "",
-    "results/laptop/ours/seed-0/log.jsonl": "",
-    "results/laptop/ours/seed-1/log.jsonl": "",
+    "results/laptop/balanced/seed-0/log.jsonl": "",
+    "results/laptop/balanced/seed-1/log.jsonl": "",
     "results/laptop/table.json": "",
 }
 PLAIN = {"plain/__init__", "plain/one", "plain/inner"}
@@ -71,9 +71,9 @@ def test_imports_are_followed(tree, code, modules):
         ("RESULTS / 'kept.json'", {"kept.json"}),
         (
             "(RESULTS / 'laptop').glob('*')",
-            {"laptop/ours/seed-0/log.jsonl", "laptop/ours/seed-1/log.jsonl", "laptop/table.json"},
+            {"laptop/balanced/seed-0/log.jsonl", "laptop/balanced/seed-1/log.jsonl", "laptop/table.json"},
         ),
-        ("folder.RESULTS / 'laptop' / name / 'seed-0'", {"laptop/ours/seed-0/log.jsonl"}),
+        ("folder.RESULTS / 'laptop' / name / 'seed-0'", {"laptop/balanced/seed-0/log.jsonl"}),
         ("RESULTS / f'laptop/{name}.json'", {"laptop/table.json"}),
         ("load(RESULTS)", {name.removeprefix("results/") for name in FILES if name.startswith("results/")}),
         ("from voxuda.slow import other", {"kept.json"}),

@@ -15,7 +15,7 @@ def test_stored_numbers_come_out_again(fetched_microtubule, root):
     tomogram, wall = fetched_microtubule / "microtubule.mrc", microtubule.read_wall(fetched_microtubule)
     names, models = zip(*microtubule.networks(root / "results" / "laptop"), strict=True)
     way = {"normalise": "volume", "batch_norm": "volume", "flips": False}
-    for name in ({"packaged": "ours"}, {"row": "self-training", "seed": 0}):
+    for name in ({"packaged": "balanced"}, {"row": "self-training", "seed": 0}):
         (row,) = [row for row in stored["models"] if row.items() >= {**name, **way}.items()]
         found = microtubule.model_scores(tomogram, wall, models[names.index(name)], **way)
         assert {**name, **way, **found} == pytest.approx(row, abs=0.005)
@@ -33,4 +33,4 @@ def test_the_help_names_the_best_models(root):
         if row.items() >= {**usual, "flips": False}.items() and "packaged" in row:
             scores.setdefault("microtubule", {})[row["packaged"]] = [row["iou"]]
     best = {where: max(models, key=lambda name: sum(models[name])) for where, models in scores.items()}
-    assert best == {"few particles": "ours", "crowded cells": "self-training", "microtubule": "vox-uda-bf"}
+    assert best == {"few particles": "balanced", "crowded cells": "self-training", "microtubule": "vox-uda-bf"}

@@ -134,7 +134,8 @@ def test_the_readme_shows_the_stored_table():
     assert results_page.with_table(readme) == readme
     rows = results_page.rows()
     mean = {name: sum(run["target"]["iou"] for run in row["runs"]) / len(row["runs"]) for name, row in rows.items()}
-    assert mean["blur-threshold"] < mean["vox-uda"] < mean["self-training"] < mean["supervised"]
+    order = ("blur-threshold", "source-only", "ball", "vox-uda", "self-training", "supervised")
+    assert sorted(order, key=mean.get) == [*order]
     assert 40 < results_page.closed(rows)["vox-uda"] < 60 and "Vox-UDA closes about half of the gap" in readme
     sizes = next(iter(rows.values()))["runs"][0]
     assert sizes["n"] > 100
@@ -241,7 +242,7 @@ def test_stored_weights_load():
     from voxuda.training.run_folder import load_network
 
     folders = [p.parent for p in (ROOT / "results" / "weights").glob("*/weights.safetensors")]
-    assert {f.name for f in folders} >= {"source-only", "vox-uda", "ours", "supervised"}
+    assert {f.name for f in folders} >= {"source-only", "vox-uda", "balanced", "supervised"}
     halves = [p.parent for p in (ROOT / "results" / "laptop").glob("*/seed-0/weights.safetensors")]
     assert {f.parent.name for f in halves} >= {"source-only", "dann", "vox-uda", "self-training", "supervised"}
     for folder in [*folders, *halves]:

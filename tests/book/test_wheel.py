@@ -44,7 +44,7 @@ def test_the_wheel_holds_the_package_and_its_molecules_and_nothing_else(wheel):
 
 
 TRAIN = "train --method vox-uda --scale smoke --epochs 1 --out run"
-STORED = ROOT / "results" / "weights" / "ours"
+STORED = ROOT / "results" / "weights" / "balanced"
 
 
 @pytest.mark.parametrize(

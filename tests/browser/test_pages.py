@@ -267,6 +267,22 @@ def test_the_keyboard_is_enough(browser, width):
     page.close()
 
 
+def test_the_arrow_keys_move_a_slider(open_page):
+    page = open_page("notebooks/01_what_cryo_et_sees.html")
+    slider = page.locator(".plotly-graph-div[role=slider]").first
+    slider.focus()
+    last = int(slider.get_attribute("aria-valuemax"))
+    pictures = {}
+    ends = {"Home ArrowLeft": [0, 0], "ArrowRight End": [1, last], "ArrowRight ArrowLeft": [last, last - 1]}
+    for key, at in ((key, at) for keys, steps in ends.items() for key, at in zip(keys.split(), steps, strict=True)):
+        slider.press(key)
+        page.wait_for_function("([figure, at]) => figure.ariaValueNow == at", arg=[slider.element_handle(), at])
+        active, picture, label = slider.evaluate("f => [f.layout.sliders[0].active, f.data[0].source, f.ariaValueText]")
+        assert active == at and pictures.setdefault(at, picture) == picture
+        assert slider.locator(".slider-label").first.text_content().endswith(label)
+    assert len(set(pictures.values())) == len(pictures) == 4
+
+
 def test_a_printed_page_is_the_article_alone(browser):
     page = browser.new_page(viewport={"width": 794, "height": 1123})  # A4 at 96 dots an inch
     page.goto((HTML / "notebooks" / "03_noise_generation.html").as_uri())

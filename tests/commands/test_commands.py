@@ -212,7 +212,7 @@ def test_help_teaches_by_example(command, capsys):
         ("train --scale smoke --out full", "full: the folder is not empty"),
         ("evaluate none", "no such file; make a run"),
         ("evaluate full", "no such file; make a run"),
-        ("segment x.mrc --model none --out m", "none: no such model; give the folder of a run, or one of ours,"),
+        ("segment x.mrc --model none --out m", "none: no such model; give the folder of a run, or one of balanced,"),
         ("reproduce table9 --out r", "table9: no such table"),
         ("reproduce modules --only nope --out r", "nope: no such row"),
         ("molecules derive full --out d", "full: no such file; give a PDB or mmCIF file"),

@@ -349,24 +349,24 @@ def test_batch_norm_of_the_volume(tmp_path, monkeypatch):
 
 def test_models_that_come_along():
     names = sorted(path.name for path in MODELS.iterdir())
-    assert names == ["ours", "self-training", "vox-uda", "vox-uda-bf"]
+    assert names == ["balanced", "self-training", "vox-uda", "vox-uda-bf"]
     size = 0
     for name in names:
         load_network(find_model(name))
         size += (MODELS / name / "weights.safetensors").stat().st_size
     assert size < 2e6
-    said = r"best: no such model; give the folder of a run, or one of ours, self-training, vox-uda, vox-uda-bf"
+    said = r"best: no such model; give the folder of a run, or one of balanced, self-training, vox-uda, vox-uda-bf"
     with pytest.raises(InputError, match=said):
         find_model("best")
 
 
 def test_a_folder_here_does_not_change_the_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(MODELS / "vox-uda", "ours")
-    assert find_model("ours") == MODELS / "ours"
-    assert capsys.readouterr().err == "ours: the model that comes with the package is used; your run is ./ours.\n"
-    for name in ("./ours", "ours/", tmp_path / "ours"):
-        assert find_model(name).resolve() == tmp_path / "ours"
+    shutil.copytree(MODELS / "vox-uda", "balanced")
+    assert find_model("balanced") == MODELS / "balanced"
+    assert capsys.readouterr().err == "balanced: the model that comes with the package is used; your run is ./balanced.\n"
+    for name in ("./balanced", "balanced/", tmp_path / "balanced"):
+        assert find_model(name).resolve() == tmp_path / "balanced"
     assert not capsys.readouterr().err
 
 

@@ -172,14 +172,14 @@ def test_the_rule_of_normalising_is_the_best_of_three(tmp_path, root, monkeypatc
     edge, defocus, ratio = torch.tensor([13.5]), torch.tensor([45e3]), torch.tensor([snr])
     image = imaging.image_target(density[None, None], ratio, defocus, edge, generator)[0, 0]
     image = (image + 0.7 * image.std()) * torch.linspace(0.7, 1.3, 96)[:, None]
-    network, truth = load_network(root / "results" / "weights" / "ours"), density > molecules.MASK_THRESHOLD
+    network, truth = load_network(root / "results" / "weights" / "balanced"), density > molecules.MASK_THRESHOLD
 
     def score(name, rule):
         monkeypatch.setattr(tomograms, "normalise", rule)
         path = segment(network, write_mrc(tmp_path / f"{name}.mrc", image), tmp_path / f"{name}_mask.mrc")
         return float(iou_and_dice(torch.from_numpy(read_mrc(path).data)[None] > 0.5, truth[None])[0])
 
-    ours = score("ours", normalise)
+    ours = score("balanced", normalise)
     each = score("each", lambda tile, valid, typical, rule: normalise(tile, valid, None))
     whole = score("whole", lambda tile, valid, typical, rule: normalise(tile, valid, typical, "volume"))
     assert ours > 0.6 and ours > each and ours > whole

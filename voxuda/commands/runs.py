@@ -113,7 +113,7 @@ class Reproduce(Sweep):
     """
 
     #: The paper's: table1 (all methods), table2 (another source), table3 (without NGM, without pseudo-labels), table4 (its
-    #: settings varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (later methods),
+    #: settings varied), figure6 (features before and after), figure7 (kinds of noise). The book's: today (other methods),
     #: modules (which part closes how much of the gap), ours (self-training beside the methods it must beat),
     #: normalisation (batch norm, group norm and batch renormalisation), sensitivity (choices that the paper leaves open),
     #: real (the main methods on the folder --target), references (blur and threshold, Otsu's threshold, a ball in the middle,

@@ -94,7 +94,7 @@ def _of_the_paper() -> Iterator[Claim]:
 CLAIMS: tuple[Claim, ...] = (
     *_of_the_paper(),
     Claim("ours/vox-uda/blur-threshold", "Vox-UDA above blur and threshold", "vox-uda", "blur-threshold", "ours"),
-    Claim("ours/ours/vox-uda", "balanced Vox-UDA without adversary above Vox-UDA", "ours", "vox-uda", "ours"),
+    Claim("ours/balanced/vox-uda", "balanced Vox-UDA without adversary above Vox-UDA", "balanced", "vox-uda", "ours"),
     *(
         Claim(f"ours/self-training/{name}", f"self-training above {label}", "self-training", name, "ours")
         for name, label in (

@@ -98,10 +98,10 @@ class Config:
 class SegmentOptions:
     """How files are segmented, and what is written."""
 
-    #: Name of a model of the package (ours, vox-uda, vox-uda-bf, self-training), or folder of a finished run. The default is
-    #: best on simulated tomograms with few particles, vox-uda-bf on a real microtubule, self-training in simulated crowded
+    #: Name of a model of the package (balanced, vox-uda, vox-uda-bf, self-training), or folder of a finished run. The default
+    #: is best on simulated tomograms with few particles, vox-uda-bf on a real microtubule, self-training in simulated crowded
     #: cells; see results/tomogram-rules.json and results/microtubule.json.
-    model: str = "ours"
+    model: str = "balanced"
     voxel_size: float | None = None  #: Edge of a voxel in angstrom, for all files; replaces that of their headers.
     invert: bool = False  #: Multiply by -1, for files in which protein is dark.
     threshold: float = 0.5  #: Probability of protein above which a voxel belongs to the mask.

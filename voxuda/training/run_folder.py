@@ -40,7 +40,8 @@ MODELS = Path(__file__).parent / "models"
 def find_model(name: str | Path) -> Path:
     """Return the folder of a model, one that comes with the package or a run.
 
-    A bare name such as "ours" means the package's, even if the working directory has a run of that name; "./ours" is the run.
+    A bare name such as "balanced" means the package's, even if the working directory has a run of that name; "./balanced" is
+    the run.
 
     Raises
     ------
