@@ -255,10 +255,10 @@ def seed_dots(rows: dict[str, dict[str, Sequence[float]]], xlabel: str) -> Figur
     figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.25 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))
     for i, (name, colour, marker) in enumerate(zip(names, COLOURS, "os^v", strict=False)):
-        for row, series in enumerate(rows.values()):
-            values = list(series.get(name, ()))
+        held = [(row, list(series[name])) for row, series in enumerate(rows.values()) if len(series.get(name, ()))]
+        for row, values in held:
             height = row + 0.3 * (i - (len(names) - 1) / 2)  # series side by side, so that none hides another
-            label = name if row == 0 else None
+            label = name if row == held[0][0] else None
             axis.plot(values, [height] * len(values), marker, color=colour, alpha=0.75, markersize=4, label=label)
             axis.plot([np.mean(values)] * 2, [height - 0.2, height + 0.2], color=colour, linewidth=2)
     _label_rows(figure, list(rows), xlabel, legend=True)
