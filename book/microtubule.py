@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from voxuda.data.mrc import read_mrc
+from voxuda.data.mrc import read_mrc, write_mrc
 from voxuda.training.config import SegmentOptions
 from voxuda.training.provenance import provenance
 from voxuda.training.run_folder import MODELS, read_config, save_json
@@ -52,13 +52,26 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return round(float((a & b).sum() / (a | b).sum()), 4)
 
 
-def model_scores(path: Path, truth: np.ndarray, model: Path, **ways: str | bool) -> dict[str, float]:
-    """Scores of the mask that a finished run or a packaged model gives with some options, against the truth ``(D, H, W)``."""
+def probabilities(path: Path, model: Path, **ways: str | bool) -> np.ndarray:
+    """Probability of protein ``(D, H, W)`` by a finished run or a packaged model with some options."""
     options = SegmentOptions(str(model), **ways, probabilities=True, picture=False, device="cpu")  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as out:
         segment_files([path], out, options, progress=False)
-        probabilities = read_mrc(Path(out) / f"{path.stem}_probabilities.mrc").data
-    return scores(probabilities, truth, options.threshold)
+        return read_mrc(Path(out) / f"{path.stem}_probabilities.mrc").data
+
+
+def model_scores(path: Path, truth: np.ndarray, model: Path, **ways: str | bool) -> dict[str, float]:
+    """Scores of the mask that a finished run or a packaged model gives with some options, against the truth ``(D, H, W)``."""
+    return scores(probabilities(path, model, **ways), truth, 0.5)
+
+
+def agreement(path: Path, model: Path, **ways: str | bool) -> float:
+    """Dice score of the masks of the tomogram and of its mirror image, which needs no label."""
+    tomogram = read_mrc(path)
+    with tempfile.TemporaryDirectory() as folder:
+        write_mrc(mirror := Path(folder) / "mirror.mrc", np.ascontiguousarray(tomogram.data[..., ::-1]), tomogram.voxel_size)
+        a, b = probabilities(path, model, **ways) > 0.5, probabilities(mirror, model, **ways)[..., ::-1] > 0.5
+    return round(float(2 * (a & b).sum() / (a.sum() + b.sum())), 4)
 
 
 def blur_scores(folder: Path, sigma: float) -> dict:
@@ -90,7 +103,10 @@ def main(folder: Path, runs: Path) -> None:
         ]
         if "packaged" in name:
             ways.append({"normalise": "tile", "batch_norm": "model", "flips": True})
-        rows += [{**name, **way, **model_scores(tomogram, wall, model, **way)} for way in ways]
+        for way in ways:
+            rows.append({**name, **way, **model_scores(tomogram, wall, model, **way)})
+            if way["normalise"] == "tile" and not way["flips"]:
+                rows[-1]["agreement"] = agreement(tomogram, model, **way)
     result = {
         "collected_by": provenance(),
         "note": NOTE,
