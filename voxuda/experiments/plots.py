@@ -252,8 +252,8 @@ def seed_dots(rows: dict[str, dict[str, Sequence[float]]], xlabel: str) -> Figur
 
     ``rows`` maps the label of a row and the name of a series to values, one per seed. Series differ in colour and marker.
     """
-    figure, axis = plt.subplots(figsize=(5.4, 0.9 + 0.25 * len(rows)), dpi=150)
     names = list(dict.fromkeys(name for series in rows.values() for name in series))
+    figure, axis = plt.subplots(figsize=(5.4, 0.9 + max(0.25, 0.12 * len(names)) * len(rows)), dpi=150)
     for i, (name, colour, marker) in enumerate(zip(names, COLOURS, "os^v", strict=False)):
         held = [(row, list(series[name])) for row, series in enumerate(rows.values()) if len(series.get(name, ()))]
         for row, values in held:
