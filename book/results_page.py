@@ -201,13 +201,12 @@ def on_real_data() -> str:
     runs = {row["name"].removeprefix("real-"): row["runs"] for row in real["rows"]}
     mean = {name: 100 * np.mean([run["target"]["iou"] for run in of]) for name, of in runs.items()}
     blind = [name for name, of in runs.items() if of[0]["oracle"] and name != "supervised"]
-    particles = sum(run["n"] for run in runs["ball"])
     best = max(*(mean[name] for name in blind), found("self-training", "real"))
     return (
         f"IoU with the wall of a real microtubule: the network without adaptation {wall('source-only')}, Vox-UDA"
         f" {wall('vox-uda')}, self-training {wall('self-training')}, and a blur that is told the size of the wall"
         f" {blur:.0f} %. With batch norm statistics of the crop itself, which need no labels, the network without adaptation"
-        f" has {wall('source-only-batch', 'volume')} and Vox-UDA {wall('vox-uda-batch', 'volume')}. On {particles} real"
+        f" has {wall('source-only-batch', 'volume')} and Vox-UDA {wall('vox-uda-batch', 'volume')}. On {boxes['n']} real"
         f" ribosomes, networks that saw only simulations have {found('source-only'):.0f} % without adaptation,"
         f" {found('vox-uda'):.0f} % by Vox-UDA and {found('self-training'):.0f} % by self-training; none without target labels"
         f" has more than {best:.0f} %, and a ball in the middle of the box has {mean['ball']:.0f} %"

@@ -21,17 +21,18 @@ function paint() {
 // Plotly's sliders follow the mouse alone; this lets the arrow keys, Home and End move them.
 function listen(figure) {
     const slider = () => figure.layout.sliders[0];
+    const shown = () => slider().active ?? 0;
     const tell = () => {
-        figure.ariaValueNow = slider().active;
-        figure.ariaValueText = slider().steps[slider().active].label;
+        figure.ariaValueNow = shown();
+        figure.ariaValueText = slider().steps[shown()].label;
     };
     const last = slider().steps.length - 1;
     Object.assign(figure, {tabIndex: 0, role: "slider", ariaLabel: "Step shown", ariaValueMin: 0, ariaValueMax: last});
     tell();
     figure.on("plotly_sliderchange", tell);
     figure.addEventListener("keydown", async (event) => {
-        const now = slider().active;
-        const to = {ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, Home: 0, End: last}[event.key];
+        const [back, on] = [shown() - 1, shown() + 1];
+        const to = {ArrowLeft: back, ArrowDown: back, ArrowRight: on, ArrowUp: on, Home: 0, End: last}[event.key];
         if (to === undefined) return;
         event.preventDefault();
         const active = Math.min(Math.max(to, 0), last);
