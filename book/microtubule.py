@@ -65,12 +65,12 @@ def model_scores(path: Path, truth: np.ndarray, model: Path, **ways: str | bool)
     return scores(probabilities(path, model, **ways), truth, 0.5)
 
 
-def agreement(path: Path, model: Path, **ways: str | bool) -> float:
-    """Dice score of the masks of the tomogram and of its mirror image, which needs no label."""
+def agreement(found: np.ndarray, path: Path, model: Path, **ways: str | bool) -> float:
+    """Dice score of the mask of the tomogram, from its probabilities, and that of its mirror image, which needs no label."""
     tomogram = read_mrc(path)
     with tempfile.TemporaryDirectory() as folder:
         write_mrc(mirror := Path(folder) / "mirror.mrc", np.ascontiguousarray(tomogram.data[..., ::-1]), tomogram.voxel_size)
-        a, b = probabilities(path, model, **ways) > 0.5, probabilities(mirror, model, **ways)[..., ::-1] > 0.5
+        a, b = found > 0.5, probabilities(mirror, model, **ways)[..., ::-1] > 0.5
     return round(float(2 * (a & b).sum() / (a.sum() + b.sum())), 4)
 
 
@@ -104,9 +104,10 @@ def main(folder: Path, runs: Path) -> None:
         if "packaged" in name:
             ways.append({"normalise": "tile", "batch_norm": "model", "flips": True})
         for way in ways:
-            rows.append({**name, **way, **model_scores(tomogram, wall, model, **way)})
+            found = probabilities(tomogram, model, **way)
+            rows.append({**name, **way, **scores(found, wall, 0.5)})
             if way["normalise"] == "tile" and not way["flips"]:
-                rows[-1]["agreement"] = agreement(tomogram, model, **way)
+                rows[-1]["agreement"] = agreement(found, tomogram, model, **way)
     result = {
         "collected_by": provenance(),
         "note": NOTE,

@@ -21,7 +21,8 @@ def test_stored_numbers_come_out_again(fetched_microtubule, root):
         assert {**name, **way, **found} == pytest.approx(row, abs=0.005)
     way = {"normalise": "tile", "batch_norm": "model", "flips": False}
     (row,) = [row for row in stored["models"] if row.items() >= {"packaged": "balanced", **way}.items()]
-    found = microtubule.agreement(tomogram, models[names.index({"packaged": "balanced"})], **way)
+    model = models[names.index({"packaged": "balanced"})]
+    found = microtubule.agreement(microtubule.probabilities(tomogram, model, **way), tomogram, model, **way)
     assert found == pytest.approx(row["agreement"], abs=0.005)
     assert microtubule.blur_scores(fetched_microtubule, 2.0) == pytest.approx(stored["blur"][2], abs=0.005)
 

@@ -37,7 +37,7 @@ MOST = 1_000_000
 class Config:
     """One run."""
 
-    #: One of the paper's (source-only, supervised, dann, pdam, asc, asc-slices, le-uda, le-uda-slices, vox-uda) or a later
+    #: One of the paper's (source-only, supervised, dann, pdam, asc, asc-slices, le-uda, le-uda-slices, vox-uda) or another
     #: one (mean-teacher, fda, minent, advent, cbst, mic, tent, domain-randomisation, zero-shot, self-training).
     method: str = "vox-uda"
     #: Sizes of data, network and training; smoke runs in seconds, laptop in minutes on two cores, desk in hours, paper has the
