@@ -33,11 +33,11 @@ def bfloat16(enabled=True, device="cpu"):
     return torch.autocast(device, torch.bfloat16, enabled=enabled)
 
 
-def training_step(width, layout, half=False, pairs=PAIRS, device="cpu"):
+def training_step(width, layout, half=False, pairs=PAIRS, device="cpu", make=lambda width: build("vox-uda", width)):
     """A call that makes one whole step of Vox-UDA, warm-up over, as the training loop does; ``half`` in bfloat16."""
     torch.manual_seed(0)
     made = batch(pairs, device)
-    method = build("vox-uda", width).to(device).to(memory_format=layout).train()
+    method = make(width).to(device).to(memory_format=layout).train()
     method.prepare(made.target.repeat(2, 1, 1, 1, 1))
     optimizer = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=1e-3, fused=True)
 

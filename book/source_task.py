@@ -51,7 +51,7 @@ def learn(snr: float, out: Path, epochs: int, scale: str = "desk") -> list[dict]
         iou = iou_and_dice(predict(method.student, other.volumes) > 0.5, other.masks[:, 0])[0].numpy().mean()
         append_line(json.dumps({"epoch": epoch, "iou": round(float(iou), 4)}), scores)
 
-    half = "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"  # without AMX bfloat16 is slower
+    half = "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
     config = Config(
         "source-only", scale, source=str(folder), epochs=epochs, normalisation="group", seed=SEED, precision=half
     )  # fmt: skip
