@@ -60,16 +60,33 @@ def test_rows_without_runs_are_named_and_not_counted():
         dataclasses.replace(first, name=name, worse=worse) for name, worse in (("again", first.worse), ("absent", "nope"))
     )
     rows = [
-        {"runs": [json.loads(path.read_text()) for path in sorted(STORED.glob(f"{row}/*/summary.json"))]}
+        {
+            "statistics": "target",
+            "runs": [json.loads(path.read_text()) for path in sorted(STORED.glob(f"{row}/*/summary.json"))],
+        }
         for row in (first.better, first.worse)
     ]
-    for kind in ("target", "running"):
-        judged = verdicts.judge(sweep, STORED, kind, (first, again, absent))
-        assert [v.claim for v in judged.found] == [first, again] and judged.missing == [absent]
-        assert judged.comparisons == 1, "the two claims are one comparison"
-        found, alone = judged.found[0], intervals.student(report.differences_by_seed(*rows, kind))
-        assert (found.gain, found.low, found.high) == pytest.approx(alone), "of one claim, Student's"
-        assert found.seeds == len(rows[1]["runs"])
+    judged = verdicts.judge(sweep, STORED, (first, again, absent))
+    assert [v.claim for v in judged.found] == [first, again] and judged.missing == [absent]
+    assert judged.comparisons == 1, "the two claims are one comparison"
+    found, alone = judged.found[0], intervals.student(report.differences_by_seed(*rows))
+    assert (found.gain, found.low, found.high) == pytest.approx(alone), "of one claim, Student's"
+    assert found.seeds == len(rows[1]["runs"])
+
+
+def test_each_row_has_the_statistics_of_its_table():
+    asc = next(claim for claim in verdicts.CLAIMS if claim.worse == "asc-slices")
+    found = verdicts.judge(tables.Sweep("table1", "laptop"), STORED, [asc]).found[0]
+    scores = [
+        {
+            run["seed"]: 100 * run[kind]["iou"]
+            for path in STORED.glob(f"{row}/*/summary.json")
+            for run in [json.loads(path.read_text())]
+        }
+        for row, kind in (("vox-uda", "target"), ("asc-slices", "running"))
+    ]
+    both = scores[0].keys() & scores[1].keys()
+    assert found.gain == pytest.approx(sum(scores[0][seed] - scores[1][seed] for seed in both) / len(both))
 
 
 def test_the_command_prints_a_line_for_each_claim_and_the_cost(tmp_path, capsys):
@@ -93,7 +110,7 @@ def test_cpu_hours_are_seconds_times_threads(tmp_path):
 
 def test_a_claim_with_one_seed_is_open(monkeypatch):
     """Its rows' own scatter is unknown, and the other claims' intervals are as if it were not there."""
-    monkeypatch.setattr(verdicts, "differences_by_seed", lambda row, _, kind: {"dann": [9.0], "pdam": [5.0, 5.5]}[row["name"]])
+    monkeypatch.setattr(verdicts, "differences_by_seed", lambda row, _: {"dann": [9.0], "pdam": [5.0, 5.5]}[row["name"]])
     sweep = tables.Sweep("table1", "laptop")
     one, two = (dataclasses.replace(verdicts.CLAIMS[0], better=name, worse="source-only") for name in ("dann", "pdam"))
     found = verdicts.judge(sweep, STORED, claims=[one, two])

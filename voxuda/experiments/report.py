@@ -47,17 +47,14 @@ def mean_and_interval(found: tuple[float, float, float] | None, sign: str = "") 
     return f"{mean} ({low} to {high})" if math.isfinite(found[1]) else mean
 
 
-def _by_seed(row: dict, kind: BatchNorm | None) -> dict[int, float]:
-    """IoU of a row's runs in percent, by seed."""
-    return {run["seed"]: 100 * run[kind or row["statistics"]]["iou"] for run in row["runs"]}
+def _by_seed(row: dict) -> dict[int, float]:
+    """IoU of a row's runs in percent, by seed, with the row's batch norm statistics."""
+    return {run["seed"]: 100 * run[row["statistics"]]["iou"] for run in row["runs"]}
 
 
-def differences_by_seed(row: dict, reference: dict, kind: BatchNorm | None = None) -> list[float]:
-    """Subtract a reference row's IoU from a row's, in points, for each seed that both have.
-
-    Both use the batch norm statistics ``kind``; by default each row uses its own.
-    """
-    mine, theirs = _by_seed(row, kind), _by_seed(reference, kind)
+def differences_by_seed(row: dict, reference: dict) -> list[float]:
+    """Subtract a reference row's IoU from a row's, in points, for each seed that both have."""
+    mine, theirs = _by_seed(row), _by_seed(reference)
     return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
 
 
@@ -72,21 +69,21 @@ def _moderated(claims: dict[str, list[float]]) -> dict[str, tuple[float, float, 
     return {name: found[tuple(values)] for name, values in claims.items()}
 
 
-def scores(rows: Iterable[dict], kind: BatchNorm | None = None) -> dict[str, tuple[float, float, float]]:
+def scores(rows: Iterable[dict]) -> dict[str, tuple[float, float, float]]:
     """Compute mean IoU over seeds of each row of a collected table, by name, and its 95 % interval, in percent.
 
     The intervals are :func:`~voxuda.experiments.intervals.moderated`: all rows share a prior, and each interval holds on its
     own, not simultaneously. That of a row with one seed is infinite.
     """
-    return _moderated({row["name"]: list(_by_seed(row, kind).values()) for row in rows})
+    return _moderated({row["name"]: list(_by_seed(row).values()) for row in rows})
 
 
-def gains(rows: Iterable[dict], reference: dict, kind: BatchNorm | None = None) -> dict[str, tuple[float, float, float]]:
+def gains(rows: Iterable[dict], reference: dict) -> dict[str, tuple[float, float, float]]:
     """Compute mean IoU of each row minus a reference row's, by name, and its 95 % interval, in points, paired by seed.
 
     The intervals are those of :func:`scores`. Rows that share no seed with the reference, or show its runs, are left out.
     """
-    gaps = {row["name"]: differences_by_seed(row, reference, kind) for row in rows}
+    gaps = {row["name"]: differences_by_seed(row, reference) for row in rows}
     return _moderated({name: values for name, values in gaps.items() if any(values)})
 
 

@@ -25,7 +25,6 @@ from voxuda.experiments.paper import GAP_HALF_WIDTH, PUBLISHED
 from voxuda.experiments.report import differences_by_seed, in_markdown, mean_and_interval
 from voxuda.experiments.sweep import collect
 from voxuda.experiments.tables import TABLES, Sweep
-from voxuda.training.config import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class Claim:
     worse: str  #: Name of the other row.
     table: str  #: The paper's table, or ``ours``.
     paper: float | None = None  #: The paper's gap in points of IoU; ``None`` where the paper prints no numbers.
-    statistics: BatchNorm | None = None  #: Batch norm statistics of both rows' scores, if the claim fixes them.
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ class Verdicts:
     comparisons: int  #: Number of simultaneous intervals; claims on the same two rows share one.
     degrees: float  #: Degrees of freedom of the variances' prior, d0.
     deviation: float  #: Its standard deviation in points of IoU, s0.
-    kind: BatchNorm  #: Batch norm statistics of the scores.
 
 
 # --- the claims ----------------------------------------------------------------------------------------------------
@@ -125,7 +122,7 @@ def rule(low: float, high: float, gap: float | None) -> str:
     return verdict if least > 0 else f"{verdict}, within the paper's own spread"
 
 
-def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Sequence[Claim] | None = None) -> Verdicts:
+def judge(sweep: Sweep, out: str | Path, claims: Sequence[Claim] | None = None) -> Verdicts:
     """Judge claims by finished runs.
 
     Parameters
@@ -134,8 +131,6 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Seq
         Settings that the runs share; its table is ignored.
     out : path
         Folder of the runs.
-    kind : "target" or "running"
-        Batch norm statistics of both rows' scores, for claims that do not fix them.
     claims : sequence of Claim, optional
         Claims to judge, by default all; the intervals of those with runs hold simultaneously with probability 0.95.
     """
@@ -143,9 +138,9 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Seq
     wanted = {name for claim in claims for name in (claim.better, claim.worse)}
     tables = [table for table, rows in TABLES.items() if wanted & {row.name for row in rows}]
     rows = {row["name"]: row for table in tables for row in collect(dataclasses.replace(sweep, table=table), out)["rows"]}
-    pairs = {claim: (claim.better, claim.worse, claim.statistics or kind) for claim in claims}
-    run = {pair for pair in pairs.values() if pair[0] in rows and pair[1] in rows}
-    gaps = {pair: differences_by_seed(rows[pair[0]], rows[pair[1]], pair[2]) for pair in pairs.values() if pair in run}
+    pairs = {claim: (claim.better, claim.worse) for claim in claims}
+    run = [pair for pair in pairs.values() if set(pair) <= rows.keys()]
+    gaps = {pair: differences_by_seed(*(rows[name] for name in pair)) for pair in run}
     gaps = {pair: values for pair, values in gaps.items() if values}  # the other pairs share no seed
     several = {pair: values for pair, values in gaps.items() if len(values) > 1}
     result = moderated(list(several.values()))
@@ -158,7 +153,7 @@ def judge(sweep: Sweep, out: str | Path, kind: BatchNorm = "target", claims: Seq
         for gain, low, high in [intervals[pair]]
     ]
     missing = [claim for claim, pair in pairs.items() if pair not in gaps]
-    return Verdicts(found, missing, len(several), result.degrees, result.deviation, kind)
+    return Verdicts(found, missing, len(several), result.degrees, result.deviation)
 
 
 # --- formatting ----------------------------------------------------------------------------------------------------
@@ -185,8 +180,8 @@ def markdown(judged: Verdicts) -> str:
 def note(judged: Verdicts) -> str:
     """State what the intervals are based on, and which claims have no runs."""
     lines = [
-        f"{len(judged.found)} claims, {judged.comparisons} comparisons; IoU in points, batch norm statistics of the "
-        f"{judged.kind} kind. Moderated t, paired by seed: d0 = {judged.degrees:.1f}, s0 = {judged.deviation:.1f} points; "
+        f"{len(judged.found)} claims, {judged.comparisons} comparisons; IoU in points, each row with the batch norm statistics "
+        f"of its table. Moderated t, paired by seed: d0 = {judged.degrees:.1f}, s0 = {judged.deviation:.1f} points; "
         f"Bonferroni level 1 - 0.05/{judged.comparisons}."
     ]
     if judged.missing:
