@@ -27,7 +27,7 @@ RESULT = {
 def test_ours_stand_beside_the_papers():
     lines = report.beside_the_paper(RESULT, "dann").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0][:6] == ["", "seeds", "IoU (95 %, moderated t)", "paper", "minus DANN (95 %, moderated t)", "Dice"]
+    assert cells[0][:6] == ["", "seeds", "IoU (95 %, moderated t)", "paper", "minus DANN, common seeds (95 %)", "Dice"]
     dann, ours, slices = cells[2:]
     assert dann[2].startswith("25.3 (") and dann[3:5] == ["38.4", ""] and dann[-1] == "40.0"
     # Paired over the two seeds that both have: +10 and +14.
@@ -40,7 +40,9 @@ def test_ours_stand_beside_the_papers():
 def test_a_table_that_is_not_the_papers_has_no_column_for_it():
     header = report.beside_the_paper({**RESULT, "table": "today"}, "dann").splitlines()[0]
     assert (
-        header.startswith("|  | seeds | IoU (95 %, moderated t) | minus DANN (95 %, moderated t) | Dice | IoU 26S proteasome |")
+        header.startswith(
+            "|  | seeds | IoU (95 %, moderated t) | minus DANN, common seeds (95 %) | Dice | IoU 26S proteasome |"
+        )
         and "paper" not in header
     )
 
@@ -51,7 +53,7 @@ def test_the_scatter_of_differences_says_how_many_seeds():
     assert "65 for 1, 18 for 2, 10 for 3" in note
     reference = {**RESULT["rows"][1], "name": "otsu", "method": "otsu"}
     assert report.power_note({"rows": [*RESULT["rows"], reference]}, "dann") == report.power_note(RESULT, "dann")
-    assert "fewer than two seeds" in report.power_note(RESULT, "asc")
+    assert "no trained row has two seeds in common" in report.power_note(RESULT, "asc")
     assert "no run of nope" in report.power_note(RESULT, "nope")
 
 

@@ -103,3 +103,19 @@ def test_published_numbers_hang_together():
     chosen = [v for v in p["table4"].values() if v["iou"] == best["iou"]]
     assert len(chosen) == 5 and all(v["dice"] == best["dice"] for v in chosen)
     assert p["table3"]["dann"] == p["table2"]["table2-dann"], "as printed: Table III's baseline is Table II's"
+
+
+@pytest.mark.parametrize(
+    ("row", "seeds"),
+    [
+        ("vox-uda", 10),
+        ("table2-dann", 10),
+        ("ball", 10),
+        ("self-training", 10),
+        ("asc", 5),
+        ("without-pl", 5),
+        ("rho-0.084", 3),
+    ],
+)
+def test_the_planned_number_of_seeds_is_that_of_the_rows_kind(row, seeds):
+    assert tables.planned_seeds(row) == seeds

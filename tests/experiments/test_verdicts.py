@@ -116,4 +116,6 @@ def test_a_claim_with_one_seed_is_open(monkeypatch):
     found = verdicts.judge(sweep, STORED, claims=[one, two])
     assert [(v.seeds, v.gain) for v in found.found] == [(1, 9.0), (2, 5.25)] and found.comparisons == 1
     assert found.found[0].verdict == "[open]" and math.isinf(found.found[0].low)
+    assert [verdicts.seeds(v) for v in found.found] == ["1 of 10", "2 of 5"]
+    assert "2 of the verdicts are on fewer seeds than planned" in verdicts.note(found)
     assert found.found[1] == verdicts.judge(sweep, STORED, claims=[two]).found[0]

@@ -76,6 +76,13 @@ class Show:
             "95 % intervals by moderated t over seeds: the rows' variances share a prior, and each interval is for itself."
         )
         print(table if self.markdown else report.plain(table))
+        declared = asked.rows()
+        if missing := [row.label for row in declared if row.name not in names]:
+            print(f"no runs yet: {'; '.join(missing)}.")
+        for runs in dict.fromkeys(row.runs for row in declared if row.runs and row.name in names):
+            same = [row.label for row in declared if row.runs == runs and row.name in names]
+            if len(same) > 1:
+                print(f"the same runs, in {runs}: {'; '.join(same)}.")
         print(report.power_note(result, reference))
         if self.table == "normalisation":
             both = report.normalisations(result)

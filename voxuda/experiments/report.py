@@ -90,7 +90,8 @@ def gains(rows: Iterable[dict], reference: dict) -> dict[str, tuple[float, float
 def beside_the_paper(result: dict, reference: str) -> str:
     """Format a table of :func:`~voxuda.experiments.sweep.collect` as Markdown, with the paper's numbers if it has the table.
 
-    The columns include IoU with its 95 % interval, the difference from the row named ``reference``, Dice, and IoU by class.
+    The columns include IoU with its 95 % interval, the difference from the row named ``reference`` over common seeds, with
+    their number where the row has more, Dice, and IoU by class.
     """
     base = next(row for row in result["rows"] if row["name"] == reference)
     published = PUBLISHED.get(result["table"])
@@ -101,14 +102,17 @@ def beside_the_paper(result: dict, reference: str) -> str:
         """Return each column's heading and this row's cell."""
         runs = [run[row["statistics"]] for run in row["runs"]]
         paper = [] if published is None else [published.get(row["name"], {})]
+        # Scores of each epoch have the target's statistics.
         oracle = [run["oracle"]["iou"] for run in row["runs"] if run.get("oracle")]
-        known = len(oracle) == len(runs) and row["statistics"] == "target"  # the statistics of the oracle's scores
+        known = len(oracle) == len(runs) and all(run[row["statistics"]]["iou"] == run["target"]["iou"] for run in row["runs"])
+        common = len(differences_by_seed(row, base))
+        few = f", {common} seeds" if row["name"] in over and common < len(runs) else ""
         return [
             ("", row["label"]),
             ("seeds", str(len(runs))),
             ("IoU (95 %, moderated t)", mean_and_interval(ours[row["name"]])),
             *(("paper", str(numbers.get("iou", ""))) for numbers in paper),
-            (f"minus {base['label']} (95 %, moderated t)", mean_and_interval(over.get(row["name"]), "+")),
+            (f"minus {base['label']}, common seeds (95 %)", mean_and_interval(over.get(row["name"]), "+") + few),
             ("Dice", _mean(s["dice"] for s in runs)),
             *(("paper", str(numbers.get("dice", ""))) for numbers in paper),
             *((f"IoU {COMMON_NAMES.get(c, c)}", _mean(s["classes"][c] for s in runs if c in s["classes"])) for c in classes),
@@ -158,21 +162,22 @@ def _mean(shares: Iterable[float]) -> str:
 def power_note(result: dict, reference: str) -> str:
     """State how much differences from a reference row vary between seeds, and how many seeds steps of 1 to 3 points need.
 
-    The deviation is pooled over all trained rows with at least two seeds in common with the reference.
+    The variance is pooled, by degrees of freedom, over all trained rows with at least two seeds in common with the reference.
     """
     rows = {row["name"]: row for row in result["rows"]}
     if reference not in rows:
         return f"no run of {reference} yet, so nothing to compare with."
     untrained = {row.method for row in REFERENCES}
     gaps = [differences_by_seed(row, rows[reference]) for row in rows.values() if row["method"] not in untrained]
-    variances = [statistics.variance(values) for values in gaps if len(values) > 1 and any(values)]
-    if not variances:
-        return "fewer than two seeds, so the scatter from seed to seed is unknown."
-    deviation = statistics.mean(variances) ** 0.5
+    several = [values for values in gaps if len(values) > 1 and any(values)]
+    if not several:
+        return f"no trained row has two seeds in common with {reference}, so the scatter from seed to seed is unknown."
+    squares = sum((len(values) - 1) * statistics.variance(values) for values in several)
+    deviation = (squares / sum(len(values) - 1 for values in several)) ** 0.5
     needed = ", ".join(f"{seeds_needed(deviation, step)} for {step}" for step in STEPS)
     return (
         f"Differences from {rows[reference]['label']} scatter by {deviation:.1f} points from seed to seed (pooled over "
-        f"{len(variances)} rows). Seeds needed for Student's interval to exclude 0 with probability 0.8 at a step of that many "
+        f"{len(several)} rows). Seeds needed for Student's interval to exclude 0 with probability 0.8 at a step of that many "
         f"points: {needed}."
     )
 

@@ -24,8 +24,8 @@ class Row:
     #: Fields of :class:`~voxuda.methods.options.VoxUDAOptions` that differ from the paper's.
     options: dict = field(default_factory=dict)
     source_set: SourceSet = "table1"  #: Molecules of the source, as in Table I or Table II.
-    #: Normalisation of the network. The rule without target labels chooses group norm for most methods of the table
-    #: ``normalisation``; rows with another one set it.
+    #: Normalisation of the network. The rule without target labels chooses group norm for most methods that have runs with
+    #: both kinds in the table ``normalisation``, so the others have it too; rows with another one set it.
     normalisation: Normalisation = "group"
     statistics: BatchNorm = "target"  #: Batch norm statistics of the score that is shown.
     runs: str | None = None  #: Name of the row whose runs this one shows in another way.
@@ -280,6 +280,19 @@ batch norm statistics.
 ``real``: the main methods on a folder of real subtomograms.
 ``references``: rows that need no network, which :func:`select` adds to all other tables.
 """
+
+_TEN_SEEDS = {row.name for row in (*TABLES["ours"], *REFERENCES)} - {_OF_NINE.name} | {"dann", "vox-uda-ngm"}
+
+
+def planned_seeds(name: str) -> int:
+    """Return how many seeds a row gets before its verdict is final, whatever the first ones say.
+
+    Ten for the main rows of Tables I and II, our own and the references; three for rows of Table IV; five for the others.
+    """
+    if name.removeprefix("table2-") in _TEN_SEEDS:
+        return 10
+    return 3 if name in {row.name for row in TABLES["table4"]} else 5
+
 
 _OF_ONE_TARGET = tuple(name for name in TABLES if name != "real")
 """The tables whose runs may stand in one folder."""

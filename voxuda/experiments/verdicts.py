@@ -8,6 +8,9 @@ A claim says that the mean IoU of one row is above another's. With our simultane
 - [¬Re], not reproduced, if u < 0, or if l <= 0 and u < g - h: no effect is shown, and one as large as the paper's is excluded;
 - [open] otherwise, and always with one seed, which does not show how far its own rows scatter.
 
+A verdict on fewer seeds than :func:`~voxuda.experiments.tables.planned_seeds` may still change: the intervals hold for a
+number of seeds that does not depend on what the first ones say.
+
 A gap with g - h <= 0 is marked "within the paper's own spread", whatever the verdict. A claim for which the paper prints no
 numbers is never called not reproduced: it is shown (l > 0), reversed (u < 0) or not shown.
 """
@@ -24,7 +27,7 @@ from voxuda.experiments.intervals import moderated
 from voxuda.experiments.paper import GAP_HALF_WIDTH, PUBLISHED
 from voxuda.experiments.report import differences_by_seed, in_markdown, mean_and_interval
 from voxuda.experiments.sweep import collect
-from voxuda.experiments.tables import TABLES, Sweep
+from voxuda.experiments.tables import TABLES, Sweep, planned_seeds
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Verdict:
 
     claim: Claim  #: The claim.
     seeds: int  #: Seeds that both rows have.
+    planned: int  #: Seeds that both rows are to have; with fewer the verdict may change.
     gain: float  #: Mean difference in points of IoU.
     low: float  #: Lower end of its simultaneous 95 % interval.
     high: float  #: Upper end.
@@ -147,7 +151,7 @@ def judge(sweep: Sweep, out: str | Path, claims: Sequence[Claim] | None = None) 
     intervals = {pair: (values[0], -math.inf, math.inf) for pair, values in gaps.items()}
     intervals |= dict(zip(several, result.intervals, strict=True))
     found = [
-        Verdict(claim, len(gaps[pair]), gain, low, high, rule(low, high, claim.paper))
+        Verdict(claim, len(gaps[pair]), min(map(planned_seeds, pair)), gain, low, high, rule(low, high, claim.paper))
         for claim, pair in pairs.items()
         if pair in gaps
         for gain, low, high in [intervals[pair]]
@@ -157,6 +161,11 @@ def judge(sweep: Sweep, out: str | Path, claims: Sequence[Claim] | None = None) 
 
 
 # --- formatting ----------------------------------------------------------------------------------------------------
+
+
+def seeds(verdict: Verdict) -> str:
+    """Format the number of seeds, with the planned number while it is larger."""
+    return str(verdict.seeds) if verdict.seeds >= verdict.planned else f"{verdict.seeds} of {verdict.planned}"
 
 
 def markdown(judged: Verdicts) -> str:
@@ -169,7 +178,7 @@ def markdown(judged: Verdicts) -> str:
                 v.claim.table,
                 "no numbers" if v.claim.paper is None else f"{v.claim.paper:+.1f} ± {GAP_HALF_WIDTH:.1f}",
                 mean_and_interval((v.gain, v.low, v.high), "+"),
-                str(v.seeds),
+                seeds(v),
                 v.verdict,
             ]
             for v in judged.found
@@ -184,6 +193,8 @@ def note(judged: Verdicts) -> str:
         f"of its table. Moderated t, paired by seed: d0 = {judged.degrees:.1f}, s0 = {judged.deviation:.1f} points; "
         f"Bonferroni level 1 - 0.05/{judged.comparisons}."
     ]
+    if few := sum(v.seeds < v.planned for v in judged.found):
+        lines.append(f"{few} of the verdicts are on fewer seeds than planned, and may change.")
     if judged.missing:
         lines.append("No runs: " + "; ".join(f"{claim.text} ({claim.table})" for claim in judged.missing) + ".")
     return "\n".join(lines)
