@@ -7,13 +7,11 @@ import dataclasses
 import torch
 from torch.nn import functional as F
 
-from voxuda.methods.base import Batch, supervised_pass
+from voxuda.methods.base import Batch, TeacherMethod, supervised_pass
 from voxuda.methods.options import VoxUDAOptions
 from voxuda.methods.pseudo_labels import confident_labels
 from voxuda.methods.vox_uda import denoise
 from voxuda.methods.zero_shot import ZeroShot
-from voxuda.networks.choices import Normalisation
-from voxuda.networks.teacher import Teacher
 from voxuda.signal.fourier import spectrum, volume_of
 from voxuda.signal.normalise import zscore
 
@@ -31,7 +29,7 @@ SURE = 0.65
 """Smallest probability of the more likely class at which a voxel is labelled."""
 
 
-class SelfTraining(ZeroShot):
+class SelfTraining(ZeroShot, TeacherMethod):
     """Widen the source until it covers the target, then label the target with a teacher.
 
     Every source sample is mirrored and resized at random about a point near its molecules, and one copy gets noise of random
@@ -39,17 +37,10 @@ class SelfTraining(ZeroShot):
     image, and labels the voxels with a class probability of at least ``SURE``. The foreground share need not be known.
     """
 
-    def __init__(self, width: int, *, normalisation: Normalisation = "batch") -> None:
-        super().__init__(width, normalisation=normalisation)
-        self.teacher = Teacher(self.student)
-
     def prepare(self, target: torch.Tensor) -> None:
         plain = VoxUDAOptions(denoiser="bf")
         self.denoised = torch.cat([denoise(part, plain) for part in target.split(64)])
         self.amplitude = spectrum(target).abs().square().mean(0).sqrt()
-
-    def after_step(self) -> None:
-        self.teacher.update(self.student)
 
     def losses(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         volumes, labels = resize_at_random(batch.source, batch.source_labels, batch.generator)
