@@ -77,7 +77,6 @@ def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):
     assert main("simulate target --n 2 --size 16 --molecules 4v94 --seed 3 --out tilts".split()) == 0
     assert (tmp_path / "tilts" / "samples.csv").read_text().splitlines()[0].startswith("index,molecule,specimen,dose,")
     assert main("simulate quick --molecules 4v94 --n-per-molecule 5 --size 16 --out deep/t".split()) == 0
-    assert main("simulate quick --molecules 4v94 --n-per-molecule 2 --size 16 --imaging tilts --out deep/tilts".split()) == 0
     assert {p.name for p in (tmp_path / "s").iterdir()} == {"volumes.mrcs", "masks.mrcs", "densities.mrcs", "samples.csv"}
     assert (tmp_path / "s" / "samples.csv").read_text().splitlines()[0] == "index,molecule,snr,defocus,voxel_size"
     train = "train --method source-only --source s --target deep/t --epochs 1 --width 2 --batch-size 1 --out r"

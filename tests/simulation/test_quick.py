@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from voxuda.errors import InputError
-from voxuda.signal import fourier, optics, tilts
+from voxuda.signal import fourier, optics
 from voxuda.simulation import imaging, molecules, packing, quick
 
 RUBISCO = molecules.load("1bxn")
@@ -85,13 +85,11 @@ def test_packing_follows_its_rule(count, first_step, generator):
 RECIPES = {
     "source": lambda library: quick.simulate_source(library, n_per_molecule=5, seed=2, size=16, neighbours=2),
     "convolution": lambda library: quick.simulate_target(library, n_per_molecule=10, seed=2, size=16, neighbours=1),
-    "tilts": lambda library: quick.simulate_target(library, n_per_molecule=10, seed=2, size=16, neighbours=1, imaging="tilts"),
 }
 
 KNOWN = {
     "source": ([341, 112, 126, 161], [0.2565, 0.3216, 1.7890, -0.3162]),
     "convolution": ([111, 93, 77, 91], [1.5007, 0.4849, 1.6578, -0.1288]),
-    "tilts": ([111, 93, 96, 143], [0.0428, 0.1013, -0.5749, 0.9266]),
 }
 """Voxels of a mask, and one voxel in standard deviations, as first made: stored results were trained on such samples."""
 
@@ -148,8 +146,6 @@ def test_target_varies_from_sample_to_sample():
 def test_bad_numbers(bad):
     with pytest.raises(InputError):
         quick.simulate_source([RUBISCO], **bad)
-    with pytest.raises(InputError, match="imaging is tilt; choose from convolution, tilts"):
-        quick.simulate_target([RUBISCO], imaging="tilt")
 
 
 def test_render_leaves_out_only_beads_that_do_not_matter(generator):
@@ -196,47 +192,6 @@ def test_target_noise_is_white_and_of_the_stated_ratio(generator):
     radius, seen = fourier.radius_grid(32), optics.missing_wedge(32) > 0
     low, high = (power[seen & (radius > r) & (radius <= r + 4)].mean().item() for r in (3, 12))
     assert low == pytest.approx(high, rel=0.1)
-
-
-def tilted(densities, snr, seed=1):
-    like = torch.full((len(densities),), 30e3), torch.full((len(densities),), 10.0)
-    return imaging.image_tilts(densities, torch.full((len(densities),), snr), *like, torch.Generator().manual_seed(seed))
-
-
-def test_noise_free_tilts_see_what_the_convolution_sees():
-    """Where tilts reach, both images of one density are the same but for the ramp's discretisation and the envelope."""
-    densities = crops(4)
-    by_tilts = tilted(densities, 1e12)
-    transfer = optics.contrast_transfer(fourier.radius_grid(32) / 320, torch.tensor(30e3)).abs() * optics.missing_wedge(32)
-    by_filter = fourier.apply_filter(densities, transfer)
-    low = fourier.soft_lowpass(32, 8, 2.0)
-    a, b = (fourier.apply_filter(v, low).flatten(1) for v in (by_tilts, by_filter))
-    assert torch.nn.functional.cosine_similarity(a - a.mean(), b - b.mean()).min() > 0.93
-
-
-def test_noise_of_tilts_has_the_stated_ratio_in_the_images():
-    """The noise of the volumes is the back-projection of white noise whose variance is 20 times less than the images'."""
-    densities = crops(4)
-    found = tilted(densities, 20.0) - tilted(densities, 1e12)
-    images = tilts.project(densities[:, 0], imaging.TILTS)
-    ky, kx = torch.fft.fftfreq(32)[:, None], torch.fft.rfftfreq(images.shape[-1])
-    transfer = optics.contrast_transfer((ky.square() + kx.square()).sqrt() / 10, torch.tensor(30e3))
-    seen = torch.fft.irfft2(torch.fft.rfft2(images) * transfer, s=images.shape[-2:])
-    white = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
-    white *= (seen.var(dim=(2, 3), correction=0).mean(1) / 20).sqrt()[:, None, None, None]
-    weights = transfer.sign() * tilts.weighting(images.shape[-1])
-    filtered = torch.fft.irfft2(torch.fft.rfft2(white) * weights, s=images.shape[-2:])
-    expected = tilts.backproject(filtered, imaging.TILTS, 32, 32)[:, None] / 41
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3 * expected.std().item())
-
-
-def test_target_by_tilts_shows_the_molecules_of_the_convolution():
-    """The two ways of imaging share poses and masks of the first samples, which are drawn before any noise."""
-    tric = [molecules.load("4v94")]
-    a, b = (quick.simulate_target(tric, n_per_molecule=4, snr=(5.0, 9.0), imaging=way) for way in ("convolution", "tilts"))
-    assert torch.equal(a.masks, b.masks) and a.table == b.table
-    inside = b.masks
-    assert (b.volumes[inside].mean() - b.volumes[~inside].mean()) > b.volumes[~inside].std(), "protein is bright"
 
 
 @pytest.mark.parametrize("size", [15, 16])

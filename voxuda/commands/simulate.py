@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -129,21 +128,19 @@ class SimulateTarget:
 
 @dataclasses.dataclass
 class SimulateQuick(_Simulate):
-    """Simulate target samples in a second, with white noise, background and neighbours, imaged by convolution or tilts.
+    """Simulate target samples in a second, with white noise, background and neighbours, imaged by convolution.
 
     Example: voxuda simulate quick --molecules 4v4r 4cr2 4v94 --n-per-molecule 60 --out target
     """
 
     snr: tuple[float, ...] = (0.01, 0.1)
     """Lowest and highest ratio of signal variance to noise variance; each sample gets its own."""
-    imaging: Literal["convolution", "tilts"] = "convolution"
-    """convolution filters each crop; tilts simulates a tilt series of it, and --snr is then that of the images."""
 
     def run(self) -> None:
         """Simulate and save."""
         from voxuda.simulation import quick
 
-        self.make(functools.partial(quick.simulate_target, imaging=self.imaging), self.snr, "target")
+        self.make(quick.simulate_target, self.snr, "target")
 
 
 @dataclasses.dataclass

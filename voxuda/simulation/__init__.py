@@ -4,7 +4,7 @@ from lazy_loader import attach
 
 _NAMES: dict[str, list[str]] = {
     "beads": [],
-    "imaging": ["image_source", "image_target", "image_tilts"],
+    "imaging": ["image_source", "image_target"],
     "microscope": ["Series"],
     "molecules": ["MASK_THRESHOLD", "Molecule", "density"],
     "names": ["IN_CELLS", "NINE", "PAPER_SOURCE_SETS", "STAND_INS", "TARGET_MOLECULES"],

@@ -1,4 +1,4 @@
-"""Turn density crops into noisy images, by the source's recipe, the target's, or a tilt series of each crop alone.
+"""Turn density crops into noisy images, by the recipe of the source or of the quick target.
 
 Densities are ``(B, 1, D, D, D)`` in Da/nm³, and images have their shape. ``snr`` is ``(B,)``, a ratio of variances such as
 0.03. Defocus and voxel size are in angstrom.
@@ -11,11 +11,7 @@ from functools import lru_cache
 import torch
 
 from voxuda.signal.fourier import soft_lowpass, spectral_variance, spectrum, volume_of
-from voxuda.signal.optics import contrast_transfer, ctf, missing_wedge
-from voxuda.signal.tilts import backproject, project, tilt_angles, weighting
-
-TILTS = tilt_angles(-60, 60)
-"""Tilt angles of :func:`image_tilts`, every 3 degrees."""
+from voxuda.signal.optics import ctf, missing_wedge
 
 
 def image_source(
@@ -100,44 +96,6 @@ def image_target(
     imaged = spectrum(densities).mul_(ctf(size, voxel_size, defocus).mul_(wedge))
     deviation = (spectral_variance(imaged, size) / snr.reshape(-1, 1, 1, 1, 1)).sqrt()
     return volume_of(imaged.add_(white.mul_(deviation)).mul_(wedge), size)
-
-
-def image_tilts(
-    densities: torch.Tensor, snr: torch.Tensor, defocus: torch.Tensor, voxel_size: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Image each crop alone by its own tilt series, with projection, CTF, noise, phase flipping and back-projection.
-
-    As a microscope does, this records 41 tilts from -60 to 60 degrees, where :func:`image_target` filters spectra; the batch
-    is imaged at once. It is simpler than :mod:`voxuda.simulation.microscope`: a crop repeats along x with nothing above or
-    below, and noise is white and the same at each tilt.
-
-    Parameters
-    ----------
-    densities : Tensor
-        ``(B, 1, D, D, D)`` in Da/nm³, background included.
-    snr, defocus, voxel_size : Tensor
-        ``(B,)``; variance ratio in the images, all tilts together; angstrom; angstrom.
-    generator : torch.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Tensor
-        ``(B, 1, D, D, D)``.
-    """
-    size = densities.shape[-1]
-    images = project(densities[:, 0], TILTS)
-    height, pixels = images.shape[2:]
-    ky, kx = torch.fft.fftfreq(height), torch.fft.rfftfreq(pixels)
-    f = (ky[:, None] ** 2 + kx**2).sqrt() / voxel_size[:, None, None, None]
-    transfer = contrast_transfer(f, defocus[:, None, None, None])  # the same for all tilts, (B, 1, H, U // 2 + 1)
-    imaged = torch.fft.rfft2(images).mul_(transfer)
-    variance = spectral_variance(imaged[..., None, :, :], pixels).mean(1)
-    white = torch.fft.rfft2(torch.randn(images.shape, generator=generator))
-    disturbance = white.mul_((variance / snr.reshape(-1, 1, 1, 1)).sqrt())
-    flipped = imaged.add_(disturbance).mul_(transfer.sign() * weighting(pixels))
-    filtered = torch.fft.irfft2(flipped, s=(height, pixels))
-    return backproject(filtered, TILTS, size, size)[:, None] / len(TILTS)
 
 
 def smooth_background(

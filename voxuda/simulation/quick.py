@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from voxuda.errors import InputError
-from voxuda.simulation.imaging import image_source, image_target, image_tilts, smooth_background
+from voxuda.simulation.imaging import image_source, image_target, smooth_background
 from voxuda.simulation.molecules import MASK_THRESHOLD, Molecule
 from voxuda.simulation.packing import pull_together, random_rotations, strew_spheres
 from voxuda.simulation.rendering import add_beads, render_each
@@ -221,7 +221,6 @@ def simulate_target(
     voxel_size: tuple[float, float] = (12.0, 15.0),
     defocus: tuple[float, float] = (30e3, 60e3),
     background: float = 60.0,
-    imaging: Literal["convolution", "tilts"] = "convolution",
     progress: bool = False,
 ) -> Subtomograms:
     """Simulate target samples whose noise level, defocus and voxel size vary from sample to sample.
@@ -244,18 +243,12 @@ def simulate_target(
         Ranges in angstrom, sampled uniformly.
     background : float
         Standard deviation of the cytosol in Da/nm³.
-    imaging : str
-        ``"convolution"`` filters the spectrum, :func:`~voxuda.simulation.imaging.image_target`; ``"tilts"`` simulates a tilt
-        series of each crop, :func:`~voxuda.simulation.imaging.image_tilts`.
     progress : bool
         Show a progress bar.
     """
     _check(n_per_molecule, snr, molecules, size)
     if not max(snr) < float("inf"):
         raise InputError(f"snr is {list(snr)}; the range must end at a finite variance ratio such as 0.1.")
-    ways = {"convolution": image_target, "tilts": image_tilts}
-    if imaging not in ways:
-        raise InputError(f"imaging is {imaging}; choose from {', '.join(ways)}.")
     generator = torch.Generator().manual_seed(seed)
     choice = _choices(len(molecules), n_per_molecule, neighbours, generator)
 
@@ -267,7 +260,7 @@ def simulate_target(
 
     def image(densities: torch.Tensor, ratios: torch.Tensor, underfocus: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
         cytosol = background * smooth_background(len(densities), (size, size, size), generator)
-        return ways[imaging](densities + cytosol, ratios, underfocus, edges, generator)
+        return image_target(densities + cytosol, ratios, underfocus, edges, generator)
 
     return _simulate(
         molecules,
