@@ -144,18 +144,14 @@ class DataRibosomes:
         print(f"samples in {self.out}; look at them with `voxuda data check {shlex.quote(str(self.out))}`")
 
 
-@dataclasses.dataclass
-class Data:
-    """`check` and `convert` your own subtomograms; `fetch` real data, and reconstruct `ribosomes`."""
-
-    command: Annotated[
-        Annotated[DataCheck, tyro.conf.subcommand("check", prefix_name=False)]
-        | Annotated[DataConvert, tyro.conf.subcommand("convert", prefix_name=False)]
-        | Annotated[DataFetch, tyro.conf.subcommand("fetch", prefix_name=False)]
-        | Annotated[DataRibosomes, tyro.conf.subcommand("ribosomes", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-
-    def run(self) -> None:
-        """Run the chosen command."""
-        self.command.run()
+Data = Annotated[
+    Annotated[DataCheck, tyro.conf.subcommand("check", prefix_name=False)]
+    | Annotated[DataConvert, tyro.conf.subcommand("convert", prefix_name=False)]
+    | Annotated[DataFetch, tyro.conf.subcommand("fetch", prefix_name=False)]
+    | Annotated[DataRibosomes, tyro.conf.subcommand("ribosomes", prefix_name=False)],
+    tyro.conf.subcommand(
+        "data",
+        prefix_name=False,
+        description="`check` and `convert` your own subtomograms; `fetch` real data, and reconstruct `ribosomes`.",
+    ),
+]

@@ -19,14 +19,14 @@ from voxuda.commands.simulate import Simulate
 from voxuda.errors import InputError
 
 Command = (
-    Annotated[Simulate, tyro.conf.subcommand("simulate", prefix_name=False)]
+    Simulate
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
     | Annotated[Segment, tyro.conf.subcommand("segment", prefix_name=False)]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce", prefix_name=False)]
-    | Annotated[Results, tyro.conf.subcommand("results", prefix_name=False)]
-    | Annotated[Data, tyro.conf.subcommand("data", prefix_name=False)]
-    | Annotated[Molecules, tyro.conf.subcommand("molecules", prefix_name=False)]
+    | Results
+    | Data
+    | Molecules
 )
 
 DESCRIPTION = """Vox-UDA for cryo-ET subtomograms: simulate, train, evaluate, segment.

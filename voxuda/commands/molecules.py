@@ -102,17 +102,11 @@ def _write_molecule(path: Path, molecule: Molecule, overwrite: bool) -> None:
     )
 
 
-@dataclasses.dataclass
-class Molecules:
-    """List the embedded molecules, derive your own, fetch others."""
-
-    command: Annotated[
-        Annotated[MoleculesList, tyro.conf.subcommand("list", prefix_name=False)]
-        | Annotated[MoleculesDerive, tyro.conf.subcommand("derive", prefix_name=False)]
-        | Annotated[MoleculesFetch, tyro.conf.subcommand("fetch", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-
-    def run(self) -> None:
-        """Run the chosen command."""
-        self.command.run()
+Molecules = Annotated[
+    Annotated[MoleculesList, tyro.conf.subcommand("list", prefix_name=False)]
+    | Annotated[MoleculesDerive, tyro.conf.subcommand("derive", prefix_name=False)]
+    | Annotated[MoleculesFetch, tyro.conf.subcommand("fetch", prefix_name=False)],
+    tyro.conf.subcommand(
+        "molecules", prefix_name=False, description="List the embedded molecules, derive your own, fetch others."
+    ),
+]

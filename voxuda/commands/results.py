@@ -182,18 +182,15 @@ class Rows:
             print(f"{row.name:24} {row.folder(Path(), 0).parent.name:24} {row.label}")
 
 
-@dataclasses.dataclass
-class Results:
-    """Print tables of finished runs (`show`) or `verdicts`, `keep` the small files of runs, list the `rows` of a table."""
-
-    command: Annotated[
-        Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
-        | Annotated[Verdicts, tyro.conf.subcommand("verdicts", prefix_name=False)]
-        | Annotated[Keep, tyro.conf.subcommand("keep", prefix_name=False)]
-        | Annotated[Rows, tyro.conf.subcommand("rows", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-
-    def run(self) -> None:
-        """Run the chosen command."""
-        self.command.run()
+Results = Annotated[
+    Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
+    | Annotated[Verdicts, tyro.conf.subcommand("verdicts", prefix_name=False)]
+    | Annotated[Keep, tyro.conf.subcommand("keep", prefix_name=False)]
+    | Annotated[Rows, tyro.conf.subcommand("rows", prefix_name=False)],
+    tyro.conf.subcommand(
+        "results",
+        prefix_name=False,
+        description="Print tables of finished runs (`show`) or `verdicts`, `keep` the small files of runs, list the `rows` of a"
+        " table.",
+    ),
+]

@@ -143,17 +143,14 @@ class SimulateQuick(_Simulate):
         self.make(quick.simulate_target, self.snr, "target")
 
 
-@dataclasses.dataclass
-class Simulate:
-    """Simulate subtomograms with masks, `source` by the published recipe, `target` by tilt series, `quick` in a second."""
-
-    command: Annotated[
-        Annotated[SimulateSource, tyro.conf.subcommand("source", prefix_name=False)]
-        | Annotated[SimulateTarget, tyro.conf.subcommand("target", prefix_name=False)]
-        | Annotated[SimulateQuick, tyro.conf.subcommand("quick", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-
-    def run(self) -> None:
-        """Run the chosen command."""
-        self.command.run()
+Simulate = Annotated[
+    Annotated[SimulateSource, tyro.conf.subcommand("source", prefix_name=False)]
+    | Annotated[SimulateTarget, tyro.conf.subcommand("target", prefix_name=False)]
+    | Annotated[SimulateQuick, tyro.conf.subcommand("quick", prefix_name=False)],
+    tyro.conf.subcommand(
+        "simulate",
+        prefix_name=False,
+        description="Simulate subtomograms with masks, `source` by the published recipe, `target` by tilt series, `quick` in a"
+        " second.",
+    ),
+]
