@@ -12,6 +12,7 @@ import tyro
 from voxuda.simulation.names import IN_CELLS
 
 if TYPE_CHECKING:
+    from voxuda.simulation.molecules import Molecule
     from voxuda.simulation.quick import Subtomograms
 
 
@@ -28,19 +29,6 @@ class _Simulate:
     size: int = 32
     """Side of a sample in voxels."""
 
-    def make(self, recipe: Callable[..., Subtomograms], snr: tuple[float, ...], word: str) -> None:
-        """Simulate by ``recipe`` and save."""
-        from voxuda.data.files import check_new_folder, locked
-        from voxuda.simulation import molecules
-        from voxuda.simulation.samples import save_samples
-
-        with locked(self.out):
-            check_new_folder(self.out)
-            library = [molecules.load(name) for name in self.molecules]
-            sizes = dict(n_per_molecule=self.n_per_molecule, snr=snr, seed=self.seed, size=self.size)
-            samples = recipe(library, **sizes, progress=True)
-            print(f"{len(samples.table)} {word} samples in {save_samples(samples, self.out)}")
-
 
 @dataclasses.dataclass
 class SimulateSource(_Simulate):
@@ -54,9 +42,9 @@ class SimulateSource(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
-        from voxuda.simulation import quick
+        from voxuda.simulation.quick import simulate_source
 
-        self.make(quick.simulate_source, self.snr, "source")
+        _make(self, simulate_source, "source")
 
 
 @dataclasses.dataclass
@@ -102,28 +90,13 @@ class SimulateTarget:
 
     def run(self) -> None:
         """Simulate and save."""
-        from voxuda.data.files import check_new_folder, locked
-        from voxuda.simulation import molecules, tilt_series
-        from voxuda.simulation.samples import save_samples
+        from voxuda.simulation.tilt_series import simulate_tilt_series
         from voxuda.training.devices import choose_device
 
-        with locked(self.out):
-            check_new_folder(self.out)
-            samples = tilt_series.simulate_tilt_series(
-                [molecules.load(name) for name in self.molecules],
-                n=self.n,
-                proportions=self.proportions,
-                seed=self.seed,
-                size=self.size,
-                dose=self.dose,
-                thickness=self.thickness,
-                defocus=self.defocus,
-                concentration=self.concentration,
-                phase_shift=self.phase_shift,
-                device=choose_device(self.device),
-                progress=True,
-            )
-            print(f"{len(samples.table)} target samples in {save_samples(samples, self.out)}")
+        def recipe(library: list[Molecule], device: Literal["cpu", "cuda", "auto"], **options) -> Subtomograms:
+            return simulate_tilt_series(library, device=choose_device(device), **options)
+
+        _make(self, recipe, "target")
 
 
 @dataclasses.dataclass
@@ -138,9 +111,22 @@ class SimulateQuick(_Simulate):
 
     def run(self) -> None:
         """Simulate and save."""
-        from voxuda.simulation import quick
+        from voxuda.simulation.quick import simulate_target
 
-        self.make(quick.simulate_target, self.snr, "target")
+        _make(self, simulate_target, "target")
+
+
+def _make(command: SimulateSource | SimulateTarget | SimulateQuick, recipe: Callable[..., Subtomograms], word: str) -> None:
+    """Simulate by ``recipe``, which takes the molecules and the other options by name, and save."""
+    from voxuda.data.files import check_new_folder, locked
+    from voxuda.simulation import molecules
+    from voxuda.simulation.samples import save_samples
+
+    options = {name: value for name, value in vars(command).items() if name not in ("molecules", "out")}
+    with locked(command.out):
+        check_new_folder(command.out)
+        samples = recipe([molecules.load(name) for name in command.molecules], **options, progress=True)
+        print(f"{len(samples.table)} {word} samples in {save_samples(samples, command.out)}")
 
 
 Simulate = Annotated[
