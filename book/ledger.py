@@ -17,35 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of the paper.
+    """One statement of the paper."""
 
-    Parameters
-    ----------
-    where : str
-        Equation, section, table.
-    says : str
-        What it states.
-    symbol : str
-        Full name of ours; of a field of a dataclass too.
-    test : str
-        ``FILE::FUNCTION`` below ``tests/``.
-    cell : tuple of str
-        A notebook and a piece of one of its code cells.
-    value : object
-        What the symbol must be: a constant, or the default of a field. ``None`` where it is a function or a class.
-    departs : str
-        How ours differs, or what the paper left for us to choose.
-    also : dict
-        Full names and values of what ``departs`` and ``says`` tell of further symbols; a dictionary's keys are parts of a name.
-    """
-
-    where: str
-    says: str
-    symbol: str
-    test: str
-    cell: tuple[str, str]
+    where: str  #: Equation, section, table.
+    says: str  #: What it states.
+    symbol: str  #: Full name of ours; of a field of a dataclass too.
+    test: str  #: ``FILE::FUNCTION`` below ``tests/``.
+    cell: tuple[str, str]  #: A notebook and a piece of one of its code cells.
+    #: What the symbol must be: a constant, or the default of a field. ``None`` where it is a function or a class.
     value: object = None
-    departs: str = ""
+    departs: str = ""  #: How ours differs, or what the paper left for us to choose.
+    #: Full names and values of what ``departs`` and ``says`` tell of further symbols; a dictionary's keys are parts of a name.
     also: dict[str, object] = field(default_factory=dict)
 
 

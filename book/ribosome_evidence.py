@@ -30,29 +30,19 @@ RESOLUTION = 60.0
 
 @dataclass(frozen=True)
 class Evidence:
-    """Whether poses and hand are right, in numbers that a page can plot.
+    """Whether poses and hand are right, in numbers that a page can plot."""
 
-    Parameters
-    ----------
-    frequency : list of float
-        Of each shell, in 1/Å.
-    fsc : dict of list
-        Fourier shell correlations. With the supplied average, inside a soft sphere: of the average (``true``), its mirror image
-        (``mirrored``), averages with random poses (``random``, a mean). Of the two halves of the particles with each other,
-        which share no noise: ``halves``, and ``halves_random`` with random poses.
-    particle : list of str
-        Names of the particles.
-    rank, rank_supplied, rank_mirrored : list of int
-        Of each particle's own pose among random ones, from 1: by an average of the other particles, which holds none of its
-        noise; by the supplied average; by the mirror image of that.
-    """
-
-    frequency: list[float]
+    frequency: list[float]  #: Of each shell, in 1/Å.
+    #: Fourier shell correlations. With the supplied average, inside a soft sphere: of the average (``true``), its mirror image
+    #: (``mirrored``), averages with random poses (``random``, a mean). Of the two halves of the particles with each other,
+    #: which share no noise: ``halves``, and ``halves_random`` with random poses.
     fsc: dict[str, list[float]]
-    particle: list[str]
+    particle: list[str]  #: Names of the particles.
+    #: Rank of each particle's own pose among random ones, from 1, by an average of the other particles, which holds none of its
+    #: noise.
     rank: list[int]
-    rank_supplied: list[int]
-    rank_mirrored: list[int]
+    rank_supplied: list[int]  #: The same by the supplied average.
+    rank_mirrored: list[int]  #: The same by the mirror image of the supplied average.
 
 
 def pose_scores(particle: Particle, volume: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:

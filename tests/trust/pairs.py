@@ -124,10 +124,8 @@ class Kind:
     first: list[str]
     second: list[str]
     out: Path
-    second_out: Path
-    """Another folder if the second command reads the first one's."""
-    again: list[str]
-    """What finishes the work of the first after it was killed."""
+    second_out: Path  #: Another folder if the second command reads the first one's.
+    again: list[str]  #: What finishes the work of the first after it was killed.
 
     def clear(self) -> None:
         """Remove what a pair has left."""

@@ -19,8 +19,8 @@ class DataCheck:
     Example: voxuda data check polyga
     """
 
+    #: Folder of MRC files or stacks, optionally with one sub-folder per class, or a star file.
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """Folder of MRC files or stacks, optionally with one sub-folder per class, or a star file."""
 
     def run(self) -> None:
         """Read and report."""
@@ -58,18 +58,13 @@ class DataConvert:
     Example: voxuda data convert particles.star --voxel-size 13.68 --invert --out polyga
     """
 
+    #: Folder of MRC files or stacks, optionally with one sub-folder per class, or a star file.
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """Folder of MRC files or stacks, optionally with one sub-folder per class, or a star file."""
-    out: Path
-    """New folder for volumes.mrcs, masks.mrcs (if there are masks) and samples.csv."""
-    size: int = 32
-    """Side of a sample in voxels, a multiple of 8."""
-    voxel_size: float | None = None
-    """Voxel size of the samples in angstrom; by default the edge of the box divided by --size."""
-    invert: bool = False
-    """Multiply by -1, for volumes in which protein is dark."""
-    true_voxel_size: float | None = None
-    """True voxel size of SOURCE in angstrom, if its headers or star file do not give it."""
+    out: Path  #: New folder for volumes.mrcs, masks.mrcs (if there are masks) and samples.csv.
+    size: int = 32  #: Side of a sample in voxels, a multiple of 8.
+    voxel_size: float | None = None  #: Voxel size of the samples in angstrom; by default the edge of the box divided by --size.
+    invert: bool = False  #: Multiply by -1, for volumes in which protein is dark.
+    true_voxel_size: float | None = None  #: True voxel size of SOURCE in angstrom, if its headers or star file do not give it.
 
     def run(self) -> None:
         """Read, convert, write."""
@@ -96,10 +91,9 @@ class DataFetch:
     Example: voxuda data fetch ribosomes-12A --out stacks, then voxuda data ribosomes stacks --out ribosomes
     """
 
+    #: Data set, ribosomes-12A or microtubule.
     name: Annotated[tyro.conf.Positional[Literal["ribosomes-12A", "microtubule"]], tyro.conf.arg(metavar="NAME")]
-    """Data set, ribosomes-12A or microtubule."""
-    out: Path
-    """New folder."""
+    out: Path  #: New folder.
 
     def run(self) -> None:
         """Download and check."""
@@ -123,12 +117,10 @@ class DataRibosomes:
     Two of the four tomograms: voxuda data ribosomes stacks --missing skip --out ribosomes
     """
 
+    #: Folder with the star files, the average and the stacks.
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
-    """Folder with the star files, the average and the stacks."""
-    out: Path
-    """New folder for volumes.mrcs, masks.mrcs and samples.csv."""
-    missing: Literal["raise", "skip"] = "raise"
-    """What to do if the stack of a particle is missing."""
+    out: Path  #: New folder for volumes.mrcs, masks.mrcs and samples.csv.
+    missing: Literal["raise", "skip"] = "raise"  #: What to do if the stack of a particle is missing.
 
     def run(self) -> None:
         """Reconstruct, place the masks, report."""

@@ -34,16 +34,12 @@ class MoleculesDerive:
     A density map, scaled to the mass of its molecule: voxuda molecules derive emd_1234.map --dalton 2.5e6 --out beads
     """
 
+    #: PDB or mmCIF file, gzipped or not, or MRC map.
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """PDB or mmCIF file, gzipped or not, or MRC map."""
-    out: Path
-    """Folder for NAME.npz, a file for `voxuda simulate --molecules`."""
-    beads: int = 800
-    """Number of beads."""
-    dalton: float | None = None
-    """Mass of the molecule in Da, required for a map."""
-    overwrite: bool = False
-    """Replace files that exist."""
+    out: Path  #: Folder for NAME.npz, a file for `voxuda simulate --molecules`.
+    beads: int = 800  #: Number of beads.
+    dalton: float | None = None  #: Mass of the molecule in Da, required for a map.
+    overwrite: bool = False  #: Replace files that exist.
 
     def run(self) -> None:
         """Derive and report."""
@@ -69,16 +65,12 @@ class MoleculesFetch:
     Example: voxuda molecules fetch 1f1b --out 1f1b.npz, then voxuda simulate source --molecules 1f1b.npz --out source
     """
 
-    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ID")]
-    """PDB id."""
-    assembly: bool = False
-    """Biological assembly 1 instead of the asymmetric unit."""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ID")]  #: PDB id.
+    assembly: bool = False  #: Biological assembly 1 instead of the asymmetric unit.
+    #: Required SHA-256 of the download; by default that of the first download, which each bead file also records.
     checksum: str | None = None
-    """Required SHA-256 of the download; by default that of the first download, which each bead file also records."""
-    out: Path | None = None
-    """Bead file; NAME.npz by default."""
-    overwrite: bool = False
-    """Replace a file that exists."""
+    out: Path | None = None  #: Bead file; NAME.npz by default.
+    overwrite: bool = False  #: Replace a file that exists.
 
     def run(self) -> None:
         """Fetch and report."""

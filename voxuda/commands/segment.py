@@ -32,11 +32,10 @@ class Segment:
     may be missed. In that case train on samples simulated with --size 64, and pass --tile 64.
     """
 
+    #: MRC volumes (.mrc .map .rec, also .gz and .bz2), stacks of subtomograms (.mrcs), folders, or patterns in quotes.
     files: Annotated[tyro.conf.Positional[list[Path]], tyro.conf.arg(metavar="FILE...")]
-    """MRC volumes (.mrc .map .rec, also .gz and .bz2), stacks of subtomograms (.mrcs), folders, or patterns in quotes."""
     options: Annotated[SegmentOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SegmentOptions)
-    out: Path = Path("masks")
-    """Folder for all output files."""
+    out: Path = Path("masks")  #: Folder for all output files.
 
     def run(self) -> None:
         """Segment."""

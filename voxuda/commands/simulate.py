@@ -18,16 +18,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class _Simulate:
-    molecules: list[str]
-    """Embedded molecules, such as 1bxn 3gl1 (`voxuda molecules list` names them), or .npz files."""
-    out: Path
-    """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
-    n_per_molecule: int = 10
-    """Samples per molecule, and for `source` per SNR."""
-    seed: int = 0
-    """The same seed gives the same samples."""
-    size: int = 32
-    """Side of a sample in voxels."""
+    molecules: list[str]  #: Embedded molecules, such as 1bxn 3gl1 (`voxuda molecules list` names them), or .npz files.
+    out: Path  #: New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv.
+    n_per_molecule: int = 10  #: Samples per molecule, and for `source` per SNR.
+    seed: int = 0  #: The same seed gives the same samples.
+    size: int = 32  #: Side of a sample in voxels.
 
 
 @dataclasses.dataclass
@@ -37,8 +32,7 @@ class SimulateSource(_Simulate):
     Example: voxuda simulate source --molecules 1bxn 3gl1 --n-per-molecule 20 --snr 0.03 0.05 --out source
     """
 
-    snr: tuple[float, ...] = (0.03, 0.05)
-    """Ratios of signal variance to noise variance; every molecule is simulated at each."""
+    snr: tuple[float, ...] = (0.03, 0.05)  #: Ratios of signal variance to noise variance; every molecule is simulated at each.
 
     def run(self) -> None:
         """Simulate and save."""
@@ -63,30 +57,21 @@ class SimulateTarget:
     With a phase plate, near focus: voxuda simulate target --n 60 --defocus 3e3 1e4 --phase-shift 54 126 --out plate
     """
 
-    out: Path
-    """New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv."""
-    n: int = 60
-    """Total number of samples; two cores make several per second."""
+    out: Path  #: New folder for volumes.mrcs, masks.mrcs, densities.mrcs and samples.csv.
+    n: int = 60  #: Total number of samples; two cores make several per second.
+    #: Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default.
     molecules: list[str] = dataclasses.field(default_factory=lambda: list(IN_CELLS))
-    """Molecules of interest, embedded ones or .npz files; ribosome, 26S proteasome and TRiC by default."""
+    #: One number per molecule; by default 901 66 66 for three molecules, as in the paper, else equal.
     proportions: tuple[float, ...] | None = None
-    """One number per molecule; by default 901 66 66 for three molecules, as in the paper, else equal."""
+    #: Lowest and highest number of electrons per square angstrom, over the whole series.
     dose: tuple[float, float] = (60.0, 145.0)
-    """Lowest and highest number of electrons per square angstrom, over the whole series."""
-    thickness: tuple[float, float] = (1000.0, 2500.0)
-    """Thinnest and thickest ice in angstrom."""
-    defocus: tuple[float, float] = (20e3, 50e3)
-    """Lowest and highest underfocus in angstrom."""
-    concentration: tuple[float, float] = (150.0, 300.0)
-    """Lowest and highest total concentration in the specimen, in mg/ml."""
-    phase_shift: tuple[float, float] = (0.0, 0.0)
-    """Lowest and highest phase shift of a phase plate in degrees; 0 without one."""
-    seed: int = 0
-    """The same seed gives the same samples."""
-    size: int = 32
-    """Side of a sample in voxels of 13.5 angstrom."""
-    device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """Device for densities, images and tomograms."""
+    thickness: tuple[float, float] = (1000.0, 2500.0)  #: Thinnest and thickest ice in angstrom.
+    defocus: tuple[float, float] = (20e3, 50e3)  #: Lowest and highest underfocus in angstrom.
+    concentration: tuple[float, float] = (150.0, 300.0)  #: Lowest and highest total concentration in the specimen, in mg/ml.
+    phase_shift: tuple[float, float] = (0.0, 0.0)  #: Lowest and highest phase shift of a phase plate in degrees; 0 without one.
+    seed: int = 0  #: The same seed gives the same samples.
+    size: int = 32  #: Side of a sample in voxels of 13.5 angstrom.
+    device: Literal["cpu", "cuda", "auto"] = "cpu"  #: Device for densities, images and tomograms.
 
     def run(self) -> None:
         """Simulate and save."""
@@ -106,8 +91,8 @@ class SimulateQuick(_Simulate):
     Example: voxuda simulate quick --molecules 4v4r 4cr2 4v94 --n-per-molecule 60 --out target
     """
 
+    #: Lowest and highest ratio of signal variance to noise variance; each sample gets its own.
     snr: tuple[float, ...] = (0.01, 0.1)
-    """Lowest and highest ratio of signal variance to noise variance; each sample gets its own."""
 
     def run(self) -> None:
         """Simulate and save."""

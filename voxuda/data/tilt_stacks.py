@@ -54,30 +54,18 @@ class Particle:
 
     name: str
     tomogram: str
-    images: torch.Tensor
-    """``(T, N, N)`` float32, protein bright."""
-    projections: torch.Tensor
-    """``(T, 3, 3)``, specimen to image."""
-    rotation: torch.Tensor
-    """``(3, 3)``, reference to specimen."""
-    visible: torch.Tensor
-    """``(T,)`` bool, the images to use."""
-    defocus: torch.Tensor
-    """``(T, 3)``, U and V in angstrom, angle of U from the x axis in degrees."""
-    scale: torch.Tensor
-    """``(T,)``, scale factor of the CTF."""
-    exposure: torch.Tensor
-    """``(T,)``, electrons per square angstrom before the image."""
-    voxel_size: float
-    """Edge of a pixel in angstrom."""
-    voltage: float
-    """Acceleration voltage in kilovolts."""
-    spherical_aberration: float
-    """Spherical aberration in millimetres."""
-    amplitude_contrast: float
-    """Amplitude contrast as a fraction."""
-    premultiplied: bool
-    """Whether the images are already multiplied by their transfer function."""
+    images: torch.Tensor  #: ``(T, N, N)`` float32, protein bright.
+    projections: torch.Tensor  #: ``(T, 3, 3)``, specimen to image.
+    rotation: torch.Tensor  #: ``(3, 3)``, reference to specimen.
+    visible: torch.Tensor  #: ``(T,)`` bool, the images to use.
+    defocus: torch.Tensor  #: ``(T, 3)``, U and V in angstrom, angle of U from the x axis in degrees.
+    scale: torch.Tensor  #: ``(T,)``, scale factor of the CTF.
+    exposure: torch.Tensor  #: ``(T,)``, electrons per square angstrom before the image.
+    voxel_size: float  #: Edge of a pixel in angstrom.
+    voltage: float  #: Acceleration voltage in kilovolts.
+    spherical_aberration: float  #: Spherical aberration in millimetres.
+    amplitude_contrast: float  #: Amplitude contrast as a fraction.
+    premultiplied: bool  #: Whether the images are already multiplied by their transfer function.
 
 
 def euler_matrix(rot: float, tilt: float, psi: float) -> torch.Tensor:

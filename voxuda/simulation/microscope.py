@@ -45,28 +45,17 @@ QUANTUM_EFFICIENCY = 0.6  # of the detector at low frequency; our choice, slight
 class Series:
     """How one tilt series is recorded; lengths are in angstrom."""
 
-    angles: torch.Tensor
-    """``(T,)`` degrees, in the order of recording."""
-    dose: float
-    """Electrons per Å² over the whole series."""
-    defocus: float
-    """Defocus; underfocus is positive."""
-    astigmatism: float
-    """Half the difference of the two principal defoci."""
-    astigmatism_angle: float
-    """Angle of astigmatism in degrees."""
-    thickness: float
-    """Thickness of the ice."""
-    offset: float
-    """Distance of the field from the tilt axis along x; tilting by θ raises the field by offset · sin θ."""
-    misalignment: float
-    """Standard deviation of each image's residual shift along each axis, in voxels."""
-    weighting: Weighting
-    """Weighting of the reconstruction."""
-    concentration: float = 200.0
-    """Concentration of everything in the ice, in mg/ml."""
-    phase_shift: float = 0.0
-    """Phase shift by a phase plate, in degrees; 0 without one."""
+    angles: torch.Tensor  #: ``(T,)`` degrees, in the order of recording.
+    dose: float  #: Electrons per Å² over the whole series.
+    defocus: float  #: Defocus; underfocus is positive.
+    astigmatism: float  #: Half the difference of the two principal defoci.
+    astigmatism_angle: float  #: Angle of astigmatism in degrees.
+    thickness: float  #: Thickness of the ice.
+    offset: float  #: Distance of the field from the tilt axis along x; tilting by θ raises the field by offset · sin θ.
+    misalignment: float  #: Standard deviation of each image's residual shift along each axis, in voxels.
+    weighting: Weighting  #: Weighting of the reconstruction.
+    concentration: float = 200.0  #: Concentration of everything in the ice, in mg/ml.
+    phase_shift: float = 0.0  #: Phase shift by a phase plate, in degrees; 0 without one.
 
 
 def draw_series(

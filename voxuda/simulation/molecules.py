@@ -27,16 +27,11 @@ MASK_THRESHOLD = 300.0
 class Molecule:
     """A molecule as a cloud of Gaussian beads."""
 
-    name: str
-    """PDB id, or name of the file it was derived from, in lower case."""
-    positions: torch.Tensor
-    """``(N, 3)`` bead centres in angstrom, order z, y, x, centred on the bounding box."""
-    masses: torch.Tensor
-    """``(N,)`` in dalton."""
-    spreads: torch.Tensor
-    """``(N,)`` standard deviation of each bead along each axis, in angstrom."""
-    provenance: dict
-    """Source, licence and how the beads were derived."""
+    name: str  #: PDB id, or name of the file it was derived from, in lower case.
+    positions: torch.Tensor  #: ``(N, 3)`` bead centres in angstrom, order z, y, x, centred on the bounding box.
+    masses: torch.Tensor  #: ``(N,)`` in dalton.
+    spreads: torch.Tensor  #: ``(N,)`` standard deviation of each bead along each axis, in angstrom.
+    provenance: dict  #: Source, licence and how the beads were derived.
 
     @property
     def radius(self) -> float:

@@ -26,27 +26,19 @@ from voxuda.simulation.rendering import add_beads, render_each
 class Subtomograms:
     """Simulated samples; tensors are ``(B, 1, D, H, W)``."""
 
-    volumes: torch.Tensor
-    """Simulated images."""
-    densities: torch.Tensor
-    """Noise-free densities in Da/nm³."""
-    masks: torch.Tensor
-    """Where the density exceeds the threshold."""
-    table: list[dict]
-    """One row per sample, with molecule, snr, defocus and the rest of its parameters."""
-    voxel_size: float
-    """Nominal edge of a voxel in angstrom."""
+    volumes: torch.Tensor  #: Simulated images.
+    densities: torch.Tensor  #: Noise-free densities in Da/nm³.
+    masks: torch.Tensor  #: Where the density exceeds the threshold.
+    table: list[dict]  #: One row per sample, with molecule, snr, defocus and the rest of its parameters.
+    voxel_size: float  #: Nominal edge of a voxel in angstrom.
 
 
 class Poses(NamedTuple):
     """Positions and rotations of ``M`` molecules in each of ``B`` crops."""
 
-    centres: torch.Tensor
-    """``(B, M, 3)`` in angstrom, the target's at the origin."""
-    rotations: torch.Tensor
-    """``(B, M, 3, 3)``."""
-    offsets: torch.Tensor
-    """``(B, 3)`` offsets of the target from the middle of the crop, in whole voxels."""
+    centres: torch.Tensor  #: ``(B, M, 3)`` in angstrom, the target's at the origin.
+    rotations: torch.Tensor  #: ``(B, M, 3, 3)``.
+    offsets: torch.Tensor  #: ``(B, 3)`` offsets of the target from the middle of the crop, in whole voxels.
 
 
 def draw_poses(radii: torch.Tensor, generator: torch.Generator, first_step: float | None = None, max_offset: int = 8) -> Poses:

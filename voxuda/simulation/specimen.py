@@ -56,14 +56,11 @@ Gold has 29.8 V, from a scattering factor of 10.56 Å in 16.96 Å³ (Doyle and T
 class Specimen:
     """A slab of vitreous ice, which repeats along y and x."""
 
-    density: torch.Tensor
-    """``(D, H, W)`` potential of everything above that of ice, as a density of protein in Da/nm³."""
-    centres: torch.Tensor
-    """``(K, 3)`` voxel coordinates z, y, x of the molecules of interest."""
-    names: list[str]
-    """Names of those molecules."""
+    density: torch.Tensor  #: ``(D, H, W)`` potential of everything above that of ice, as a density of protein in Da/nm³.
+    centres: torch.Tensor  #: ``(K, 3)`` voxel coordinates z, y, x of the molecules of interest.
+    names: list[str]  #: Names of those molecules.
+    #: Positions ``(N, 3)`` in angstrom from voxel 0, masses ``(N,)`` and spreads ``(N,)`` of all complexes.
     beads: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    """Positions ``(N, 3)`` in angstrom from voxel 0, masses ``(N,)`` and spreads ``(N,)`` of all complexes."""
 
 
 def vesicle(depth: int, centre: torch.Tensor, radius: float) -> torch.Tensor:

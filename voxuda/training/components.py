@@ -13,24 +13,12 @@ TOUCHING = np.ones((3, 3, 3))
 
 @dataclass(frozen=True)
 class Table:
-    """Components in the order of their first voxel; row k has label k + 1.
+    """Components in the order of their first voxel; row k has label k + 1."""
 
-    Parameters
-    ----------
-    voxels : ndarray
-        Number of voxels in each component, ``(K,)``.
-    centres : ndarray
-        Centres of mass z, y, x in voxels, ``(K, 3)``; the centre of the first voxel of the volume is 0.
-    probabilities : ndarray
-        Mean probability within each component, ``(K,)``.
-    labels : ndarray
-        Label of each piece, indexed by its number from :meth:`Components.add`; 0 for background.
-    """
-
-    voxels: np.ndarray
-    centres: np.ndarray
-    probabilities: np.ndarray
-    labels: np.ndarray
+    voxels: np.ndarray  #: Number of voxels in each component, ``(K,)``.
+    centres: np.ndarray  #: Centres of mass z, y, x in voxels, ``(K, 3)``; the centre of the first voxel of the volume is 0.
+    probabilities: np.ndarray  #: Mean probability within each component, ``(K,)``.
+    labels: np.ndarray  #: Label of each piece, indexed by its number from :meth:`Components.add`; 0 for background.
 
 
 class Components:

@@ -45,30 +45,14 @@ VOXELS = 2**23
 
 @dataclass(frozen=True)
 class Segmented:
-    """Result of segmenting one file.
+    """Result of segmenting one file."""
 
-    Parameters
-    ----------
-    mask : Path
-        Path of its mask.
-    share : float
-        Share of foreground voxels.
-    components : int or None
-        Number of components in the mask; None if the mask existed already.
-    voxel_size : float
-        Voxel size in angstrom; 0 if unknown.
-    seconds : float
-        Time taken.
-    memory : float
-        Peak memory of the process so far, in GB.
-    """
-
-    mask: Path
-    share: float
-    components: int | None
-    voxel_size: float
-    seconds: float
-    memory: float
+    mask: Path  #: Path of its mask.
+    share: float  #: Share of foreground voxels.
+    components: int | None  #: Number of components in the mask; None if the mask existed already.
+    voxel_size: float  #: Voxel size in angstrom; 0 if unknown.
+    seconds: float  #: Time taken.
+    memory: float  #: Peak memory of the process so far, in GB.
 
     def __str__(self) -> str:
         size = f"{self.voxel_size:.2f} Å" if self.voxel_size else "voxel size unknown"

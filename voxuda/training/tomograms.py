@@ -85,28 +85,14 @@ def find_blank(sections: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Tomogram:
-    """A file as the network sees it, rescaled to another voxel size if necessary, and its tiling.
+    """A file as the network sees it, rescaled to another voxel size if necessary, and its tiling."""
 
-    Parameters
-    ----------
-    volume : Volume
-        The file, ``(D, H, W)``, or a stack ``(N, D, H, W)``, whose volumes are joined along z as layers.
-    path : Path
-        Uncompressed file from which voxels are read.
-    shape : tuple of int
-        Sides of the volume that the network sees.
-    tile, overlap : tuple of int
-        Sides of a tile, and overlap of neighbouring tiles, in network voxels, z, y, x.
-    invert : bool
-        Whether protein is dark in the file.
-    """
-
-    volume: Volume
-    path: Path
-    shape: tuple[int, int, int]
-    tile: tuple[int, int, int]
-    overlap: tuple[int, int, int]
-    invert: bool = False
+    volume: Volume  #: The file, ``(D, H, W)``, or a stack ``(N, D, H, W)``, whose volumes are joined along z as layers.
+    path: Path  #: Uncompressed file from which voxels are read.
+    shape: tuple[int, int, int]  #: Sides of the volume that the network sees.
+    tile: tuple[int, int, int]  #: Sides of a tile in network voxels, z, y, x.
+    overlap: tuple[int, int, int]  #: Overlap of neighbouring tiles in network voxels, z, y, x.
+    invert: bool = False  #: Whether protein is dark in the file.
 
     @property
     def sides(self) -> tuple[int, int, int]:
@@ -174,22 +160,13 @@ def spread(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Survey:
-    """Statistics from one pass through a tomogram.
+    """Statistics from one pass through a tomogram."""
 
-    Parameters
-    ----------
-    mean, deviation : float
-        Typical values of tiles, the median of their means and the 90th percentile of their deviations.
-    tiles : list of tuple
-        Positions z, y, x of non-overlapping tiles that hold specimen.
-    skewness : ndarray
-        Skewness of the tiles without blank voxels, after averaging over cubes of 4³ voxels; positive for bright particles on
-        an even background.
-    """
-
-    mean: float
-    deviation: float
-    tiles: list[tuple[int, int, int]]
+    mean: float  #: Typical mean of a tile, the median of the tiles' means.
+    deviation: float  #: Typical deviation of a tile, the 90th percentile of the tiles' deviations.
+    tiles: list[tuple[int, int, int]]  #: Positions z, y, x of non-overlapping tiles that hold specimen.
+    #: Skewness of the tiles without blank voxels, after averaging over cubes of 4³ voxels; positive for bright particles on an
+    #: even background.
     skewness: np.ndarray
 
 
