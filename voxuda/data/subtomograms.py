@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from voxuda.data.domain import Domain
-from voxuda.data.files import check_new_folder, new_folder
+from voxuda.data.files import new_folder
 from voxuda.data.listing import Entry, list_entries
 from voxuda.data.mrc import check_volume, read_mrc, write_mrc
 from voxuda.errors import InputError
@@ -170,9 +170,9 @@ class SubtomogramFolder:
             raise InputError(f"{self.entries[0].mask}: every mask is empty; give masks of 1 inside, or remove them.")
         return torch.stack(volumes)[:, None], torch.stack(masks)[:, None] if masks else None
 
-    def domain(self, *, progress: bool = False) -> Domain:
+    def domain(self) -> Domain:
         """Return all samples, each with mean 0 and variance 1, for training and scoring."""
-        volumes, masks = self.stack(progress=progress)
+        volumes, masks = self.stack()
         groups = [entry.group for entry in self.entries if entry.group]
         names = [entry.name for entry in self.entries]
         return Domain(zscore(volumes), masks, names, groups if len(groups) == len(names) else None)
@@ -187,7 +187,6 @@ class SubtomogramFolder:
         InputError
             The folder is not empty or cannot be written; or see :meth:`stack`.
         """
-        check_new_folder(out)
         volumes, masks = self.stack(progress=progress)
         table = [
             {

@@ -39,6 +39,10 @@ from voxuda.signal.optics import critical_exposure
 PADDING = 2
 """Factor by which images and maps are padded, so that linear interpolation between frequencies is accurate."""
 
+WIENER = 0.3
+"""Constant added to the weight, as a fraction of the mean measured weight, the inverse of a flat signal-to-noise ratio. Of five
+values tried, this one gave the most contrast between inside and outside of masks placed by pose."""
+
 FLIP = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
 PARTICLE_COLUMNS = "TomoName TomoParticleName AngleRot AngleTilt AnglePsi OpticsGroup ImageName OriginXAngst OriginYAngst \
 OriginZAngst TomoVisibleFrames".split()
@@ -237,31 +241,27 @@ def insert(particle: Particle, matrices: torch.Tensor) -> tuple[torch.Tensor, to
     return total[0], total[1].real
 
 
-def solve(total: torch.Tensor, weight: torch.Tensor, wiener: float = 0.3) -> torch.Tensor:
-    """Divide the sums of :func:`insert` by the weight plus a noise constant, and return a ``(N, N, N)`` volume.
-
-    ``wiener`` is that constant as a fraction of the mean measured weight, the inverse of a flat signal-to-noise ratio. Of five
-    values tried, the default gave the most contrast between inside and outside of masks placed by pose.
-    """
+def solve(total: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Divide the sums of :func:`insert` by the weight plus a constant, see ``WIENER``, and return a ``(N, N, N)`` volume."""
     size = len(total)
-    noise = wiener * weight[weight > 0].mean()
+    noise = WIENER * weight[weight > 0].mean()
     spectrum = torch.fft.ifftshift(total / (weight + noise), dim=(-3, -2))
     volume = torch.fft.fftshift(torch.fft.irfftn(spectrum, s=(size, size, size)), dim=(-3, -2, -1))
     edge = (size - size // PADDING) // 2
     return torch.nn.functional.pad(volume / separable_sinc2_correction(volume.shape), [-edge] * 6)
 
 
-def reconstruct(particle: Particle, *, wiener: float = 0.3) -> torch.Tensor:
+def reconstruct(particle: Particle) -> torch.Tensor:
     r"""Reconstruct one particle, :math:`V(k)=\sum_i t_i I_i(k)\,/\,(\sum_i t_i^2(k)+\nu)`, from its visible images.
 
     The volume is ``(N, N, N)`` float32 in the specimen frame, protein bright. z runs along the beam; the projection matrices
     determine the tilt axis (y in WarpTools). For :math:`\nu` see :func:`solve`.
     """
-    return solve(*insert(particle, particle.projections), wiener)
+    return solve(*insert(particle, particle.projections))
 
 
-def average(particles: Sequence[Particle], *, wiener: float = 0.3) -> torch.Tensor:
+def average(particles: Sequence[Particle]) -> torch.Tensor:
     """Average particles in the reference frame, ``(N, N, N)``, by inserting all their slices into one volume."""
     sums = [insert(p, p.projections @ p.rotation) for p in particles]
     total, weight = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
-    return solve(total, weight, wiener)
+    return solve(total, weight)

@@ -18,6 +18,9 @@ from voxuda.simulation.molecules import MASK_THRESHOLD, Molecule, density
 
 _PDB_URL = "https://files.rcsb.org/download/{}.cif.gz"
 
+VOXEL_SIZE = 10.0
+"""Edge of a voxel of the density of atoms, in angstrom."""
+
 
 def derive_map(
     name: str, path: str | Path, mass: float | None, *, beads: int = 800, provenance: dict | None = None
@@ -49,13 +52,15 @@ def derive_coordinates(
     positions, masses = read_atoms(path, assembly=assembly)
     molecule = derive(name, positions, masses, beads=beads, provenance=provenance)
     centred = positions - (positions.min(0) + positions.max(0)) / 2
-    size = 2 * int(np.ceil(np.abs(centred).max() / 10) + 3)
+    size = 2 * int(np.ceil(np.abs(centred).max() / VOXEL_SIZE) + 3)
     reference = torch.from_numpy(atom_density(centred, masses, size))
     molecule.provenance["agreement"] = agreement(molecule, reference, torch.zeros(3))
     return molecule
 
 
-def agreement(molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor, voxel_size: float = 10.0) -> dict[str, float]:
+def agreement(
+    molecule: Molecule, reference: torch.Tensor, shift: torch.Tensor, voxel_size: float = VOXEL_SIZE
+) -> dict[str, float]:
     """Compare beads, shifted by ``shift`` ``(3,)`` in angstrom, with a reference density ``(D, D, D)`` in Da/nm³.
 
     Returns the ``correlation`` of the densities, the ``mask_iou`` of the masks at 300 Da/nm³ and the number of ``voxels`` in
@@ -219,13 +224,13 @@ def fetch(name: str, *, assembly: bool = False, checksum: str | None = None, cac
     return derive_coordinates(key, path, assembly=assembly, provenance=record)
 
 
-def atom_density(positions: np.ndarray, masses: np.ndarray, size: int, voxel_size: float = 10.0) -> np.ndarray:
+def atom_density(positions: np.ndarray, masses: np.ndarray, size: int) -> np.ndarray:
     """Spread atoms trilinearly over ``(D, D, D)`` voxels about voxel ``size // 2``, in Da/nm³, as Situs ``pdb2vol`` does."""
-    scaled = positions / voxel_size + size // 2
+    scaled = positions / VOXEL_SIZE + size // 2
     low = np.floor(scaled).astype(int)
     fraction = scaled - low
     volume = np.zeros((size, size, size))
     for corner in np.ndindex(2, 2, 2):
         weight = np.prod(np.where(corner, fraction, 1 - fraction), axis=1)
         np.add.at(volume, tuple((low + corner).T), masses * weight)
-    return volume / (voxel_size / 10) ** 3
+    return volume

@@ -13,6 +13,9 @@ import torch
 from voxuda.signal.fourier import soft_lowpass, spectral_variance, spectrum, volume_of
 from voxuda.signal.optics import ctf, missing_wedge
 
+CORRELATION = 3.0
+"""Standard deviation of the Gaussian that smooths the cytosol, in voxels."""
+
 
 def image_source(
     densities: torch.Tensor,
@@ -98,19 +101,17 @@ def image_target(
     return volume_of(imaged.add_(white.mul_(deviation)).mul_(wedge), size)
 
 
-def smooth_background(
-    batch: int, shape: tuple[int, int, int], generator: torch.Generator, *, correlation: float = 3.0
-) -> torch.Tensor:
-    """Draw cytosol ``(B, 1, *shape)``, a Gaussian random field of unit variance, correlated over ``correlation`` voxels."""
+def smooth_background(batch: int, shape: tuple[int, int, int], generator: torch.Generator) -> torch.Tensor:
+    """Draw cytosol ``(B, 1, *shape)``, a Gaussian random field of unit variance, correlated over ``CORRELATION`` voxels."""
     white = torch.randn(batch, 1, *shape, generator=generator)
-    half = spectrum(white).mul_(_gaussian_filter(tuple(shape), correlation))
+    half = spectrum(white).mul_(_gaussian_filter(tuple(shape)))
     return volume_of(half.div_(spectral_variance(half, shape[2]).sqrt()), shape[2])
 
 
 @lru_cache(maxsize=8)
-def _gaussian_filter(shape: tuple[int, int, int], sigma: float) -> torch.Tensor:
-    """Spectrum of a Gaussian of ``sigma`` voxels, 0 where it is negligible in float32, since denormals are slow."""
+def _gaussian_filter(shape: tuple[int, int, int]) -> torch.Tensor:
+    """Spectrum of a Gaussian of ``CORRELATION`` voxels, 0 where it is negligible in float32, since denormals are slow."""
     kz, ky, kx = torch.fft.fftfreq(shape[0]), torch.fft.fftfreq(shape[1]), torch.fft.rfftfreq(shape[2])
     k2 = kz[:, None, None] ** 2 + ky[None, :, None] ** 2 + kx[None, None, :] ** 2
-    values = torch.exp(-2 * (torch.pi * sigma) ** 2 * k2)
+    values = torch.exp(-2 * (torch.pi * CORRELATION) ** 2 * k2)
     return values.where(values > 1e-12, 0)

@@ -16,12 +16,15 @@ from voxuda.training.config import BatchNorm
 from voxuda.training.domains import load_domains
 from voxuda.training.run_folder import load_network, read_config
 
+BATCH = 16
+"""Volumes in the network at a time."""
+
 
 @torch.no_grad()
-def deep_features(network: nn.Module, volumes: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
+def deep_features(network: nn.Module, volumes: torch.Tensor) -> torch.Tensor:
     """Average the deepest tap, v6, over each volume; ``(N, C)`` for volumes ``(N, 1, D, H, W)``."""
     network.eval()
-    return torch.cat([network.features(part)["v6"].mean((2, 3, 4)) for part in volumes.split(batch_size)])  # type: ignore[operator]
+    return torch.cat([network.features(part)["v6"].mean((2, 3, 4)) for part in volumes.split(BATCH)])  # type: ignore[operator]
 
 
 def separability(a: np.ndarray, b: np.ndarray) -> float:
