@@ -13,7 +13,7 @@ from voxuda.commands.main import main
 from voxuda.data.files import LOCK
 from voxuda.data.mrc import read_mrc, write_mrc
 from voxuda.errors import InputError
-from voxuda.training import loop, tomograms
+from voxuda.training import evaluation, loop, tomograms
 
 
 @pytest.mark.parametrize("name", list(methods.METHODS))
@@ -69,6 +69,26 @@ def test_resume_takes_the_options_of_the_run(tmp_path, tiny, monkeypatch):
     monkeypatch.undo()
     assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_scores_of_another_folder_of_the_same_name_are_kept(folders, tmp_path, tiny):
+    loop.train(tiny(method="source-only", epochs=1), tmp_path / "run", progress=False)
+    for _ in range(2):
+        evaluation.evaluate_run(tmp_path / "run", folders / "target")
+    shutil.copytree(folders / "target", tmp_path / "other" / "target")
+    with pytest.raises(InputError, match=r"scores-target\.json: has the scores of another folder of that name"):
+        evaluation.evaluate_run(tmp_path / "run", tmp_path / "other" / "target")
+
+
+def test_resume_without_a_run_trains_no_other(tmp_path, capsys):
+    assert main(["train", "--resume", "--out", str(tmp_path / "rum")]) == 2
+    assert "rum: holds no run to resume; give the options of the run" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("voxuda 0.")
 
 
 def test_command_line_from_simulation_to_masks(tmp_path, monkeypatch, capsys):

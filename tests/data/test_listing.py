@@ -448,3 +448,17 @@ def test_sides_of_no_subtomogram_are_refused(tmp_path, shape, message):
     write(tmp_path / "a.mrc", noise(*shape))
     with pytest.raises(InputError, match=message):
         list_entries(tmp_path)
+
+
+@pytest.mark.parametrize(("column", "names", "groups"), [
+    ("rlnTomoName", "TS_01 TS_02 TS_01", ["TS_01", "TS_02", "TS_01"]),
+    ("rlnMicrographName", "a.mrc b.mrc b.mrc", ["a.mrc", "b.mrc", "b.mrc"]),
+    ("rlnTomoName", "TS_01 TS_01 TS_01", None),  # one tomogram cannot be split
+])  # fmt: skip
+def test_the_tomograms_of_a_star_file_are_specimens(tmp_path, column, names, groups):
+    write(tmp_path / "stack.mrcs", noise(3, 32, 32, 32))
+    rows = "".join(f"{i}@stack.mrcs {name}\n" for i, name in enumerate(names.split(), 1))
+    (tmp_path / "p.star").write_text(f"data_\n\nloop_\n_rlnImageName #1\n_{column} #2\n{rows}")
+    assert load_domain(tmp_path / "p.star").groups == groups
+    SubtomogramFolder(tmp_path / "p.star", voxel_size=None).save(tmp_path / "out")
+    assert load_domain(tmp_path / "out").groups == groups

@@ -1,6 +1,10 @@
 import os
+import signal
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,9 @@ def make(folder, ends, threads):
     (folder / "log.jsonl").write_text("{}\n{}\n")
     if ends == "killed":
         os._exit(1)
+    if ends == "waits":
+        (folder / "process").write_text(str(os.getpid()))
+        time.sleep(600)
     if ends == "stopped":
         raise KeyboardInterrupt
     return 0.25
@@ -64,6 +71,32 @@ def test_what_waits_is_not_started_after_ctrl_c(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, {"one": "stopped"}, jobs=1, finished=0)
     assert pool.asked == (False, True)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_process_that_started_them(tmp_path, how):
+    said = "import sys, pathlib, test_pool; test_pool.start(pathlib.Path(sys.argv[1]), {'one': 'waits'}, jobs=1, finished=0)"
+    parent = subprocess.Popen([sys.executable, "-c", said, tmp_path], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    file = tmp_path / "one" / "process"
+    wait_until(lambda: file.exists() and file.read_text(), 120)
+    parent.send_signal(how)
+    parent.wait(60)
+    wait_until(lambda: not alive(file.read_text()), 60)
+
+
+def alive(process):
+    """Whether a process runs; one that ended and was not waited for does not."""
+    return subprocess.run(["ps", "-o", "stat=", "-p", process], capture_output=True, text=True).stdout.strip()[:1] not in (
+        "",
+        "Z",
+    )
+
+
+def wait_until(true, seconds):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_what_waits_is_held_too_and_other_runs_are_not(tmp_path, monkeypatch, hold):

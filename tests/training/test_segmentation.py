@@ -181,10 +181,13 @@ def test_files_folders_patterns_and_packed_ones(tmp_path, monkeypatch, capsys, b
         (folder / name).write_bytes(content)
     for name in ("e.tif", "notes.txt", ".hidden.mrc"):
         (folder / name).write_text("x")
+    for name in ("TS_01/f.mrc", "masks/a_mask.mrc", ".work/g.mrc"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(content)
     monkeypatch.chdir(tmp_path)
     masks = [result.mask.name for result in segment_files(["in"], "m", progress=False)]
     assert masks == ["a_mask.mrc", "b_mask.mrc", "c_mask.map", "d_mask.rec"]
-    assert "in: 4 volumes are read; left out: a_mask.mrc, e.tif, notes.txt" in capsys.readouterr().err
+    assert "in: 4 volumes are read; left out: a_mask.mrc, e.tif, notes.txt, folder TS_01\n" in capsys.readouterr().err
     (first, *others) = [read_mrc(tmp_path / "m" / name).data for name in masks]
     assert all(np.array_equal(first, other) for other in others)
     assert not [p for p in (tmp_path / "m").iterdir() if p.suffix == ".work"]
@@ -368,6 +371,27 @@ def test_a_folder_here_does_not_change_the_model(tmp_path, monkeypatch, capsys):
     for name in ("./balanced", "balanced/", tmp_path / "balanced"):
         assert find_model(name).resolve() == tmp_path / "balanced"
     assert not capsys.readouterr().err
+
+
+def test_what_is_missing_or_cut_short_is_made_again(tmp_path, tomogram, bright):
+    options = SegmentOptions(probabilities=True, coordinates=True)
+    segment_files([tomogram], tmp_path, options, progress=False)
+    files = [tmp_path / name for name in ("t_particles.star", "t_mask.png", "t_probabilities.mrc", "t_mask.mrc")]
+    content = [path.read_bytes() for path in files]
+    for damaged in range(len(files)):
+        files[damaged].write_bytes(b"")
+        if damaged == 3:
+            files[damaged].write_bytes(content[damaged][:-1])
+        (again,) = segment_files([tomogram], tmp_path, options, progress=False)
+        assert again.components is not None and len(files[damaged].read_bytes()) == len(content[damaged])
+    (kept,) = segment_files([tomogram], tmp_path, options, progress=False)
+    assert kept.components is None
+
+
+def test_a_voxel_size_in_nanometres_is_doubted(tmp_path, capsys, bright):
+    write_mrc(tmp_path / "nm.mrc", noise((40, 72, 72)), 1.3)
+    segment_files([tmp_path / "nm.mrc"], tmp_path / "m", progress=False)
+    assert "the volume is 94 Å wide, less than a tile; is its voxel size, 1.30 Å, right?" in capsys.readouterr().err
 
 
 def test_other_options_are_another_mask(tmp_path, tomogram, bright):

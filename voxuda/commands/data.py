@@ -17,6 +17,9 @@ class DataCheck:
     The first error stops the command with exit code 2 and one sentence; suspicious findings are warnings.
 
     Example: voxuda data check polyga
+
+    SOURCE holds MRC files or stacks, or one sub-folder of them per class. Masks, which are optional, lie in a folder masks
+    beside the volumes under the same names, or beside each NAME.mrc as NAME_mask.mrc: 1 inside, 0 outside.
     """
 
     #: Folder of MRC files or stacks, optionally with one sub-folder per class, or a star file.

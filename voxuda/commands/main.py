@@ -35,7 +35,7 @@ Start with:
   voxuda train --method vox-uda --scale smoke --out runs/first
   voxuda evaluate runs/first
 
-Add --debug to see where an error came from."""
+Add --debug to see where an error came from; --version alone prints the version."""
 
 
 ASCII = {"Å": "A", "±": "+/-", "²": "^2", "³": "^3", "°": " deg", "–": "-", "×": "x", "¬": "not ", "•": "*", "…": "..."}
@@ -47,6 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run ``voxuda`` and return the exit code, 2 for input that cannot be used."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    if arguments == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"voxuda {version('voxuda')}")
+        return 0
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="voxuda")
@@ -74,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "voxuda: interrupted; to continue, repeat `train` with --resume, `reproduce` or `segment` unchanged.",
+            "voxuda: interrupted; `train --resume`, and `reproduce` or `segment` repeated unchanged, continue where they"
+            " stopped; other commands begin again.",
             file=sys.stderr,
         )
         return 130

@@ -41,7 +41,8 @@ class Train:
 
     config: Annotated[Config, tyro.conf.arg(name="")]
     out: Path  #: Folder of the run: config.json, log.jsonl, weights.safetensors, checkpoint/.
-    resume: bool = False  #: Continue from the last checkpoint in --out; without other options, use those of that run.
+    #: Continue from the last checkpoint in --out; without other options, use those of that run, which must exist.
+    resume: bool = False
 
     def run(self) -> None:
         """Train."""
@@ -51,7 +52,9 @@ class Train:
         config = self.config
         rank = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
         try:
-            if self.resume and config == Config() and (self.out / "config.json").exists():
+            if self.resume and config == Config():
+                if not (self.out / "config.json").exists():
+                    raise InputError(f"{self.out}: holds no run to resume; give the options of the run, or leave out --resume.")
                 config = read_config(self.out)
             loop.train(config, self.out, resume=self.resume)
         except InputError:
@@ -77,6 +80,8 @@ class Evaluate:
     """Score a run on its held-out target samples (RUN/scores.json) or on a labelled folder (RUN/scores-FOLDER.json).
 
     Example: voxuda evaluate runs/first
+
+    The intervals are of the mean over samples, by bootstrap; they do not know how runs with other seeds scatter.
     """
 
     #: Folder made by `voxuda train`.

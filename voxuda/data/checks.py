@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage, stats
 
-from voxuda.data.subtomograms import SubtomogramFolder
+from voxuda.data.subtomograms import VOXEL_SIZES, SubtomogramFolder
 from voxuda.signal.normalise import zscore
 
 
@@ -62,13 +62,19 @@ def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
     entries = folder.entries
     shapes = Counter(entry.shape for entry in entries)
     classes = Counter(entry.name for entry in entries)
+    specimens = {entry.group for entry in entries if entry.group}
     before, after = entries[0].voxel_size, folder.voxel_size
     report.rows |= {
         "samples": str(len(folder)),
         "classes": ", ".join(f"{name} {n}" for name, n in sorted(classes.items())),
+        **({"specimens": str(len(specimens))} if specimens else {}),
         "box": ", ".join(" x ".join(map(str, shape)) for shape in shapes) + f" voxels, read as {side} x {side} x {side}",
         "voxel size": f"{before:.2f} Å, read as {after:.2f} Å" if before else "not in the headers",
     }
+    low, high = VOXEL_SIZES
+    if after and not low <= after <= high:
+        what = f"voxels are read as {after:.2f} Å, but networks here learn from {low:g} to {high:g} Å"
+        report.warnings.append(f"{what}; convert the boxes with --voxel-size, or check that their size is in angstrom.")
     if cropped := sum(n for shape, n in shapes.items() if len(set(shape)) > 1):
         report.warnings.append(f"{cropped} boxes are not cubes; voxels outside the central cube are cropped.")
     if (smallest := min(min(shape) for shape in shapes)) < side:

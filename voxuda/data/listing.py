@@ -49,7 +49,7 @@ class Entry:
     mask: Path | None  #: MRC file of its mask, at the same index.
     shape: tuple[int, int, int]  #: ``(D, H, W)`` in voxels.
     voxel_size: float  #: Edge of a voxel in angstrom; 0 if unknown.
-    group: str | None = None  #: Specimen it was cut from, if a table names one.
+    group: str | None = None  #: Specimen it was cut from, if a table names several, such as the tomograms of a star file.
 
     @property
     def label(self) -> str:
@@ -266,6 +266,8 @@ def _of_star(star: Path) -> list[Entry]:
     says_images = any("1" in table.get("rlnTomoSubTomosAre2DStacks", []) for table in blocks.values())
     sizes = _voxel_sizes(star, particles, blocks.get("optics", {}))
     classes = particles.get("rlnClassNumber")
+    tomograms = particles.get("rlnTomoName") or particles.get("rlnMicrographName") or []
+    several = len(set(tomograms)) > 1  # one cannot be split
     mask_of = _masks_beside({file for file, _ in located if file is not None})
     entries: list[Entry] = []
     row_of: dict[tuple[Path, int | None], int] = {}
@@ -279,7 +281,7 @@ def _of_star(star: Path) -> list[Entry]:
             if row != i:  # one copy might be trained on and the other tested on
                 twice = f"row {i + 1} names {shown(names[i])}, which row {row + 1} names already"
                 raise InputError(f"{star}: {twice}; name each volume once.")
-            entries.append(entry)
+            entries.append(dataclasses.replace(entry, group=tomograms[i]) if several else entry)
     return entries
 
 

@@ -93,7 +93,9 @@ def read_mrc(path: str | Path, *, memory_map: bool = False) -> Volume:
         if isinstance(error, OSError) and error.strerror:  # from the system, not from gzip about the content
             raise InputError(f"{path}: cannot be read ({error.strerror}); give a readable file.") from error
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"{path}: not a readable MRC file ({reason}); export it again as MRC2014.") from error
+        raise InputError(
+            f"{path}: not a readable MRC file ({reason}); copy it again if it is cut short, or export it again as MRC2014."
+        ) from error
     with opened as mrc:
         data = mrc.data
         with np.errstate(divide="ignore", invalid="ignore"):  # a cell without voxels gives no size

@@ -20,6 +20,9 @@ from voxuda.errors import InputError
 from voxuda.signal.normalise import zscore
 from voxuda.signal.resize import fourier_resize
 
+VOXEL_SIZES = (10.0, 15.0)
+"""Range of voxel sizes in the models' training samples, in angstrom; tomograms with others are rescaled to the nearer end."""
+
 
 class SubtomogramFolder:
     """Your own subtomograms, from a folder of MRC files or stacks, or from a RELION star file.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import torch
 from tqdm import tqdm
@@ -47,8 +49,11 @@ def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finis
                         bar.write(f"{todo[runs[future]][0]}: IoU {100 * iou:.1f} %")
         except BrokenProcessPool as error:
             raise InputError(f"{title}: a run was killed, perhaps for lack of memory; try again with fewer --jobs.") from error
-        except BaseException:  # Ctrl-C too
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)  # do not start the queued runs
+            if isinstance(error, KeyboardInterrupt):  # a signal to this process alone does not reach the others
+                for process in active_children():
+                    process.terminate()
             raise
 
 
@@ -61,4 +66,16 @@ def _epochs(run: Path) -> int:
 def in_processes(jobs: int) -> Executor:
     """Return a pool of worker processes for parallel runs."""
     # Spawned, since a fork of a process that has used OpenMP hangs.
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Let this worker end as soon as the process that started it is killed; its run continues from the last epoch."""
+    Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -35,7 +35,9 @@ def in_markdown(header: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def mean_and_range(values: Sequence[float]) -> str:
-    """Format the mean of a few values with the lowest and the highest."""
+    """Format the mean of a few values with the lowest and the highest, or a single value."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 

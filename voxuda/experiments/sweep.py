@@ -198,7 +198,8 @@ def summary(folder: Path, config: Config) -> dict | None:
     asked = as_stored({**dataclasses.asdict(config), **config.sizes(), **_ANYWHERE})
     other = [f"{name} is {kept.get(name)}, not {asked.get(name)}" for name in asked | kept if kept.get(name) != asked.get(name)]
     if other:
-        raise InputError(f"{folder}: was made with another configuration ({'; '.join(other[:2])}); choose another folder.")
+        differ = f"was made with another configuration ({'; '.join(other[:2])})"
+        raise InputError(f"{folder}: {differ}; give the options of its runs, or choose another folder.")
     return found
 
 

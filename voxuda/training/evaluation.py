@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,15 +152,26 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluatio
     from voxuda.training.domains import load_target  # the simulators, slow to import
 
     config = read_config(run)
+    path = Path(run) / (f"scores-{Path(target).resolve().name}.json" if target else "scores.json")
     with locked(run):
+        if target and path.exists() and _target_of(path) != Path(target).resolve():
+            raise InputError(f"{path}: has the scores of another folder of that name; move it elsewhere, or rename a folder.")
         networks: dict[BatchNorm, nn.Module] = {kind: load_network(run, kind) for kind in get_args(BatchNorm)}
         domain = load_domain(target) if target else load_target(config)[1]
         if domain.masks is None:
             raise InputError(f"{target or config.target}: has no masks; scores need labels.")
         results = {kind: scores(predict(network, domain.volumes) > 0.5, domain) for kind, network in networks.items()}
-        found = Evaluation(config.method, config.batch_norm, str(target) if target else None, results)
+        found = Evaluation(config.method, config.batch_norm, str(Path(target).resolve()) if target else None, results)
         about, overall = dataclasses.asdict(found), found.scores.overall
         each = about.pop("by_batch_norm")
         report = {**about, "iou": overall.iou, "dice": overall.dice, **each[config.batch_norm], "by_batch_norm": each}
-        save_json(report, Path(run) / (f"scores-{Path(target).resolve().name}.json" if target else "scores.json"))
+        save_json(report, path)
     return found
+
+
+def _target_of(scores: Path) -> Path:
+    """Return the folder whose scores a file has."""
+    try:
+        return Path(json.loads(scores.read_text())["target"]).resolve()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{scores}: not a file of scores; move it elsewhere.") from error

@@ -44,6 +44,8 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
         else:
             inside = taken = [name]
         others = [path.name for path in inside if path not in taken]
+        if name.is_dir():
+            others += [f"folder {path.name}" for path in sorted(name.iterdir()) if path.is_dir() and _has_volume(path)]
         if others:
             print(
                 f"{name}: {len(taken)} {'volume is' if len(taken) == 1 else 'volumes are'} read; left out: {', '.join(others)}",
@@ -60,6 +62,12 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
         if str(path) not in own:
             once.setdefault(os.path.abspath(path), path)
     return list(once.values())
+
+
+def _has_volume(folder: Path) -> bool:
+    """Return whether a folder in sight holds an MRC volume."""
+    hidden = folder.name.startswith(".")
+    return not hidden and any(MRC.fullmatch(path.name) and not is_output(path) for path in folder.iterdir())
 
 
 def matches(pattern: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from voxuda.data.files import check_folder, locked
 from voxuda.data.mrc import COMPRESSED, Volume
 from voxuda.data.sections import HEADER, SectionWriter, read_sections
 from voxuda.data.star import write_star
+from voxuda.data.subtomograms import VOXEL_SIZES
 from voxuda.errors import InputError
 from voxuda.training import tomograms
 from voxuda.training.components import Components, Table
@@ -32,9 +33,6 @@ from voxuda.training.picture import draw
 from voxuda.training.run_folder import find_model, load_network
 from voxuda.training.segment_inputs import LABEL, find_files, is_whole, name_masks, plain
 from voxuda.training.tomograms import Probabilities, Survey, Tomogram
-
-VOXEL_SIZES = (10.0, 15.0)
-"""Range of voxel sizes in the models' training samples, in angstrom; other volumes are rescaled to the nearer end."""
 
 SECTIONS = 16
 """Sections in memory at a time, fewer if they are large; also the number of sections hashed to recognise a tomogram."""
@@ -196,7 +194,7 @@ class Job:
         return {**wanted, "mask": self.mask}
 
     def is_made(self) -> bool:
-        """Return whether the mask is finished; refuses any other file in its place, or in that of another output."""
+        """Return whether all files are finished; refuses any other file in their place."""
         if self.mask.is_dir():
             raise InputError(f"{self.mask}: is a folder; choose another --out.")
         if not self.mask.exists():
@@ -207,7 +205,8 @@ class Job:
         with open(self.mask, "rb") as file:
             if self.label.encode() not in file.read(HEADER):
                 raise InputError(f"{self.mask}: exists, made from another volume or with other options; choose another --out.")
-        return True
+        whole = self.mask.stat().st_size == HEADER + np.prod(self.tomogram.sides)  # one byte a voxel
+        return whole and all(path.is_file() and path.stat().st_size for path in self.files().values())
 
     def check(self) -> None:
         """Check the options, read the whole file, and print warnings."""
@@ -234,6 +233,9 @@ class Job:
             yield f"the header gives {says}; {models}, so give the true size as --voxel-size if it differs."
         elif self.is_stack and not low <= self.voxel_size <= high:
             yield f"voxels of {self.voxel_size:.2f} Å, but {models}; rescale with `voxuda data convert --voxel-size`."
+        elif not self.is_stack and max(self.tomogram.shape) < self.options.tile:
+            width = max(self.tomogram.sides) * self.voxel_size
+            yield f"the volume is {width:.0f} Å wide, less than a tile; is its voxel size, {self.voxel_size:.2f} Å, right?"
         leaning = looked.skewness
         if len(leaning) >= 4:
             mean, error = leaning.mean(), leaning.std() / len(leaning) ** 0.5
