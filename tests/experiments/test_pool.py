@@ -75,12 +75,18 @@ def test_what_waits_is_not_started_after_ctrl_c(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_the_process_that_started_them(tmp_path, how):
-    said = "import sys, pathlib, test_pool; test_pool.start(pathlib.Path(sys.argv[1]), {'one': 'waits'}, jobs=1, finished=0)"
-    parent = subprocess.Popen([sys.executable, "-c", said, tmp_path], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    said = "import pathlib, signal, sys, test_pool; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    said += "test_pool.start(pathlib.Path(sys.argv[1]), {'one': 'waits'}, jobs=1, finished=0)"
     file = tmp_path / "one" / "process"
-    wait_until(lambda: file.exists() and file.read_text(), 120)
-    parent.send_signal(how)
-    parent.wait(60)
+    with subprocess.Popen(
+        [sys.executable, "-c", said, tmp_path], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL
+    ) as parent:
+        try:
+            wait_until(lambda: file.exists() and file.read_text(), 120)
+            parent.send_signal(how)
+            parent.wait(60)
+        finally:
+            parent.kill()
     wait_until(lambda: not alive(file.read_text()), 60)
 
 
