@@ -80,6 +80,19 @@ def test_scores_of_another_folder_of_the_same_name_are_kept(folders, tmp_path, t
         evaluation.evaluate_run(tmp_path / "run", tmp_path / "other" / "target")
 
 
+def test_samples_that_changed_since_are_refused(folders, tmp_path, tiny):
+    target = shutil.copytree(folders / "target", tmp_path / "target")
+    config = tiny(method="source-only", epochs=1, target=str(target))
+    loop.train(config, tmp_path / "run", progress=False)
+    evaluation.evaluate_run(tmp_path / "run")
+    table = target / "samples.csv"
+    table.write_text(table.read_text().replace("4v94", "other"))
+    for again in (lambda: evaluation.evaluate_run(tmp_path / "run"), lambda: loop.train(config, tmp_path / "run", resume=True)):
+        with pytest.raises(InputError, match="target: its samples are not those with which training began"):
+            again()
+    evaluation.evaluate_run(tmp_path / "run", target)
+
+
 def test_resume_without_a_run_trains_no_other(tmp_path, capsys):
     assert main(["train", "--resume", "--out", str(tmp_path / "rum")]) == 2
     assert "rum: holds no run to resume; give the options of the run" in capsys.readouterr().err

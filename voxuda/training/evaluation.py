@@ -18,7 +18,7 @@ from voxuda.data.files import locked
 from voxuda.data.subtomograms import load_domain
 from voxuda.errors import InputError
 from voxuda.training.config import BatchNorm
-from voxuda.training.run_folder import load_network, read_config, save_json
+from voxuda.training.run_folder import check_samples, load_network, read_config, save_json
 
 
 def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,7 +147,7 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluatio
     Raises
     ------
     InputError
-        The run is not finished, another job is writing it, or the target has no masks.
+        The run is not finished, another job is writing it, its samples have changed since, or the target has no masks.
     """
     from voxuda.training.domains import load_target  # the simulators, slow to import
 
@@ -157,6 +157,8 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluatio
         if target and path.exists() and _target_of(path) != Path(target).resolve():
             raise InputError(f"{path}: has the scores of another folder of that name; move it elsewhere, or rename a folder.")
         networks: dict[BatchNorm, nn.Module] = {kind: load_network(run, kind) for kind in get_args(BatchNorm)}
+        if not target:
+            check_samples(run, config)
         domain = load_domain(target) if target else load_target(config)[1]
         if domain.masks is None:
             raise InputError(f"{target or config.target}: has no masks; scores need labels.")

@@ -44,7 +44,15 @@ from voxuda.networks.voxresnet import target_batch_norm
 from voxuda.training.config import Config
 from voxuda.training.domains import load_domains
 from voxuda.training.provenance import provenance
-from voxuda.training.run_folder import is_run_of, load_weights, read_record, save_json, save_weights
+from voxuda.training.run_folder import (
+    check_samples,
+    fingerprints,
+    is_run_of,
+    load_weights,
+    read_record,
+    save_json,
+    save_weights,
+)
 
 LEAST_SIDE_IN_BF16 = 24
 """Smallest side of a sample in voxels for bf16 on a CPU; the smallest tap then has sides of 3. With sides of 2, torch 2.13
@@ -217,6 +225,8 @@ def check_folder(out: Path, config: Config, again: bool) -> None:
         check_new_folder(out)
     elif not is_run_of(out, config):
         raise InputError(f"{out}: was made with another configuration; resume with the same options, or choose a new folder.")
+    else:
+        check_samples(out, config)
 
 
 def check_input(config: Config, fabric: Fabric, method: Method, source: Domain, target: Domain) -> None:
@@ -300,6 +310,7 @@ def open_folder(config: Config, out: Path, epochs: int, *, again: bool, processe
         out.mkdir(parents=True, exist_ok=True)
         if not (out / "config.json").exists():
             record = {**dataclasses.asdict(config), "sizes": config.sizes(), "provenance": made_by}
+            record["samples"] = fingerprints(config)
             save_json(record, out / "config.json")
         elif again:
             record = read_record(out)

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from voxuda.data.files import locked, write_atomically
+from voxuda.data.subtomograms import fingerprint
 from voxuda.errors import InputError
 from voxuda.methods.options import VoxUDAOptions
 from voxuda.methods.registry import method_class
@@ -82,6 +83,26 @@ def read_record(run: str | Path) -> dict:
 def is_run_of(run: str | Path, config: Config) -> bool:
     """Return whether a run's folder was made with this configuration and these sizes."""
     return read_config(run) == config and read_record(run).get("sizes") == as_stored(config.sizes())
+
+
+def fingerprints(config: Config) -> dict[str, str]:
+    """Return the fingerprints of the folders of samples that a configuration names, by folder."""
+    return {folder: fingerprint(folder) for folder in (config.source, config.target) if folder}
+
+
+def check_samples(run: str | Path, config: Config) -> None:
+    """Refuse a run whose samples are not those that it began with, since other samples are split in another way.
+
+    Raises
+    ------
+    InputError
+        A sample was added, removed or renamed. Runs of earlier versions, which did not record their samples, are not checked.
+    """
+    recorded, now = read_record(run).get("samples") or {}, fingerprints(config)
+    for folder in recorded.keys() & now.keys():
+        if recorded[folder] != now[folder]:
+            what = "its samples are not those with which training began"
+            raise InputError(f"{folder}: {what}, so training and test samples would mix; put them back, or train again.")
 
 
 def as_stored(values: dict) -> dict:
