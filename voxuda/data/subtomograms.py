@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
-import io
-import json
 import math
-import os
 import sys
-from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -227,14 +222,6 @@ def read_folder(source: str | Path) -> SubtomogramFolder:
     """Return the subtomograms that :func:`load_domain` reads."""
     as_it_is = (Path(source) / "volumes.mrcs").is_file()
     return SubtomogramFolder(source, size=None if as_it_is else 32)
-
-
-def fingerprint(source: str | Path) -> str:
-    """Return a hash of the samples' files, places, classes and sizes; a sample added, removed or renamed changes it."""
-    with redirect_stderr(io.StringIO()):  # whoever reads the samples prints the warnings
-        entries = read_folder(source).entries
-    said = [[os.path.relpath(e.path, source), e.index, e.name, e.group, e.path.stat().st_size] for e in entries]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _read(path: Path, index: int | None) -> torch.Tensor:

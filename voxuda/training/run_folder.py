@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from voxuda.data.files import locked, write_atomically
-from voxuda.data.subtomograms import fingerprint
+from voxuda.data.listing import fingerprint
 from voxuda.errors import InputError
 from voxuda.methods.options import VoxUDAOptions
 from voxuda.methods.registry import method_class

@@ -67,7 +67,8 @@ def find_files(names: Sequence[str | Path]) -> list[Path]:
 def _has_volume(folder: Path) -> bool:
     """Return whether a folder in sight holds an MRC volume."""
     hidden = folder.name.startswith(".")
-    return not hidden and any(MRC.fullmatch(path.name) and not is_output(path) for path in folder.iterdir())
+    # Unlike iterdir, glob finds nothing in a folder that may not be read, such as lost+found.
+    return not hidden and any(MRC.fullmatch(path.name) and not is_output(path) for path in folder.glob("*"))
 
 
 def matches(pattern: Path) -> list[Path]:
