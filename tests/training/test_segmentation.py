@@ -403,6 +403,17 @@ def test_other_options_are_another_mask(tmp_path, tomogram, bright):
             segment_files([tomogram], tmp_path / "m", SegmentOptions(**changed), progress=False)
 
 
+def test_a_tomogram_edited_in_one_voxel_is_another(tmp_path, tomogram, bright):
+    segment_files([tomogram], tmp_path / "m", progress=False)
+    with open(tomogram, "r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(InputError, match=r"t_mask\.mrc: exists, made from another volume"):
+        segment_files([tomogram], tmp_path / "m", progress=False)
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

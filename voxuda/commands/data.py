@@ -140,13 +140,12 @@ class DataRibosomes:
 
 
 Data = Annotated[
-    Annotated[DataCheck, tyro.conf.subcommand("check", prefix_name=False)]
-    | Annotated[DataConvert, tyro.conf.subcommand("convert", prefix_name=False)]
-    | Annotated[DataFetch, tyro.conf.subcommand("fetch", prefix_name=False)]
-    | Annotated[DataRibosomes, tyro.conf.subcommand("ribosomes", prefix_name=False)],
+    Annotated[DataCheck, tyro.conf.subcommand("check")]
+    | Annotated[DataConvert, tyro.conf.subcommand("convert")]
+    | Annotated[DataFetch, tyro.conf.subcommand("fetch")]
+    | Annotated[DataRibosomes, tyro.conf.subcommand("ribosomes")],
     tyro.conf.subcommand(
         "data",
-        prefix_name=False,
         description="`check` and `convert` your own subtomograms; `fetch` real data, and reconstruct `ribosomes`.",
     ),
 ]

@@ -20,10 +20,10 @@ from voxuda.errors import InputError
 
 Command = (
     Simulate
-    | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", prefix_name=False)]
-    | Annotated[Segment, tyro.conf.subcommand("segment", prefix_name=False)]
-    | Annotated[Reproduce, tyro.conf.subcommand("reproduce", prefix_name=False)]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Segment, tyro.conf.subcommand("segment")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Results
     | Data
     | Molecules

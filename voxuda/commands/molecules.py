@@ -95,10 +95,8 @@ def _write_molecule(path: Path, molecule: Molecule, overwrite: bool) -> None:
 
 
 Molecules = Annotated[
-    Annotated[MoleculesList, tyro.conf.subcommand("list", prefix_name=False)]
-    | Annotated[MoleculesDerive, tyro.conf.subcommand("derive", prefix_name=False)]
-    | Annotated[MoleculesFetch, tyro.conf.subcommand("fetch", prefix_name=False)],
-    tyro.conf.subcommand(
-        "molecules", prefix_name=False, description="List the embedded molecules, derive your own, fetch others."
-    ),
+    Annotated[MoleculesList, tyro.conf.subcommand("list")]
+    | Annotated[MoleculesDerive, tyro.conf.subcommand("derive")]
+    | Annotated[MoleculesFetch, tyro.conf.subcommand("fetch")],
+    tyro.conf.subcommand("molecules", description="List the embedded molecules, derive your own, fetch others."),
 ]

@@ -183,13 +183,12 @@ class Rows:
 
 
 Results = Annotated[
-    Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
-    | Annotated[Verdicts, tyro.conf.subcommand("verdicts", prefix_name=False)]
-    | Annotated[Keep, tyro.conf.subcommand("keep", prefix_name=False)]
-    | Annotated[Rows, tyro.conf.subcommand("rows", prefix_name=False)],
+    Annotated[Show, tyro.conf.subcommand("show")]
+    | Annotated[Verdicts, tyro.conf.subcommand("verdicts")]
+    | Annotated[Keep, tyro.conf.subcommand("keep")]
+    | Annotated[Rows, tyro.conf.subcommand("rows")],
     tyro.conf.subcommand(
         "results",
-        prefix_name=False,
         description="Print tables of finished runs (`show`) or `verdicts`, `keep` the small files of runs, list the `rows` of a"
         " table.",
     ),

@@ -115,12 +115,11 @@ def _make(command: SimulateSource | SimulateTarget | SimulateQuick, recipe: Call
 
 
 Simulate = Annotated[
-    Annotated[SimulateSource, tyro.conf.subcommand("source", prefix_name=False)]
-    | Annotated[SimulateTarget, tyro.conf.subcommand("target", prefix_name=False)]
-    | Annotated[SimulateQuick, tyro.conf.subcommand("quick", prefix_name=False)],
+    Annotated[SimulateSource, tyro.conf.subcommand("source")]
+    | Annotated[SimulateTarget, tyro.conf.subcommand("target")]
+    | Annotated[SimulateQuick, tyro.conf.subcommand("quick")],
     tyro.conf.subcommand(
         "simulate",
-        prefix_name=False,
         description="Simulate subtomograms with masks, `source` by the published recipe, `target` by tilt series, `quick` in a"
         " second.",
     ),

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from voxuda.data.files import check_folder, locked
 from voxuda.data.mrc import COMPRESSED, Volume
@@ -35,7 +36,7 @@ from voxuda.training.segment_inputs import LABEL, find_files, is_whole, name_mas
 from voxuda.training.tomograms import Probabilities, Survey, Tomogram
 
 SECTIONS = 16
-"""Sections in memory at a time, fewer if they are large; also the number of sections hashed to recognise a tomogram."""
+"""Sections in memory at a time, fewer if they are large."""
 
 VOXELS = 2**23
 """Maximum number of voxels in memory at a time after the network, unless a single section has more."""
@@ -92,10 +93,14 @@ def segment_files(
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a third faster on a CPU
     volumes = name_masks(find_files(files))
     with locked(check_folder(out)):
-        jobs = [Job(volume, out / name, options, network) for name, volume in volumes.items()]
-        for job in jobs:  # all files, before spending hours on the first
-            job.check()
-        done = []
+        jobs, done = [], []
+        # All files are read once before hours are spent on the first.
+        bar = tqdm(
+            volumes.items(), "reading", unit="file", leave=False, disable=None if progress and len(volumes) > 1 else True
+        )
+        for name, volume in bar:
+            jobs.append(Job(volume, out / name, options, network))
+            jobs[-1].check()
         for job in jobs:
             done.append(job.run(progress))
             if progress:
@@ -158,21 +163,15 @@ class Job:
         return self.voxel_size not in (0.0, 1.0) or self.options.voxel_size is not None
 
     def _made(self) -> dict:
-        """Return what the probabilities depend on, as SHA-256 of the volume and of the weights, and options.
+        """Return what the probabilities depend on, as SHA-256 of the file and of the weights, and options.
 
-        The hash of a volume covers its file size, its header and 16 sections from first to last, so a copied or moved file
-        is recognised as the same volume. A change only in other sections, under the same header, is not detected.
+        So a copied or moved file is recognised as the same volume, and one edited in place is not.
         """
         weights = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
             weights.update(name.encode() + tensor.cpu().numpy().tobytes())
         with open(self.volume.path, "rb") as file:
-            digest = hashlib.sha256(f"{os.fstat(file.fileno()).st_size} ".encode() + file.read(HEADER))
-            if self.packed:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-            else:
-                for z in sorted({round(z) for z in np.linspace(0, self.tomogram.sides[0] - 1, SECTIONS)}):
-                    digest.update(read_sections(self.volume.path, z, z + 1).tobytes())
+            digest = hashlib.file_digest(file, "sha256")
         options = {name: getattr(self.options, name) for name in ("normalise", "batch_norm", "invert")}
         tiling = {"shape": list(self.tomogram.shape), "tile": self.options.tile, "overlap": self.options.overlap}
         flips = {"flips": self.options.flips or self.options.uncertainty}
@@ -221,7 +220,7 @@ class Job:
         if self.looked is None:
             self.looked = tomograms.survey(self.tomogram)
             for doubt in self.doubts(self.looked):
-                print(f"{self.volume.path}: {doubt}", file=sys.stderr)
+                tqdm.write(f"{self.volume.path}: {doubt}", file=sys.stderr)  # above the progress bar
         return self.looked
 
     def doubts(self, looked: Survey) -> Iterator[str]:
