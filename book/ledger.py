@@ -113,7 +113,7 @@ STATEMENTS = [
     Statement("IV-A", "Adam, 0.001, a tenth after every 100 of 300 epochs", "voxuda.methods.base.Method.rate",
               "training/test_loop.py::test_learning_rate_falls_tenfold_after_each_third", ("09_vox_uda", "loop.train"), None,
               "after each third, however many epochs",
-              {"voxuda.training.config.Config.learning_rate": 1e-3, f"{SCALES}.paper.epochs": 300, f"{SCALES}.desk.epochs": 24}),
+              {"voxuda.training.config.Config.learning_rate": 1e-3, f"{SCALES}.paper.epochs": 300, f"{SCALES}.desk.epochs": 14}),
     Statement("IV-A", "Batch of 16", "voxuda.training.config.SCALES", "training/test_run_folder.py::test_paper_scale_is_the_papers",
               ("10_what_closes_the_gap", 'paper["batch_size"]'), None, "8 at the scales smoke and laptop",
               {f"{SCALES}.paper.batch_size": 16, f"{SCALES}.desk.batch_size": 16, f"{SCALES}.laptop.batch_size": 8, f"{SCALES}.smoke.batch_size": 8}),

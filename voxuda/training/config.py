@@ -19,13 +19,13 @@ SourceSet = Literal["table1", "table2", "nine"]
 SCALES: dict[str, dict] = {
     "smoke": dict(per_source=4, per_target=6, epochs=2, width=8, batch_size=8, source_snr=(0.3, 0.5)),
     "laptop": dict(per_source=48, per_target=100, epochs=10, width=8, batch_size=8, source_snr=(0.3, 0.5)),
-    "desk": dict(per_source=500, per_target=574, epochs=24, width=16, batch_size=16, source_snr=(0.03, 0.05)),
+    "desk": dict(per_source=500, per_target=574, epochs=14, width=16, batch_size=16, source_snr=(0.03, 0.05)),
     "paper": dict(per_source=500, per_target=574, epochs=300, width=32, batch_size=16, source_snr=(0.03, 0.05)),
 }
 """Samples per source molecule and SNR, target samples per molecule (60 % of them for training), and training size.
 
 smoke runs in seconds and shows that everything works, not how well; laptop takes minutes on two cores; desk hours, with
-the paper's samples and batch but half its width and 24 of its epochs; paper has the paper's 3,000 source samples, 1,033
+the paper's samples and batch but half its width and 14 of its epochs; paper has the paper's 3,000 source samples, 1,033
 target samples for training, width, batch and epochs.
 """
 
