@@ -92,7 +92,7 @@ def render(
     generator : torch.Generator
         Source of randomness.
     max_offset : int
-        Largest offset of the target from the centre along each axis, in voxels.
+        The offset of the target from the centre stays below this along each axis, in voxels.
 
     Returns
     -------
