@@ -67,16 +67,28 @@ def score_table() -> str:
     return report.in_markdown(f"| | {' | '.join(stored)} | paper |", lines)
 
 
+def judged() -> dict[verdicts.Claim, list[str]]:
+    """Each claim of the paper that was judged at scales laptop and desk, with its verdict at each."""
+    found = [{v.claim: v.verdict.partition(",")[0] for v in verdicts.judge(Sweep("table1", s), FOLDERS[s]).found}
+             for s in runs() if s != "smoke"]  # fmt: skip
+    both = [claim for claim in found[0] if claim.paper is not None and all(claim in at for at in found)]
+    return {claim: [at[claim] for at in found] for claim in both} if len(found) > 1 else {}
+
+
+def answer() -> str:
+    """Whether the verdicts hold from laptop to desk, in a sentence."""
+    if not (found := judged()):
+        return "We do not know yet: no claim has been judged at scale `desk`."
+    same = sum(laptop.partition(" ")[0] == desk.partition(" ")[0] for laptop, desk in found.values())
+    return f"Of {len(found)} claims judged at `laptop` and at `desk`, {same} have the same verdict."
+
+
 def verdict_table() -> str:
-    """The verdict on each claim of the paper that was judged at more than one scale; a sentence if there is none."""
-    kept = [scale for scale in runs() if scale != "smoke"]
-    if len(kept) < 2:
-        return "No claim has been judged at scale `desk` yet."
-    judged = [{v.claim: v.verdict for v in verdicts.judge(Sweep("table1", s), FOLDERS[s]).found} for s in kept]
-    both = [claim for claim in judged[0] if claim.paper is not None and all(claim in found for found in judged)]
-    judged_at = f"| claim | the paper's gap | {' | '.join(f'verdict at {scale}' for scale in kept)} |"
-    lines = [[claim.text, f"{claim.paper:+.1f}", *(found[claim].partition(",")[0] for found in judged)] for claim in both]
-    return report.in_markdown(judged_at, lines)
+    """The verdict on each claim of the paper that was judged at scales laptop and desk; empty if there is none."""
+    if not (found := judged()):
+        return ""
+    lines = [[claim.text, f"{claim.paper:+.1f}", *at] for claim, at in found.items()]
+    return report.in_markdown("| claim | the paper's gap | verdict at laptop | verdict at desk |", lines)
 
 
 def draw(path: Path) -> None:

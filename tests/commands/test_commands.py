@@ -93,6 +93,18 @@ def test_samples_that_changed_since_are_refused(folders, tmp_path, tiny):
     evaluation.evaluate_run(tmp_path / "run", target)
 
 
+def test_a_changed_voxel_is_seen_and_a_lost_source_does_not_matter_for_scores(folders, tmp_path, tiny):
+    source, target = (shutil.copytree(folders / name, tmp_path / name) for name in ("source", "target"))
+    loop.train(tiny(method="source-only", epochs=1, source=str(source), target=str(target)), tmp_path / "run", progress=False)
+    shutil.rmtree(source)
+    evaluation.evaluate_run(tmp_path / "run")
+    with open(target / "volumes.mrcs", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x40")
+    with pytest.raises(InputError, match="target: its samples are not those with which training began"):
+        evaluation.evaluate_run(tmp_path / "run")
+
+
 def test_resume_without_a_run_trains_no_other(tmp_path, capsys):
     assert main(["train", "--resume", "--out", str(tmp_path / "rum")]) == 2
     assert "rum: holds no run to resume; give the options of the run" in capsys.readouterr().err

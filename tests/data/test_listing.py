@@ -227,6 +227,11 @@ def test_specimens_in_the_table_keep_samples_together(folder):
     domain = load_domain(folder)
     assert domain.groups == ["s1", "s2", "s1"]
     assert {tuple(part.groups) for part in domain.split(0.5, 0)} == {("s1", "s1"), ("s2",)}
+    (folder / "samples.csv").write_text("index,molecule,specimen\n0,a,s1\n1,a,s1\n2,b,s1\n")
+    assert sorted(map(len, load_domain(folder).split(0.5, 0))) == [1, 2], "one specimen is divided, else nothing is tested"
+    (folder / "samples.csv").write_text("index,molecule,specimen\n0,a,\n1,a,s1\n2,b,s1\n")
+    with pytest.raises(InputError, match=r"samples\.csv: row 1 names no specimen, but others do"):
+        load_domain(folder)
 
 
 def test_a_folder_without_its_volumes_is_refused(folder):

@@ -51,6 +51,8 @@ def test_the_scatter_of_differences_says_how_many_seeds():
     note = report.power_note(RESULT, "vox-uda")
     assert "scatter by 2.8 points" in note and "over 1 rows" in note  # of 10 and 14
     assert "65 for 1, 18 for 2, 10 for 3" in note
+    same = {**RESULT["rows"][0], "name": "baseline"}
+    assert report.power_note({"rows": [*RESULT["rows"], same]}, "vox-uda") == note, "the same runs count once"
     reference = {**RESULT["rows"][1], "name": "otsu", "method": "otsu"}
     assert report.power_note({"rows": [*RESULT["rows"], reference]}, "dann") == report.power_note(RESULT, "dann")
     assert "no trained row has two seeds in common" in report.power_note(RESULT, "asc")

@@ -63,6 +63,7 @@ def test_half_precision_is_single_precision_with_fewer_digits(generator, dtype):
     x = (100 * some(generator, 2, 1, 16, 16, 16)).to(dtype)
     close = dict(atol=0.05, rtol=0.05)
     for function in (zscore, unit_range):
+        torch.testing.assert_close(function(x.to(torch.int16)), function(x.to(torch.int16).float()))
         found = function(x)
         assert found.dtype == dtype
         torch.testing.assert_close(found.float(), function(x.float()), **close)

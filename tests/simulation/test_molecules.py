@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxuda.data.mrc import read_mrc
+from voxuda.data.mrc import read_mrc, write_mrc
 from voxuda.errors import InputError
 from voxuda.simulation import beads, molecules
 
@@ -87,6 +87,8 @@ def test_density_conserves_mass_and_matches_a_gaussian():
 def test_derive_keeps_mass_and_centre():
     rng = np.random.default_rng(0)
     positions, masses = rng.normal(size=(500, 3)) * 20, rng.uniform(1, 20, 500)
+    twice = beads.derive("test", np.repeat(np.eye(3), [2, 2, 1], axis=0), np.ones(5), beads=5)
+    assert torch.isfinite(twice.positions).all() and sorted(twice.masses.tolist()) == [1, 2, 2], "points in one place"
     molecule = beads.derive("test", positions, masses, beads=50)
     assert molecule.mass == pytest.approx(masses.sum(), rel=1e-5)
     centre = (positions.min(0) + positions.max(0)) / 2
@@ -187,3 +189,10 @@ def test_nine_molecules_are_all_that_no_target_holds():
 def test_stand_ins_are_embedded():
     for name in [n for group in molecules.PAPER_SOURCE_SETS.values() for n in group]:
         assert molecules.STAND_INS.get(name, name) in molecules.available()
+
+
+def test_a_map_without_bright_protein_is_refused(tmp_path):
+    for name, data in (("dark", -np.ones((8, 8, 8), np.float32)), ("stack", np.ones((2, 8, 8, 8), np.float32))):
+        write_mrc(tmp_path / f"{name}.mrc", data, 10.0)
+        with pytest.raises(InputError, match=f"{name}.mrc: holds no positive density in three dimensions"):
+            beads.read_map_points(tmp_path / f"{name}.mrc", 1e6)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from voxuda.errors import InputError
+
 if TYPE_CHECKING:
     from voxuda.simulation.molecules import Molecule
 
@@ -34,7 +36,7 @@ class MoleculesDerive:
     A density map, scaled to the mass of its molecule: voxuda molecules derive emd_1234.map --dalton 2.5e6 --out beads
     """
 
-    #: PDB or mmCIF file, gzipped or not, or MRC map.
+    #: PDB or mmCIF file or MRC map, gzipped or not.
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
     out: Path  #: Folder for NAME.npz, a file for `voxuda simulate --molecules`.
     beads: int = 800  #: Number of beads.
@@ -44,6 +46,7 @@ class MoleculesDerive:
     def run(self) -> None:
         """Derive and report."""
         from voxuda.data.files import check_new_file, locked
+        from voxuda.data.listing import MRC
         from voxuda.simulation import beads
 
         name = self.source.name.split(".")[0].lower()
@@ -51,7 +54,7 @@ class MoleculesDerive:
         path = self.out / f"{name}.npz"
         with locked(self.out):
             check_new_file(path, overwrite=self.overwrite)
-            if self.source.suffix in (".mrc", ".map", ".rec"):
+            if MRC.fullmatch(self.source.name):
                 molecule = beads.derive_map(name, self.source, self.dalton, beads=self.beads, provenance=about)
             else:
                 molecule = beads.derive_coordinates(name, self.source, beads=self.beads, provenance=about)
@@ -78,6 +81,8 @@ class MoleculesFetch:
         from voxuda.simulation import beads
 
         path = self.out or Path(f"{self.name.lower()}.npz")
+        if path.suffix != ".npz":
+            raise InputError(f"{path}: is a bead file's place; end its name in .npz, for `voxuda simulate --molecules`.")
         check_new_file(path, overwrite=self.overwrite, makes_folder=False)
         molecule = beads.fetch(self.name, assembly=self.assembly, checksum=self.checksum)
         _write_molecule(path, molecule, self.overwrite)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -135,7 +136,7 @@ class Keep:
 
     def run(self) -> None:
         """Copy what is new."""
-        from voxuda.data.files import locked
+        from voxuda.data.files import locked, write_atomically
         from voxuda.training.run_folder import halve_weights
 
         found = sorted(self.runs.glob("*/seed-*/summary.json"))
@@ -148,13 +149,13 @@ class Keep:
                 kept = self.into / path.relative_to(self.runs)
                 if kept.exists() and kept.read_bytes() != path.read_bytes():
                     raise InputError(f"{kept}: another run is kept there; delete it first, or choose another --into.")
-                if not kept.exists():
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, kept)
-                    copied += 1
+                kept.parent.mkdir(parents=True, exist_ok=True)
                 for log in (path.with_name(name) for name in ("log.jsonl", "oracle.jsonl")):
                     if log.exists():
-                        shutil.copyfile(log, kept.with_name(log.name))
+                        write_atomically(partial(shutil.copyfile, log), kept.with_name(log.name))
+                if not kept.exists():
+                    write_atomically(partial(shutil.copyfile, path), kept)
+                    copied += 1
             print(f"{copied} summaries copied into {self.into}, {len(found) - copied} were there")
             for row in self.weights:
                 first = min((p.parent for p in found if p.parts[-3] == row), default=None, key=lambda p: int(p.name[5:]))

@@ -56,6 +56,8 @@ class Train:
                 if not (self.out / "config.json").exists():
                     raise InputError(f"{self.out}: holds no run to resume; give the options of the run, or leave out --resume.")
                 config = read_config(self.out)
+                if rank == 0:
+                    print(f"resuming {config.method} at scale {config.scale}, with the options of {self.out}")
             loop.train(config, self.out, resume=self.resume)
         except InputError:
             if rank > 0:

@@ -35,13 +35,14 @@ class Domain:
     def split(self, share: float, seed: int) -> tuple[Domain, Domain]:
         """Split at random into two parts, the first with ``share`` of every class, or of the groups if there are any."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
-        units: Sequence[str | int] = self.groups or range(len(self))
+        grouped = len(set(self.groups or ())) > 1  # a single specimen cannot be kept together
+        units: Sequence[str | int] = self.groups if grouped and self.groups else range(len(self))
         sizes = Counter(self.classes)
         # Each class is a pot to draw from. The pot None holds the groups, and the classes with a single sample, which would
         # otherwise all end up in one part. A dictionary keeps the order of the draw, and each unit once.
         pots: dict[str | None, dict[str | int, None]] = defaultdict(dict)
         for i in order:
-            shared = self.groups is not None or sizes[self.classes[i]] == 1
+            shared = grouped or sizes[self.classes[i]] == 1
             pots[None if shared else self.classes[i]][units[i]] = None
         taken: set[str | int] = set()
         for pot in pots.values():

@@ -104,10 +104,17 @@ def list_entries(source: str | Path) -> list[Entry]:
 
 
 def fingerprint(source: str | Path) -> str:
-    """Return a hash of the samples' files, places, classes and sizes; a sample added, removed or renamed changes it."""
+    """Return a hash of the samples, their files and contents, classes and specimens; any change of a sample changes it."""
     with redirect_stderr(io.StringIO()):  # whoever reads the samples prints the warnings
         entries = list_entries(source)
-    said = [[os.path.relpath(e.path, source), e.index, e.name, e.group, e.path.stat().st_size] for e in entries]
+    digests = {}
+    for path in {path for e in entries for path in (e.path, e.mask) if path}:
+        with open(path, "rb") as file:
+            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    said = [
+        [os.path.relpath(e.path, source), e.index, e.name, e.group, digests[e.path], e.mask and digests[e.mask]]
+        for e in entries
+    ]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
@@ -159,6 +166,11 @@ def _of_own_folder(folder: Path) -> list[Entry]:
     nameless = [i for i, (name, _) in enumerate(said, start=1) if not (name or "").strip()]
     if nameless:
         raise InputError(f"{table}: row {nameless[0]} names no molecule; name the class of each sample there.")
+    loose = [i for i, (_, group) in enumerate(said, start=1) if not (group or "").strip()]
+    if 0 < len(loose) < len(said):
+        raise InputError(
+            f"{table}: row {loose[0]} names no specimen, but others do; name the specimen of each sample, or of none."
+        )
     return [dataclasses.replace(entry, name=name, group=group) for entry, (name, group) in zip(entries, said, strict=True)]
 
 

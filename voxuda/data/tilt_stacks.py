@@ -160,6 +160,8 @@ def _particle(star: Path, path: Path, row: dict[str, Any], optics: dict[str, Any
         raise InputError(
             f"{path}: shape {tuple(images.shape)} does not fit {len(tilts)} tilts; give one square image per tilt."
         )
+    if images.shape[1] % 2:
+        raise InputError(f"{path}: images of {images.shape[1]} pixels per side; extract them again with an even side.")
     if any(row[f"Origin{axis}Angst"] for axis in "XYZ"):
         raise InputError(f"{star}: {row['TomoParticleName']} has a shift; extract it again at its refined position.")
     if any(tilt.get("PhaseShift", 0) for tilt in tilts):

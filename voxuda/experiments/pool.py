@@ -51,6 +51,8 @@ def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finis
             raise InputError(f"{title}: a run was killed, perhaps for lack of memory; try again with fewer --jobs.") from error
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)  # do not start the queued runs
+            if isinstance(error, InputError) and waiting:
+                bar.write(f"{error}\nthe other runs that have begun are finished first; Ctrl-C stops them.")
             if isinstance(error, KeyboardInterrupt):  # a signal to this process alone does not reach the others
                 for process in active_children():
                     process.terminate()

@@ -164,14 +164,16 @@ def _mean(shares: Iterable[float]) -> str:
 def power_note(result: dict, reference: str) -> str:
     """State how much differences from a reference row vary between seeds, and how many seeds steps of 1 to 3 points need.
 
-    The variance is pooled, by degrees of freedom, over all trained rows with at least two seeds in common with the reference.
+    The variance is pooled, by degrees of freedom, over all trained rows with at least two seeds in common with the reference,
+    rows that show the same runs once.
     """
     rows = {row["name"]: row for row in result["rows"]}
     if reference not in rows:
         return f"no run of {reference} yet, so nothing to compare with."
     untrained = {row.method for row in REFERENCES}
     gaps = [differences_by_seed(row, rows[reference]) for row in rows.values() if row["method"] not in untrained]
-    several = [values for values in gaps if len(values) > 1 and any(values)]
+    # Rows that show the same runs count once.
+    several = list({tuple(values): values for values in gaps if len(values) > 1 and any(values)}.values())
     if not several:
         return f"no trained row has two seeds in common with {reference}, so the scatter from seed to seed is unknown."
     squares = sum((len(values) - 1) * statistics.variance(values) for values in several)

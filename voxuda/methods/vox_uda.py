@@ -73,7 +73,7 @@ class VoxUDA(AdversarialMethod):
         if self.options.pseudo == "balanced":
             share = self.options.share
             if share is None:
-                share = batch.source_labels.float().mean().item()
+                share = max(batch.source_labels.float().mean().item(), 1 / foreground.numel())  # a batch may have none
             return balanced_labels(foreground, share)
         return confident_labels(foreground, self.options.eta)
 

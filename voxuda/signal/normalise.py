@@ -1,7 +1,7 @@
 """Normalise volumes to mean 0 and variance 1, or to the range from 0 to 1.
 
-Intensities may have any unit. A constant volume becomes zeros; one with a NaN becomes NaN. Both functions compute in double
-precision, since squares of huge intensities overflow in float32 and those of tiny ones underflow.
+Intensities may have any unit; integers become float32. A constant volume becomes zeros; one with a NaN becomes NaN. Both
+functions compute in double precision, since squares of huge intensities overflow in float32 and those of tiny ones underflow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def zscore(volumes: torch.Tensor) -> torch.Tensor:
     deviation = centred.square().mean(AXES, keepdim=True).sqrt()
     # The mean of equal values has a rounding error, which must not be scaled to variance 1.
     constant = volumes.amin(AXES, keepdim=True) == volumes.amax(AXES, keepdim=True)
-    return torch.where(constant, 0, centred / deviation).to(volumes.dtype)
+    return torch.where(constant, 0, centred / deviation).to(_kind(volumes))
 
 
 def unit_range(volumes: torch.Tensor) -> torch.Tensor:
@@ -35,4 +35,8 @@ def unit_range(volumes: torch.Tensor) -> torch.Tensor:
         ``(B, 1, D, H, W)``, any unit. A constant volume becomes zeros; one with a NaN becomes NaN.
     """
     low, high = (extreme(AXES, keepdim=True).double() for extreme in (volumes.amin, volumes.amax))
-    return torch.where(low == high, 0, (volumes - low) / (high - low)).to(volumes.dtype)
+    return torch.where(low == high, 0, (volumes - low) / (high - low)).to(_kind(volumes))
+
+
+def _kind(volumes: torch.Tensor) -> torch.dtype:
+    return volumes.dtype if volumes.is_floating_point() else torch.float32

@@ -121,6 +121,8 @@ def read_atoms(path: str | Path, *, assembly: bool = False) -> tuple[np.ndarray,
 def read_map_points(path: str | Path, mass: float) -> tuple[np.ndarray, np.ndarray]:
     """Read the voxels of positive density of an MRC map as points, their masses scaled to a total in dalton."""
     volume = read_mrc(path)
+    if volume.data.ndim != 3 or not volume.data.max() > 0:
+        raise InputError(f"{path}: holds no positive density in three dimensions; give one map in which protein is bright.")
     # Voxels under 2 % of the maximum hold the map's smoothing tail and no protein.
     index = np.argwhere(volume.data > 0.02 * volume.data.max())
     weights = volume.data[tuple(index.T)].astype(np.float64)
@@ -135,7 +137,7 @@ def derive(
 
     if beads < 1:
         raise InputError(f"beads is {beads}; it must be at least 1.")
-    beads = min(beads, len(positions))
+    beads = min(beads, len(np.unique(positions, axis=0)))  # points in one place share a bead
     labels = KMeans(beads, n_init=1, max_iter=50, random_state=0).fit(positions, sample_weight=masses).labels_
     total = np.bincount(labels, masses, beads)
     centres = np.stack([np.bincount(labels, masses * positions[:, a], beads) / total for a in range(3)], 1)

@@ -45,7 +45,7 @@ def iou_and_dice(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Te
 def bootstrap(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Compute the 95 % percentile bootstrap interval of the mean of ``(N,)`` values, the samples of one run."""
     means = np.random.default_rng(seed).choice(np.asarray(values, float), (draws, len(values))).mean(1)
-    low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -158,7 +158,7 @@ def evaluate_run(run: str | Path, target: str | Path | None = None) -> Evaluatio
             raise InputError(f"{path}: has the scores of another folder of that name; move it elsewhere, or rename a folder.")
         networks: dict[BatchNorm, nn.Module] = {kind: load_network(run, kind) for kind in get_args(BatchNorm)}
         if not target:
-            check_samples(run, config)
+            check_samples(run, config.target)
         domain = load_domain(target) if target else load_target(config)[1]
         if domain.masks is None:
             raise InputError(f"{target or config.target}: has no masks; scores need labels.")

@@ -226,7 +226,7 @@ def check_folder(out: Path, config: Config, again: bool) -> None:
     elif not is_run_of(out, config):
         raise InputError(f"{out}: was made with another configuration; resume with the same options, or choose a new folder.")
     else:
-        check_samples(out, config)
+        check_samples(out, config.source, config.target)
 
 
 def check_input(config: Config, fabric: Fabric, method: Method, source: Domain, target: Domain) -> None:

@@ -17,15 +17,9 @@ LIBRARIES = ("numpy", "scipy", "numba", "scikit-image", "lightning-fabric", "saf
 
 def provenance() -> dict:
     """Return the code, libraries and hardware that a run's results depend on, besides its configuration."""
-    here = Path(__file__).resolve().parent
-    try:
-        describe = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-        commit = subprocess.run(describe, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None  # installed from a wheel
     return {
         "voxuda": __version__,
-        "commit": commit,
+        "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "libraries": {name: version(name) for name in LIBRARIES},
@@ -33,6 +27,18 @@ def provenance() -> dict:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
     }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that holds this package; None if it was installed from a wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # else git looks in the folders above, which may be another project
+        return None
+    try:
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+        return subprocess.run(describe, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _processor() -> str:

@@ -90,17 +90,17 @@ def fingerprints(config: Config) -> dict[str, str]:
     return {folder: fingerprint(folder) for folder in (config.source, config.target) if folder}
 
 
-def check_samples(run: str | Path, config: Config) -> None:
-    """Refuse a run whose samples are not those that it began with, since other samples are split in another way.
+def check_samples(run: str | Path, *folders: str | None) -> None:
+    """Refuse folders whose samples are not those that a run began with, since other samples are split in another way.
 
     Raises
     ------
     InputError
-        A sample was added, removed or renamed. Runs of earlier versions, which did not record their samples, are not checked.
+        A sample was added, removed, renamed or changed. Folders that a run did not record are not checked.
     """
-    recorded, now = read_record(run).get("samples") or {}, fingerprints(config)
-    for folder in recorded.keys() & now.keys():
-        if recorded[folder] != now[folder]:
+    recorded = read_record(run).get("samples") or {}
+    for folder in folders:
+        if folder and folder in recorded and fingerprint(folder) != recorded[folder]:
             what = "its samples are not those with which training began"
             raise InputError(f"{folder}: {what}, so training and test samples would mix; put them back, or train again.")
 

@@ -342,6 +342,9 @@ class Job:
             depth = self.tomogram.tile[0] if self.is_stack else len(counts[0])
             fullest = depth * int(counts[0].reshape(-1, depth).sum(1).argmax())
             sections = range(fullest, fullest + depth)
+            if self.is_stack:  # rows and columns of this volume alone
+                inside = read_sections(files["mask"], sections.start, sections.stop) > 0
+                counts[1:] = [inside.sum((0, 2)), inside.sum((0, 1))]
             draw(self.tomogram, files["mask"], sections, self.voxel_size, [counts[0][sections], *counts[1:]], files["picture"])
         for path in files.values():
             os.replace(path, self.mask.with_name(path.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -362,6 +363,8 @@ class Probabilities:
         with open(self.values, "r+b") as file:
             file.seek(2 * start * int(np.prod(self.section)))
             file.write(finished.movedim(0, 1).half().numpy().tobytes())
+            file.flush()
+            os.fsync(file.fileno())  # before the file of progress says that they are there
         self.done, self.sums = self.done + 1, sums.contiguous()
         content = save({"sums": self.sums}, {"record": json.dumps({"done": self.done, "made_by": self.made})})
         write_atomically(lambda temporary: temporary.write_bytes(content), self.progress)
