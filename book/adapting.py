@@ -106,6 +106,7 @@ def main(folder: Path, run: Path) -> None:
     """Write the file, again after each way."""
     torch.set_num_threads(1)
     path, start = ROOT / "results" / "adapting.json", load_network(run)
+    made_by = provenance()  # before the first score, which changes a tracked file
     rows = json.loads(path.read_text())["scores"] if path.exists() else []
     made = {(row["tomogram"], row["seed"], row["way"]) for row in rows}
     with tempfile.TemporaryDirectory() as place, tqdm(total=2 * 5 * len(SEEDS), initial=len(made)) as bar:
@@ -127,7 +128,7 @@ def main(folder: Path, run: Path) -> None:
                 }
                 for way in [way for way in ways if (name, seed, way) not in made]:
                     rows.append({"tomogram": name, "seed": seed, "way": way, **score(ways[way](), tomogram, truth)})
-                    save_json({"collected_by": provenance(), "steps": STEPS, "scores": rows}, path)
+                    save_json({"collected_by": made_by, "steps": STEPS, "scores": rows}, path)
                     bar.update()
 
 
