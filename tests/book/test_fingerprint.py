@@ -85,7 +85,7 @@ def test_results_are_those_that_are_read(tree, code, read):
 
 
 def test_an_edit_counts_where_it_is_imported(tmp_path):
-    """The chapter on VoxResNet hangs on the network, and not on the simulator."""
+    """The chapter on VoxResNet hangs on the network, and not on the tilt series."""
     shutil.copytree(ROOT / "voxuda", tmp_path / "voxuda")
     shutil.copy(ROOT / "constraints.txt", tmp_path)
     chapter = ROOT / "notebooks" / "05_voxresnet.ipynb"
@@ -94,7 +94,7 @@ def test_an_edit_counts_where_it_is_imported(tmp_path):
         return fingerprint.fingerprint(chapter, parameters, tmp_path)
 
     before = now()
-    with open(tmp_path / "voxuda" / "simulation" / "quick.py", "a") as file:
+    with open(tmp_path / "voxuda" / "simulation" / "tilt_series.py", "a") as file:
         file.write("# an edit\n")
     assert now() == before != now(scale="laptop")
     with open(tmp_path / "voxuda" / "networks" / "voxresnet.py", "a") as file:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_page_has_all_figures_and_no_other():
     page = trusting.page((ROOT / "book" / "trust.md").read_text())
-    assert "{{" not in page and "Different in any bit: 0 of" in page
+    assert "{{" not in page and "Runs that differ in any bit: 0 of" in page
     with pytest.raises(AssertionError, match="does not show"):
         trusting.page("nothing")
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxuda.data.files import LAST, PART
-from voxuda.data.mrc import STACKS, read_mrc
+from voxuda.data.mrc import COMPRESSED, STACKS, read_mrc
 from voxuda.data.star import number, read_star
 from voxuda.errors import InputError, shown
 
@@ -110,7 +110,9 @@ def fingerprint(source: str | Path) -> str:
     digests = {}
     for path in {path for e in entries for path in (e.path, e.mask) if path}:
         with open(path, "rb") as file:
-            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            start = b"" if path.suffix.lower() in COMPRESSED else file.read(220)
+            file.seek(1024 if start else 0)  # without the labels of an MRC file, which hold the time of writing
+            digests[path] = start.hex() + hashlib.file_digest(file, "sha256").hexdigest()
     said = [
         [os.path.relpath(e.path, source), e.index, e.name, e.group, digests[e.path], e.mask and digests[e.mask]]
         for e in entries
