@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -145,6 +146,21 @@ def test_the_readme_says_what_real_data_gave():
     import results_page
 
     assert results_page.on_real_data() in " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_the_readme_says_how_long_a_run_takes_and_which_model_is_for_cells():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    seconds = [json.loads(p.read_text())["seconds"] for p in (ROOT / "results" / "laptop").glob("*/seed-*/summary.json")]
+    trained = [value for value in seconds if value > 20]  # references take less
+    assert "Most runs of scale `laptop` take one to eight minutes" in readme
+    assert sum(60 <= value < 480 for value in trained) > 0.8 * len(trained)
+    scores = json.loads((ROOT / "results" / "tomogram-rules.json").read_text())["scores"]
+    usual = {"normalise": "tile", "batch_norm": "model"}
+    of_cells = [row for row in scores if "crowded" in row["tomogram"] and usual.items() <= row.items()]
+    best, default = (
+        100 * statistics.mean(row["iou"] for row in of_cells if row["model"] == name) for name in ("self-training", "balanced")
+    )
+    assert f"crowded cells (in simulated ones {best:.0f} % IoU, the default {default:.0f} %)" in readme
 
 
 EQUATION = re.compile(r"^\| (\d+) \| [^|]+ \| \[`([\w.]+)`\]\(([\w/.]+)\) \| `([^`]+)` \|$", re.M)

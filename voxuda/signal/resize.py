@@ -31,7 +31,7 @@ def fourier_resize(volumes: torch.Tensor, shape: tuple[int, int, int]) -> torch.
         raise InputError(f"cannot resize to {shape}; every side must be at least 1 voxel.")
     # torch-fourier-rescale keeps the unpaired Nyquist plane, and moves a volume by half a voxel between odd and even sides.
     old = tuple(volumes.shape[-3:])
-    exact = volumes.float() if volumes.dtype in (torch.float16, torch.bfloat16) else volumes  # fftn has no half precision
+    exact = volumes if volumes.dtype == torch.float64 else volumes.float()  # fftn has no half precision
     spectrum = torch.fft.fftshift(torch.fft.fftn(exact, dim=(-3, -2, -1)), dim=(-3, -2, -1))
     for axis, (n, m) in enumerate(zip(old, shape, strict=True), start=-3):
         keep = min(n, m)

@@ -95,10 +95,8 @@ def segment_files(
     with locked(check_folder(out)):
         jobs, done = [], []
         # All files are read once before hours are spent on the first.
-        bar = tqdm(
-            volumes.items(), "reading", unit="file", leave=False, disable=None if progress and len(volumes) > 1 else True
-        )
-        for name, volume in bar:
+        quiet = not progress or len(volumes) < 2
+        for name, volume in tqdm(volumes.items(), "reading", unit="file", leave=False, disable=quiet):
             jobs.append(Job(volume, out / name, options, network))
             jobs[-1].check()
         for job in jobs:
