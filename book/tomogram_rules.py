@@ -46,9 +46,9 @@ def quick(seed: int, snr: float, slope: float) -> tuple[torch.Tensor, torch.Tens
     return (image + 0.7 * image.std()) * ramp, density > MASK_THRESHOLD, 13.5
 
 
-def tilts(seed: int, names: Sequence[str] = IN_CELLS) -> tuple[torch.Tensor, torch.Tensor, float]:
+def crowded(seed: int, names: Sequence[str] = IN_CELLS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The crowded middle of a tomogram by a tilt series, 96 sections of it, with six molecules of interest, half of them the
-    first, and others."""
+    first, and others; the mask of all complexes; and the voxels ``(K, 3)`` of the molecules of interest in these sections."""
     generator, imaging = (torch.Generator().manual_seed(seed + k) for k in (0, 1000))
     library = [molecules.load(name) for name in names]
     crowders = [*library, *(molecules.load(name) for name in CROWDERS if name not in names)]
@@ -60,7 +60,15 @@ def tilts(seed: int, names: Sequence[str] = IN_CELLS) -> tuple[torch.Tensor, tor
     for z, y, x in product(range(half // 2, 2 * half, half), range(24, FIELD, 48), range(24, FIELD, 48)):
         centre = torch.tensor([[depth // 2 - half + z, y, x]])
         density[z - 24 : z + 24, y - 24 : y + 24, x - 24 : x + 24] = truth(specimen, centre, 48, PIXEL_SIZE)[0, 0]
-    return tomogram[depth // 2 - half : depth // 2 + half], density > MASK_THRESHOLD, PIXEL_SIZE
+    first = depth // 2 - half
+    centres = specimen.centres - torch.tensor([first, 0, 0])
+    inside = (centres[:, 0] >= 0) & (centres[:, 0] < 2 * half)
+    return tomogram[first : first + 2 * half], density > MASK_THRESHOLD, centres[inside]
+
+
+def tilts(seed: int, names: Sequence[str] = IN_CELLS) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A crowded tomogram, its mask, and its voxel size."""
+    return *crowded(seed, names)[:2], PIXEL_SIZE
 
 
 def main() -> None:

@@ -172,7 +172,7 @@ def test_reproduce_prints_the_table(tmp_path, monkeypatch, capsys, short_smoke):
     monkeypatch.setattr("voxuda.experiments.pool.in_processes", lambda jobs: _Here())
     assert main("reproduce modules --only source-only supervised --out runs".split()) == 0
     printed = capsys.readouterr().out
-    assert "| source-only |" in printed and "| supervised on target |" in printed
+    assert "| without adaptation |" in printed and "| fully supervised |" in printed
     assert len(json.loads((tmp_path / "runs" / "modules-smoke.json").read_text())["rows"]) == 2
 
 
@@ -448,5 +448,5 @@ def test_interrupt_says_how_to_go_on(monkeypatch, capsys, tmp_path):
 def test_stored_scores_on_real_data_are_shown(capsys):
     assert main(["results", "show", "real"]) == 0
     shown = capsys.readouterr().out
-    assert "supervised on target" in shown and "a ball in the middle" in shown
+    assert "fully supervised" in shown and "a ball in the middle" in shown
     assert main(["results", "show", "real", "--target", "ribosomes"]) == 2

@@ -93,6 +93,20 @@ def test_a_header_that_nobody_set_is_doubted_and_corrected(tmp_path, capsys):
     assert read_mrc(tmp_path / "out" / "volumes.mrcs").voxel_size == pytest.approx(12.5)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_large_boxes_are_cropped_in_what_check_suggests(tmp_path, capsys, sign):
+    (tmp_path / "mine").mkdir()
+    for i in range(10):  # a bright or dark cube in 40 voxels of 13 Å, which 32 voxels would make 16.25 Å
+        cube = np.pad(np.ones((8, 8, 8)), 16)
+        noisy = sign * 30 * cube + np.random.default_rng(i).normal(size=cube.shape)
+        write_mrc(tmp_path / "mine" / f"{i}.mrc", noisy, 13.0)
+    run("check", tmp_path / "mine")
+    said = capsys.readouterr().out
+    following = [line for line in said.splitlines() if line.startswith("next")]
+    assert "voxels are read as 16.25 Å" in said and all("--voxel-size 13 " in line for line in following)
+    assert ["--invert" in line for line in following] == ([False] if sign > 0 else [True, False])
+
+
 def test_convert_to_another_voxel_size_and_size(tmp_path, capsys):
     for name in ("ribosome/a", "TRiC/b"):
         path = tmp_path / "raw" / f"{name}.mrc"

@@ -1,3 +1,4 @@
+import inspect
 import os
 import signal
 import subprocess
@@ -125,3 +126,17 @@ def test_a_killed_process_is_told_of(tmp_path):
     with pytest.raises(InputError, match="table: a run was killed, perhaps for lack of memory; try again with fewer --jobs"):
         start(tmp_path, {"one": "killed", "two": "well"}, jobs=1, finished=0)
     assert time.monotonic() - before < 300 and not (tmp_path / "two").exists()
+
+
+def test_more_runs_than_open_files(tmp_path):
+    code = f"""
+import resource
+from pathlib import Path
+from voxuda.experiments import pool
+{inspect.getsource(Here)}
+pool.in_processes = Here
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+runs = {{Path({str(tmp_path)!r}) / str(n): ("run", lambda threads: None) for n in range(100)}}
+pool.run_all(runs, jobs=1, epochs=1, finished=0, title="table")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -119,7 +119,7 @@ def test_another_voxel_size_is_rescaled_and_the_mask_comes_back(tmp_path, bright
     monkeypatch.setattr(
         segmentation.Probabilities, "compute", lambda self, *a, **k: (seen.append(self.tomogram.shape), original(self, *a, **k))
     )
-    (result,) = segment_files([path], tmp_path / "m", SegmentOptions(voxel_size=voxel_size), progress=False)
+    (result,) = segment_files([path], tmp_path / "m", SegmentOptions(true_voxel_size=voxel_size), progress=False)
     factor = voxel_size / {5.0: 10.0, 20.0: 15.0}[voxel_size]
     assert seen == [tuple(round(side * factor) for side in shape)]
     mask = read_mrc(result.mask)
@@ -136,9 +136,9 @@ def test_a_size_of_one_angstrom_is_not_believed(tmp_path, capsys, bright):
         write_mrc(tmp_path / f"{name}.mrc", volume, size)
     segment_files([tmp_path / "one.mrc", tmp_path / "none.mrc"], tmp_path / "m", progress=False)
     said = capsys.readouterr().err.splitlines()
-    assert "one.mrc: the header gives exactly 1 Å" in said[0] and "--voxel-size" in said[0]
+    assert "one.mrc: the header gives exactly 1 Å" in said[0] and "--true-voxel-size" in said[0]
     assert "none.mrc: the header gives no voxel size" in said[1]
-    with pytest.raises(InputError, match=r"nm\.mrc: voxels of 1348 Å; give their true size as --voxel-size"):
+    with pytest.raises(InputError, match=r"nm\.mrc: voxels of 1348 Å; give their true size as --true-voxel-size"):
         segment_files([tmp_path / "nm.mrc"], tmp_path / "n", progress=False)
     assert not (tmp_path / "n").exists()
 
@@ -290,7 +290,7 @@ def test_a_square_of_infinity_is_not_blank(tmp_path, bright, voxel_size):
     with mrcfile.new(tmp_path / "t.mrc") as mrc, np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="infinit"):
         mrc.set_data(volume)
     with pytest.raises(InputError, match=r"t\.mrc: some voxels are NaN or infinite"):
-        segment_files([tmp_path / "t.mrc"], tmp_path / "m", SegmentOptions(voxel_size=voxel_size), progress=False)
+        segment_files([tmp_path / "t.mrc"], tmp_path / "m", SegmentOptions(true_voxel_size=voxel_size), progress=False)
 
 
 def test_nearly_all_blank_is_not_called_constant(tmp_path, bright):
@@ -398,7 +398,13 @@ def test_other_options_are_another_mask(tmp_path, tomogram, bright):
     first = segment_files([tomogram], tmp_path / "m", progress=False)[0]
     again = segment_files([tomogram], tmp_path / "m", progress=False)[0]
     assert again.components is None and again.share == pytest.approx(first.share) and "was there already" in str(again)
-    for changed in ({"threshold": 0.6}, {"invert": True}, {"min_voxels": 3}, {"normalise": "volume"}, {"voxel_size": 12.0}):
+    for changed in (
+        {"threshold": 0.6},
+        {"invert": True},
+        {"min_voxels": 3},
+        {"normalise": "volume"},
+        {"true_voxel_size": 12.0},
+    ):
         with pytest.raises(InputError, match=r"t_mask\.mrc: exists, made from another volume or with other options"):
             segment_files([tomogram], tmp_path / "m", SegmentOptions(**changed), progress=False)
 
@@ -419,7 +425,7 @@ def test_a_tomogram_edited_in_one_voxel_is_another(tmp_path, tomogram, bright):
     [
         ({"threshold": 1.0}, "threshold is 1.0"),
         ({"min_voxels": -1}, "min_voxels is -1"),
-        ({"voxel_size": 0.0}, "voxel_size is 0.0"),
+        ({"true_voxel_size": 0.0}, "true_voxel_size is 0.0"),
         ({"tile": 20}, "tile is 20"),
         ({"overlap": 32}, "overlap is 32"),
     ],

@@ -391,7 +391,7 @@ import resource, sys
 from pathlib import Path
 from test_tomograms import Pointwise, segment
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-segment(Pointwise(), Path(sys.argv[1]), Path(sys.argv[2]), overlap=0, voxel_size=float(sys.argv[3]), picture=True)
+segment(Pointwise(), Path(sys.argv[1]), Path(sys.argv[2]), overlap=0, true_voxel_size=float(sys.argv[3]), picture=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -43,12 +43,14 @@ class DataCheck:
         if report.inside_out:
             print(f"next: exchange 0 and 1 in the masks, then voxuda data check {shlex.quote(str(self.source))}")
             return
-        convert = ["data", "convert", str(self.source), "--invert", "--out", f"{name}-bright"]
+        crop = ["--voxel-size", f"{report.keep_voxels:g}"] if report.keep_voxels else []
+        convert = ["data", "convert", str(self.source), *crop, "--invert", "--out", f"{name}-bright"]
+        cropped = ["data", "convert", str(self.source), *crop, "--out", f"{name}-cropped"]
         train = ["train", "--method", "vox-uda", "--target", str(self.source), "--scale", "laptop", "--out", f"runs/{name}"]
         if report.dark or report.leans_dark:
             print(f"next{'' if report.dark else ', if protein is dark'}: voxuda {shlex.join(convert)}")
         if not report.dark:
-            print(f"next{', if it is bright' if report.leans_dark else ''}: voxuda {shlex.join(train)}")
+            print(f"next{', if it is bright' if report.leans_dark else ''}: voxuda {shlex.join(cropped if crop else train)}")
 
 
 @dataclasses.dataclass

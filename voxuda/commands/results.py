@@ -43,7 +43,7 @@ class Show:
     recipe: Recipe | None = None  #: Target of the runs, if they were made with --recipe.
     target: Path | None = None  #: Folder of target samples that the runs were made with, for the table real.
     epochs: int | None = None  #: Epochs of the runs, if not the scale's.
-    #: Row to subtract from the others; by default Vox-UDA with the paper's settings if the table has it, else the first row.
+    #: Row to subtract from the others; by default Vox-UDA (IBF) if the table has it, else the first row.
     reference: str | None = None
     markdown: bool = False  #: Print Markdown instead of aligned text.
 

@@ -22,6 +22,9 @@ class Report:
     dark: bool = False  #: Whether protein is dark, judged by the masks.
     leans_dark: bool = False  #: Whether nearly all volumes without masks lean dark.
     inside_out: bool = False  #: Whether the masks seem to be 1 outside the molecule.
+    keep_voxels: float | None = (
+        None  #: Voxel size in angstrom to keep by cropping, where resampling leads out of the usual range.
+    )
 
 
 def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tensor | None, noise_level: float) -> Report:
@@ -45,7 +48,7 @@ def examine(folder: SubtomogramFolder, volumes: torch.Tensor, masks: torch.Tenso
     # A mean near zero agrees to three digits across processors; the fourth can differ.
     report.rows["values"] = f"mean {mean:.3g}, standard deviation {deviation:.4g} (medians of the samples)"
     share = noise_level**2  # of a variance of 1
-    report.rows["high frequencies"] = f"{share:.1%} of the variance lies above the cube that the noise module removes"
+    report.rows["high frequencies"] = f"{share:.1%} of the variance, mostly noise"
     if share < 0.001:
         report.warnings.append("the volumes have almost no high frequencies, so the noise module will measure almost no noise.")
     if masks is None:
@@ -75,6 +78,7 @@ def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
     if after and not low <= after <= high:
         what = f"voxels are read as {after:.2f} Å, but networks here learn from {low:g} to {high:g} Å"
         report.warnings.append(f"{what}; convert the boxes with --voxel-size, or check that their size is in angstrom.")
+        report.keep_voxels = before if low <= before <= high else None
     if cropped := sum(n for shape, n in shapes.items() if len(set(shape)) > 1):
         report.warnings.append(f"{cropped} boxes are not cubes; voxels outside the central cube are cropped.")
     if (smallest := min(min(shape) for shape in shapes)) < side:

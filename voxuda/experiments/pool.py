@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +32,10 @@ def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finis
         raise InputError(f"jobs is {jobs}; it must be at least 1.")
     threads = max(1, torch.get_num_threads() // jobs)
     before, total = finished * epochs, (finished + len(todo)) * epochs
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    many = len(todo) + 200  # a file for each lock; 1,000 runs are more than some systems allow at first
+    if soft != resource.RLIM_INFINITY and soft < many:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (many if hard == resource.RLIM_INFINITY else min(hard, many), hard))
     with ExitStack() as held:
         for folder in todo:  # queued ones too; each run's process locks its own folder, and continues if this one is killed
             held.enter_context(locked(folder.parent, f".{folder.name}.lock"))

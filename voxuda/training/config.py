@@ -102,7 +102,7 @@ class SegmentOptions:
     #: is best on simulated tomograms with few particles, vox-uda-bf on a real microtubule, self-training in simulated crowded
     #: cells; see results/tomogram-rules.json and results/microtubule.json.
     model: str = "balanced"
-    voxel_size: float | None = None  #: Edge of a voxel in angstrom, for all files; replaces that of their headers.
+    true_voxel_size: float | None = None  #: True voxel size of all files in angstrom; replaces that of their headers.
     invert: bool = False  #: Multiply by -1, for files in which protein is dark.
     threshold: float = 0.5  #: Probability of protein above which a voxel belongs to the mask.
     min_voxels: int = 0  #: Leave out connected components with fewer voxels than this.
@@ -125,8 +125,8 @@ class SegmentOptions:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.voxel_size is not None and not 0.5 <= self.voxel_size <= 40:
-            raise InputError(f"voxel_size is {self.voxel_size}; give angstrom, from 0.5 to 40.")
+        if self.true_voxel_size is not None and not 0.5 <= self.true_voxel_size <= 40:
+            raise InputError(f"true_voxel_size is {self.true_voxel_size}; give angstrom, from 0.5 to 40.")
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
         if self.tile % 8 or self.tile < 16:

@@ -126,7 +126,7 @@ class Job:
     def __init__(self, volume: Volume, mask: Path, options: SegmentOptions, network: nn.Module) -> None:
         self.volume, self.mask, self.options, self.network = volume, mask, options, network
         self.work = mask.with_name(f".{mask.name}.work")
-        self.voxel_size = options.voxel_size or volume.voxel_size
+        self.voxel_size = options.true_voxel_size or volume.voxel_size
         self.packed = volume.path.suffix.lower() in COMPRESSED
         self.is_stack = volume.data.ndim == 4
         self.tomogram = self._tiled()
@@ -153,12 +153,12 @@ class Job:
         if not self._knows_voxel_size():
             return 1.0
         if not 0.5 <= self.voxel_size <= 40:
-            raise InputError(f"{self.volume.path}: voxels of {self.voxel_size:g} Å; give their true size as --voxel-size.")
+            raise InputError(f"{self.volume.path}: voxels of {self.voxel_size:g} Å; give their true size as --true-voxel-size.")
         return self.voxel_size / min(max(self.voxel_size, low), high)
 
     def _knows_voxel_size(self) -> bool:
         """Whether the voxel size is known; programs that do not know it write 0 or exactly 1."""
-        return self.voxel_size not in (0.0, 1.0) or self.options.voxel_size is not None
+        return self.voxel_size not in (0.0, 1.0) or self.options.true_voxel_size is not None
 
     def _made(self) -> dict:
         """Return what the probabilities depend on, as SHA-256 of the file and of the weights, and options.
@@ -210,7 +210,9 @@ class Job:
         if self.options.coordinates and self.is_stack:
             raise InputError(f"{self.volume.path}: is a stack of subtomograms; give a tomogram, or leave out --coordinates.")
         if self.options.coordinates and not self._knows_voxel_size():
-            raise InputError(f"{self.volume.path}: the header gives no voxel size; coordinates are in Å, so give --voxel-size.")
+            raise InputError(
+                f"{self.volume.path}: the header gives no voxel size; coordinates are in Å, so give --true-voxel-size."
+            )
         if not self.is_made() and not self.packed:
             self._look()
 
@@ -227,7 +229,7 @@ class Job:
         models = f"the models were trained on {low:g} to {high:g} Å"
         if not self._knows_voxel_size():
             says = "exactly 1 Å, which often means unknown" if self.voxel_size else "no voxel size"
-            yield f"the header gives {says}; {models}, so give the true size as --voxel-size if it differs."
+            yield f"the header gives {says}; {models}, so give the true size as --true-voxel-size if it differs."
         elif self.is_stack and not low <= self.voxel_size <= high:
             yield f"voxels of {self.voxel_size:.2f} Å, but {models}; rescale with `voxuda data convert --voxel-size`."
         elif not self.is_stack and max(self.tomogram.shape) < self.options.tile:
