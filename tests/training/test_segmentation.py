@@ -88,6 +88,23 @@ def test_everything_that_can_be_written(tmp_path, tomogram, bright):
         assert row.rlnTomoParticleName == f"t/{k}" and row.rlnAngleRot == row.rlnAngleTilt == row.rlnAnglePsi == 0
 
 
+@pytest.mark.parametrize("voxel_size", [10.0, 5.0])  # a file of 5 Å is searched at 10 Å
+def test_with_a_diameter_touching_balls_are_two_particles(tmp_path, bright, voxel_size):
+    grid = np.indices((44, 60, 48))
+    centres = np.array([[22, 20, 24], [22, 37, 24]])  # 17 voxels apart, with radii of 9
+    pair = sum(np.square(grid - c.reshape(3, 1, 1, 1)).sum(0) <= 81 for c in centres) > 0
+    path = write_mrc(tmp_path / "t.mrc", 3 * pair + 0.1 * noise(pair.shape), voxel_size)
+    asked = SegmentOptions(coordinates=True, diameter=18 * voxel_size, min_voxels=9)
+    (found,) = segment_files([path], tmp_path / "m", asked, progress=False)
+    assert (found.components, found.particles) == (1, 2) and "in 1 component, 2 particles" in str(found)
+    table = starfile.read(tmp_path / "m" / "t_particles.star")
+    places = table[[f"rlnCenteredCoordinate{axis}Angst" for axis in "ZYX"]].to_numpy() / voxel_size + np.array(pair.shape) / 2
+    np.testing.assert_allclose(places[np.argsort(places[:, 1])], centres, atol=2)
+    assert table.rlnAutopickFigureOfMerit.between(0.5, 1.1).all() and "voxudaVoxels" not in table
+    with pytest.raises(InputError, match="made from another volume or with other options"):
+        segment_files([path], tmp_path / "m", SegmentOptions(coordinates=True, min_voxels=9), progress=False)
+
+
 def balls_of_radius(radius):
     grid = np.indices((44, 110, 96))
     return (
@@ -426,6 +443,8 @@ def test_a_tomogram_edited_in_one_voxel_is_another(tmp_path, tomogram, bright):
         ({"threshold": 1.0}, "threshold is 1.0"),
         ({"min_voxels": -1}, "min_voxels is -1"),
         ({"true_voxel_size": 0.0}, "true_voxel_size is 0.0"),
+        ({"diameter": 200.0}, "diameter is 200.0; it is for --coordinates, so add that"),
+        ({"diameter": 2.0, "coordinates": True}, "diameter is 2.0; give angstrom, from 50 to 1000"),
         ({"tile": 20}, "tile is 20"),
         ({"overlap": 32}, "overlap is 32"),
     ],

@@ -9,6 +9,7 @@ _NAMES: dict[str, list[str]] = {
     "evaluation": ["evaluate_run", "iou_and_dice", "predict", "scores"],
     "features": ["deep_features", "domain_features", "separability"],
     "loop": ["train"],
+    "peaks": [],
     "provenance": [],
     "run_folder": ["RESULTS", "find_model", "load_network", "read_config"],
     "segment_inputs": [],

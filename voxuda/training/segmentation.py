@@ -30,6 +30,7 @@ from voxuda.training import tomograms
 from voxuda.training.components import Components, Table
 from voxuda.training.config import SegmentOptions
 from voxuda.training.devices import choose_device
+from voxuda.training.peaks import find_peaks
 from voxuda.training.picture import draw
 from voxuda.training.run_folder import find_model, load_network
 from voxuda.training.segment_inputs import LABEL, find_files, is_whole, name_masks, plain
@@ -49,6 +50,7 @@ class Segmented:
     mask: Path  #: Path of its mask.
     share: float  #: Share of foreground voxels.
     components: int | None  #: Number of components in the mask; None if the mask existed already.
+    particles: int | None  #: Number of particles in the star file; None if there is none, or the mask existed already.
     voxel_size: float  #: Voxel size in angstrom; 0 if unknown.
     seconds: float  #: Time taken.
     memory: float  #: Peak memory of the process so far, in GB.
@@ -58,6 +60,7 @@ class Segmented:
         if self.components is None:
             return f"{self.mask}: {self.share:.1%} protein, {size}, was there already"
         components = f"{self.components} component{'s' * (self.components != 1)}"
+        components += "" if self.particles is None else f", {self.particles} particle{'s' * (self.particles != 1)}"
         return f"{self.mask}: {self.share:.1%} protein in {components}, {size}, {self.seconds:.0f} s, {self.memory:.1f} GB"
 
 
@@ -178,7 +181,7 @@ class Job:
     @property
     def label(self) -> str:
         """Header line by which the same command recognises its mask."""
-        wanted = ("threshold", "min_voxels", "probabilities", "uncertainty", "instances", "coordinates", "picture")
+        wanted = ("threshold", "min_voxels", "probabilities", "uncertainty", "instances", "coordinates", "diameter", "picture")
         made = {**self.made, "voxel_size": self.voxel_size, **{name: getattr(self.options, name) for name in wanted}}
         return LABEL + hashlib.sha256(json.dumps(made).encode()).hexdigest()[:32]
 
@@ -255,17 +258,17 @@ class Job:
         if self.is_made():
             shutil.rmtree(self.work, ignore_errors=True)  # left by a process killed at its very end
             share = np.mean([read_sections(self.mask, z, z + 1).mean() for z in range(self.tomogram.sides[0])])
-            return Segmented(self.mask, float(share), None, self.voxel_size, 0.0, memory())
+            return Segmented(self.mask, float(share), None, None, self.voxel_size, 0.0, memory())
         try:
-            table, share = self._segment(progress)
+            components, found, share = self._segment(progress)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             remedy = "make room there, then run the same command again" if full else "choose another --out"
             how = f"cannot be written ({error.strerror}); {remedy}"
             raise InputError(f"{error.filename or self.work}: {how}.") from error
-        return Segmented(self.mask, share, len(table.voxels), self.voxel_size, time.perf_counter() - begun, memory())
+        return Segmented(self.mask, share, components, found, self.voxel_size, time.perf_counter() - begun, memory())
 
-    def _segment(self, progress: bool) -> tuple[Table, float]:
+    def _segment(self, progress: bool) -> tuple[int, int | None, float]:
         if self.packed:
             self._unpack()
         looked, flips = self._look(), self.made["flips"]
@@ -305,8 +308,11 @@ class Job:
                 components.separate()
             yield start, values, components.add(mask, values[:, 0].numpy())
 
-    def _write(self, probabilities: Probabilities) -> tuple[Table, float]:
-        """Write all requested files into the work folder, then move them into place, the mask last."""
+    def _write(self, probabilities: Probabilities) -> tuple[int, int | None, float]:
+        """Write all requested files into the work folder, then move them into place, the mask last.
+
+        Returns the numbers of components and of particles, and the share of foreground.
+        """
         components = Components()
         for _ in self._label(probabilities, components):
             pass
@@ -336,8 +342,11 @@ class Job:
             counts[2] += mask.sum((0, 1))
         for writer in writers.values():
             writer.finish()
+        found = None
         if self.options.coordinates:
-            write_star(files["coordinates"], "particles", particles(table, self.volume, self.voxel_size))
+            centres, columns = self._particles(probabilities, table)
+            write_star(files["coordinates"], "particles", particles(centres, columns, self.volume, self.voxel_size))
+            found = len(centres)
         if self.options.picture:
             depth = self.tomogram.tile[0] if self.is_stack else len(counts[0])
             fullest = depth * int(counts[0].reshape(-1, depth).sum(1).argmax())
@@ -349,17 +358,32 @@ class Job:
         for path in files.values():
             os.replace(path, self.mask.with_name(path.name))
         shutil.rmtree(self.work)
-        return table, float(counts[0].sum() / np.prod(self.volume.data.shape, dtype=float))
+        return len(table.voxels), found, float(counts[0].sum() / np.prod(self.volume.data.shape, dtype=float))
+
+    def _particles(self, probabilities: Probabilities, table: Table) -> tuple[np.ndarray, dict[str, list[str]]]:
+        """Return the centres ``(K, 3)`` of components, or of peaks, in voxels of the file, and what is known of each."""
+        if self.options.diameter is None:
+            mean = [f"{probability:.4f}" for probability in table.probabilities]
+            return table.centres, {"voxudaVoxels": [str(n) for n in table.voxels], "voxudaMeanProbability": mean}
+        seen, sides = np.array(self.tomogram.shape), np.array(self.tomogram.sides)
+        peaks = find_peaks(
+            lambda start, stop: probabilities.read(start, stop)[:, 0].numpy(),
+            int(seen[0]),
+            self.options.diameter * self._factor() / self.voxel_size,
+            self.options.threshold,
+        )
+        figure_of_merit = [f"{score:.4f}" for score in peaks.scores]
+        return (peaks.centres + 0.5) * sides / seen - 0.5, {"rlnAutopickFigureOfMerit": figure_of_merit}
 
 
-def particles(table: Table, volume: Volume, voxel_size: float) -> dict[str, list[str]]:
-    """Convert components to RELION 5 particles, with centres in angstrom from the middle of the tomogram, voxel n / 2.
+def particles(centres: np.ndarray, columns: dict[str, list[str]], volume: Volume, voxel_size: float) -> dict[str, list[str]]:
+    """Convert centres ``(K, 3)`` in voxels to RELION 5 particles, in angstrom from the middle of the tomogram, voxel n / 2.
 
-    Orientations are unknown and written as 0, since readers expect them. Sizes and mean probabilities have columns of our own,
-    which RELION keeps. Row k is label k of the instances.
+    Orientations are unknown and written as 0, since readers expect them. RELION keeps columns that it does not know. Row k of
+    components is label k of the instances.
     """
-    name, count = plain(volume.path).stem, len(table.voxels)
-    z, y, x = ((table.centres - np.array(volume.data.shape) / 2) * voxel_size).T
+    name, count = plain(volume.path).stem, len(centres)
+    z, y, x = ((centres - np.array(volume.data.shape) / 2) * voxel_size).T
     return {
         "rlnTomoName": [name] * count,
         "rlnTomoParticleName": [f"{name}/{k}" for k in range(1, count + 1)],
@@ -368,8 +392,7 @@ def particles(table: Table, volume: Volume, voxel_size: float) -> dict[str, list
             for axis, values in zip("XYZ", (x, y, z), strict=True)
         },
         **{f"rlnAngle{angle}": ["0"] * count for angle in ("Rot", "Tilt", "Psi")},
-        "voxudaVoxels": [str(voxels) for voxels in table.voxels],
-        "voxudaMeanProbability": [f"{probability:.4f}" for probability in table.probabilities],
+        **columns,
     }
 
 
