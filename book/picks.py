@@ -58,7 +58,7 @@ def blobs(volume: torch.Tensor) -> Particles:
 
 
 def judge(rows: np.ndarray, centres: np.ndarray, mask: np.ndarray) -> list[dict[str, bool | int]]:
-    """For each particle ``(R, 3)``: is it on a complex of the mask, and which of the molecules ``(K, 3)`` does it find, or -1."""
+    """For each particle ``(R, 3)``: is it on a complex of the mask, and which molecule of ``(K, 3)`` does it find, or -1."""
     judged: list[dict[str, bool | int]] = []
     for row in rows:
         on = bool(mask[tuple(np.clip(np.round(row).astype(int), 0, FIELD - 1))])
