@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book"))
@@ -30,7 +29,7 @@ def test_a_particle_finds_the_molecule_that_it_is_nearest_to():
 def test_blobs_are_the_middles_of_balls_the_brighter_first():
     grid = torch.stack(torch.meshgrid(*[torch.arange(FIELD)] * 3, indexing="ij"), -1).float()
     radius = picks.DIAMETER / 2 / PIXEL_SIZE
-    volume = sum(b * ((grid - torch.tensor(c)).norm(dim=-1) < radius) for b, c in ((1, (30, 30, 30)), (2, (60, 62, 64))))
+    volume = sum(float(b) * ((grid - torch.tensor(c)).norm(dim=-1) < radius) for b, c in ((1, (30, 30, 30)), (2, (60, 62, 64))))
     assert picks.blobs(volume)[0][:2].tolist() == [[60, 62, 64], [30, 30, 30]]
 
 
@@ -45,7 +44,6 @@ def test_stored_particles_are_possible(root):
             assert row["model"] == "blobs" or min(scores, default=1) >= 0.5
 
 
-@pytest.mark.slow
 def test_stored_particles_come_out_again(root, tmp_path):
     stored = json.loads((root / "results" / "picks.json").read_text())["tomograms"]
     volume, mask, centres = picks.crowded(0, picks.IN_CELLS)
