@@ -19,6 +19,8 @@ class Segment:
 
     With coordinates of the components for RELION 5: voxuda segment tomograms/ --coordinates --min-voxels 50
 
+    Of particles that touch, in crowded cells: voxuda segment tomogram.mrc --model self-training --coordinates --diameter 250
+
     With a model that you trained: voxuda segment "*.rec" --model runs/first --out masks
 
     Protein must be bright; pass --invert if it is dark. The models were trained on voxels of 10 to 15 angstrom. Volumes
