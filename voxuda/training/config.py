@@ -113,7 +113,7 @@ class SegmentOptions:
     instances: bool = False  #: Write NAME_instances.mrc, which numbers the components from 1 on.
     #: Write NAME_particles.star for RELION 5, with centre, size and mean probability of each component.
     coordinates: bool = False
-    #: Diameter of the particles in angstrom, for crowded tomograms: --coordinates then has one particle per peak of the
+    #: Diameter of the particles in angstrom, for crowded tomograms. With it --coordinates gives one particle per peak of the
     #: probability, also where components touch. A ball of this size scores 1; --threshold is the lowest score.
     diameter: float | None = None
     picture: bool = True  #: Write NAME_mask.png, three slices with the outline of the mask.
