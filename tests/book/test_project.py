@@ -145,7 +145,19 @@ def test_the_readme_shows_the_stored_table():
 def test_the_readme_says_what_real_data_gave():
     import results_page
 
-    assert results_page.on_real_data() in " ".join((ROOT / "README.md").read_text().split())
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert results_page.on_real_data() in readme
+    tube, boxes = (
+        json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in ("microtubule", "simulations-on-ribosomes")
+    )
+    usual = {"normalise": "tile", "batch_norm": "model", "flips": False}
+    wall = [100 * m["iou"] for m in tube["models"] if "packaged" in m and usual.items() <= m.items()]
+    found = [100 * n["iou"] for n in boxes["networks"] if "packaged" in n and n["statistics"] == "model"]
+    assert len(wall) == len(found) == 4
+    said = (
+        f"{min(wall):.0f} to {max(wall):.0f} % on the microtubule and {min(found):.0f} to {max(found):.0f} % on the ribosomes"
+    )
+    assert said in readme
 
 
 def test_the_readme_says_how_long_a_run_takes_and_which_model_is_for_cells():

@@ -107,6 +107,15 @@ def test_large_boxes_are_cropped_in_what_check_suggests(tmp_path, capsys, sign):
     assert ["--invert" in line for line in following] == ([False] if sign > 0 else [True, False])
 
 
+def test_boxes_that_are_too_small_cannot_be_cropped(tmp_path, capsys):
+    for i in range(3):
+        write_mrc(tmp_path / f"{i}.mrc", np.random.default_rng(i).normal(size=(24, 24, 24)), 13.0)
+    run("check", tmp_path)
+    said = capsys.readouterr().out
+    assert "voxels are read as 9.75 Å" in said and "extract boxes of at least 32 voxels" in said
+    assert "--voxel-size" not in said
+
+
 def test_convert_to_another_voxel_size_and_size(tmp_path, capsys):
     for name in ("ribosome/a", "TRiC/b"):
         path = tmp_path / "raw" / f"{name}.mrc"

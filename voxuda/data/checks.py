@@ -76,9 +76,12 @@ def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
     }
     low, high = VOXEL_SIZES
     if after and not low <= after <= high:
+        small = min(map(min, shapes)) < side
+        remedy = f"extract boxes of at least {side} voxels" if small else "convert the boxes with --voxel-size"
         what = f"voxels are read as {after:.2f} Å, but networks here learn from {low:g} to {high:g} Å"
-        report.warnings.append(f"{what}; convert the boxes with --voxel-size, or check that their size is in angstrom.")
-        report.keep_voxels = before if low <= before <= high else None
+        report.warnings.append(f"{what}; {remedy}, or check that their size is in angstrom.")
+        crops = low <= before <= high and not small
+        report.keep_voxels = before if crops else None
     if cropped := sum(n for shape, n in shapes.items() if len(set(shape)) > 1):
         report.warnings.append(f"{cropped} boxes are not cubes; voxels outside the central cube are cropped.")
     if (smallest := min(min(shape) for shape in shapes)) < side:

@@ -34,8 +34,12 @@ def run_all(todo: dict[Path, tuple[str, Work]], *, jobs: int, epochs: int, finis
     before, total = finished * epochs, (finished + len(todo)) * epochs
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     many = len(todo) + 200  # a file for each lock; 1,000 runs are more than some systems allow at first
+    if hard != resource.RLIM_INFINITY and hard < many:
+        raise InputError(
+            f"{len(todo)} runs need {many} open files, this system allows {hard}; make fewer with --only or --seeds."
+        )
     if soft != resource.RLIM_INFINITY and soft < many:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (many if hard == resource.RLIM_INFINITY else min(hard, many), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (many, hard))
     with ExitStack() as held:
         for folder in todo:  # queued ones too; each run's process locks its own folder, and continues if this one is killed
             held.enter_context(locked(folder.parent, f".{folder.name}.lock"))

@@ -114,7 +114,8 @@ class SegmentOptions:
     #: Write NAME_particles.star for RELION 5, with centre, size and mean probability of each component.
     coordinates: bool = False
     #: Diameter of the particles in angstrom, for crowded tomograms. With it --coordinates gives one particle per peak of the
-    #: probability, also where components touch. A ball of this size scores 1; --threshold is the lowest score.
+    #: probability, also where components touch, whatever --min-voxels says. A ball of this size scores 1, filaments and
+    #: membranes somewhat less; --threshold is the lowest score, rlnAutopickFigureOfMerit has it.
     diameter: float | None = None
     picture: bool = True  #: Write NAME_mask.png, three slices with the outline of the mask.
     #: Normalise each tile by its own mean and standard deviation, the latter at least that of a typical tile ("tile"), or by
@@ -137,8 +138,8 @@ class SegmentOptions:
         if not 0 <= self.overlap < self.tile:
             limits = f"at least 0 and less than the tile of {self.tile}, best half of it"
             raise InputError(f"overlap is {self.overlap}; it must be {limits}.")
-        if self.diameter is not None and not (self.coordinates and 50 <= self.diameter <= 1000):
-            said = "give angstrom, from 50 to 1000" if self.coordinates else "it is for --coordinates, so add that"
+        if self.diameter is not None and not (self.coordinates and 80 <= self.diameter <= 1000):
+            said = "give angstrom, from 80 to 1000" if self.coordinates else "it is for --coordinates, so add that"
             raise InputError(f"diameter is {self.diameter}; {said}.")
         if self.min_voxels < 0:
             raise InputError(f"min_voxels is {self.min_voxels}; it must be at least 0.")

@@ -1,4 +1,4 @@
-"""Particles as peaks of the probability, which touch without becoming one; read a few sections at a time."""
+"""Particles as peaks of the probability, which may touch without becoming one; read a few sections at a time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 BALL = 12 * math.sqrt(3) * math.pi / (2 * math.pi * math.e) ** 1.5
 """Answer of the negative Laplacian of a Gaussian, times the variance, in the middle of a ball of ones and radius √3 σ."""
 
 TRUNCATE = 4.0
 """Standard deviations after which the Gaussian is cut off."""
+
+FINE = 3.0
+"""Standard deviation in voxels that is fine enough; a wider Gaussian works on averages over cubes of voxels."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,9 @@ def find_peaks(
 ) -> Peaks:
     """Find balls of one diameter in a volume by the Laplacian of a Gaussian.
 
-    Lindeberg, Feature detection with automatic scale selection, 1998: of all Gaussians the one with the radius divided by √3
-    answers most to a ball.
+    Of all Gaussians the one with the radius divided by √3 answers most to a ball (Lindeberg, 1998, Feature detection with
+    automatic scale selection). Filaments and membranes of this thickness answer, too, with scores of up to 0.9. Outside the
+    volume the values count as 0.
 
     Parameters
     ----------
@@ -43,20 +47,45 @@ def find_peaks(
     least : float
         Lowest score that counts.
     sections : int
-        Sections searched at a time, beside those around them that their scores depend on.
+        Sections searched at a time, after averaging, beside those around them that their scores depend on.
     """
-    sigma, radius = diameter / 2 / math.sqrt(3), round(diameter / 2)
+    each = max(1, int(diameter / 2 / math.sqrt(3) / FINE))  # side of the cubes over which voxels are averaged
+    sigma, radius, count = diameter / 2 / math.sqrt(3) / each, round(diameter / 2 / each), -(-depth // each)
     halo = round(TRUNCATE * sigma) + 1 + radius
     centres, scores = [np.zeros((0, 3))], [np.zeros(0)]
-    for start in range(0, depth, sections):
-        first, stop = max(0, start - halo), min(start + sections, depth)
-        volume = read(first, min(stop + halo, depth)).astype(np.float32)
-        # Outside the volume the probability counts as 0.
-        score = ndimage.gaussian_laplace(volume, sigma, mode="constant", truncate=TRUNCATE) * (-(sigma**2) / BALL)
+    for start in range(0, count, sections):
+        first, stop = max(0, start - halo), min(start + sections, count)
+        wanted = range(first, min(stop + halo, count))
+        slab = np.stack([_average(read(i * each, min((i + 1) * each, depth)), each) for i in wanted])
+        score = ndimage.gaussian_laplace(slab, sigma, mode="constant", truncate=TRUNCATE)
+        score *= -(sigma**2) / BALL
+        inside = slice(start - first, stop - first)
         highest = score == ndimage.maximum_filter(score, 2 * radius + 1, mode="constant", cval=-np.inf)
-        found = np.argwhere(highest[start - first : stop - first] & (score[start - first : stop - first] >= least))
-        centres.append(found + np.array([start, 0, 0]))
-        scores.append(score[tuple((found + np.array([start - first, 0, 0])).T)])
-    every = np.concatenate(scores)
+        found = np.argwhere(highest[inside] & (score[inside] >= least)) + np.array([start - first, 0, 0])
+        scores.append(score[tuple(found.T)])
+        centres.append(found + _offset(score, found) + np.array([first, 0, 0]))
+    every, where = np.concatenate(scores), np.concatenate(centres)
     order = np.argsort(-every, kind="stable")
-    return Peaks(np.concatenate(centres)[order].astype(float), every[order].astype(float))
+    every, where = every[order], where[order]
+    equal = spatial.KDTree(where).query_pairs(radius, p=np.inf, output_type="ndarray")  # only peaks of equal height
+    kept = np.setdiff1d(np.arange(len(every)), equal.max(1, initial=-1))
+    return Peaks((where[kept] + 0.5) * each - 0.5, every[kept].astype(float))
+
+
+def _average(values: np.ndarray, each: int) -> np.ndarray:
+    """Average up to ``each`` sections ``(n, H, W)`` over squares of ``each`` voxels, with zeros beyond the volume."""
+    height, width = (-(-side // each) for side in values.shape[1:])
+    padded = np.zeros((height * each, width * each), np.float32)
+    padded[: values.shape[1], : values.shape[2]] = values.sum(0, dtype=np.float32) / each
+    return padded.reshape(height, each, width, each).mean((1, 3))
+
+
+def _offset(score: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Offsets ``(K, 3)`` of maxima from their voxels, by a parabola along each axis."""
+    offset = np.zeros(found.shape)
+    for axis, side in enumerate(score.shape):
+        one = np.eye(3, dtype=int)[axis]
+        free = (found[:, axis] > 0) & (found[:, axis] < side - 1)
+        low, middle, high = (score[tuple((found[free] + step * one).T)].astype(float) for step in (-1, 0, 1))
+        offset[free, axis] = (high - low) / 2 / np.maximum(2 * middle - low - high, 1e-9)
+    return offset.clip(-0.5, 0.5)

@@ -181,8 +181,10 @@ class Job:
     @property
     def label(self) -> str:
         """Header line by which the same command recognises its mask."""
-        wanted = ("threshold", "min_voxels", "probabilities", "uncertainty", "instances", "coordinates", "diameter", "picture")
+        wanted = ("threshold", "min_voxels", "probabilities", "uncertainty", "instances", "coordinates", "picture")
         made = {**self.made, "voxel_size": self.voxel_size, **{name: getattr(self.options, name) for name in wanted}}
+        if self.options.diameter is not None:
+            made["diameter"] = float(self.options.diameter)
         return LABEL + hashlib.sha256(json.dumps(made).encode()).hexdigest()[:32]
 
     def files(self) -> dict[str, Path]:
