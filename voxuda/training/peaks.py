@@ -50,8 +50,8 @@ def find_peaks(
         Sections searched at a time, after averaging, beside those around them that their scores depend on.
     """
     each = max(1, int(diameter / 2 / math.sqrt(3) / FINE))  # side of the cubes over which voxels are averaged
-    sigma, radius, count = diameter / 2 / math.sqrt(3) / each, round(diameter / 2 / each), -(-depth // each)
-    halo = round(TRUNCATE * sigma) + 1 + radius
+    sigma, radius, count = diameter / 2 / math.sqrt(3) / each, diameter / 2 / each, -(-depth // each)
+    halo = round(TRUNCATE * sigma) + 2  # what the scores of a section and of its neighbours depend on
     centres, scores = [np.zeros((0, 3))], [np.zeros(0)]
     for start in range(0, count, sections):
         first, stop = max(0, start - halo), min(start + sections, count)
@@ -60,15 +60,15 @@ def find_peaks(
         score = ndimage.gaussian_laplace(slab, sigma, mode="constant", truncate=TRUNCATE)
         score *= -(sigma**2) / BALL
         inside = slice(start - first, stop - first)
-        highest = score == ndimage.maximum_filter(score, 2 * radius + 1, mode="constant", cval=-np.inf)
+        highest = score == ndimage.maximum_filter(score, 3, mode="constant", cval=-np.inf)
         found = np.argwhere(highest[inside] & (score[inside] >= least)) + np.array([start - first, 0, 0])
         scores.append(score[tuple(found.T)])
         centres.append(found + _offset(score, found) + np.array([first, 0, 0]))
     every, where = np.concatenate(scores), np.concatenate(centres)
     order = np.argsort(-every, kind="stable")
     every, where = every[order], where[order]
-    equal = spatial.KDTree(where).query_pairs(radius, p=np.inf, output_type="ndarray")  # only peaks of equal height
-    kept = np.setdiff1d(np.arange(len(every)), equal.max(1, initial=-1))
+    near = spatial.KDTree(where).query_pairs(radius, p=np.inf, output_type="ndarray")
+    kept = np.setdiff1d(np.arange(len(every)), near.max(1, initial=-1))  # the first of two is the higher one
     return Peaks((where[kept] + 0.5) * each - 0.5, every[kept].astype(float))
 
 
