@@ -33,6 +33,9 @@ MIN_VOXELS = 500
 NEAR = 100.0
 """A molecule is found if a particle lies within this distance of its centre, in angstrom."""
 
+MOST = 50
+"""Blobs kept of a field."""
+
 Particles = tuple[np.ndarray, np.ndarray]
 """Voxels ``(R, 3)`` and scores ``(R,)``; components have no score."""
 
@@ -54,7 +57,7 @@ def blobs(volume: torch.Tensor) -> Particles:
     """Bright blobs of the tomogram itself, scaled to mean 0 and standard deviation 1, the strongest first."""
     values = ((volume - volume.mean()) / volume.std()).numpy()
     found = find_peaks(lambda start, stop: values[start:stop], len(values), DIAMETER / PIXEL_SIZE, 0.0)
-    return found.centres, found.scores
+    return found.centres[:MOST], found.scores[:MOST]
 
 
 def judge(rows: np.ndarray, centres: np.ndarray, mask: np.ndarray) -> list[dict[str, bool | int]]:
