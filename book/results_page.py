@@ -74,7 +74,7 @@ def figures() -> dict[str, str]:
         "closed": f"{shares['vox-uda']:.0f}",
         "ceiling": f"{100 * np.mean([run['best_with_labels'] for run in found['blur-threshold']['runs']]):.0f}",
         "window-5": f"{chosen['window-5']:.0f} % ({len(choices['window-5']['runs'])} seeds)",
-        "decay-0.9": f"{chosen['ema-0.9']:.0f} % ({len(choices['ema-0.9']['runs'])} seeds)",
+        "decay": f"{chosen['ema-0.9']:.0f} % ({len(choices['ema-0.9']['runs'])} seeds)",
         "snr": " and ".join(map(str, sizes["source_snr"])),
         "paper_snr": " and ".join(map(str, SCALES["paper"]["source_snr"])),
         "single": str(sum(v.verdict.startswith("[open]") and v.seeds == 1 for v in of_paper)),
