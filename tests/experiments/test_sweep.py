@@ -50,7 +50,7 @@ def test_finished_runs_are_kept_and_the_table_collects_them(tmp_path, short_smok
             and found["foreground_share"].keys() == {"predicted", "source"}
         )
     values = sorted(100 * run["target"]["iou"] for run in runs)
-    assert f"| source-only | {sum(values) / 2:.1f} ({values[0]:.1f} to {values[1]:.1f}) |" in report.markdown(result)
+    assert f"| without adaptation | {sum(values) / 2:.1f} ({values[0]:.1f} to {values[1]:.1f}) |" in report.markdown(result)
 
 
 def test_one_seed_at_a_time_makes_the_same_table(tmp_path, short_smoke):
