@@ -42,9 +42,8 @@ Particles = tuple[np.ndarray, np.ndarray]
 
 def particles(path: Path, model: str, diameter: float | None) -> Particles:
     """Particles of a packaged model in a tomogram of ``FIELD`` cubed voxels: peaks of a diameter, or components."""
-    options = SegmentOptions(
-        model, coordinates=True, diameter=diameter, min_voxels=MIN_VOXELS, picture=False, device="cpu"
-    )  # fmt: skip
+    wanted = {"coordinates": True, "diameter": diameter, "min_voxels": MIN_VOXELS, "picture": False}
+    options = SegmentOptions(model, device="cpu", **wanted)
     with tempfile.TemporaryDirectory() as out:
         segment_files([path], out, options, progress=False)
         rows = read_star(Path(out) / f"{path.stem}_particles.star")["particles"]

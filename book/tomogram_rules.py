@@ -56,11 +56,10 @@ def crowded(seed: int, names: Sequence[str] = IN_CELLS) -> tuple[torch.Tensor, t
     wanted = [library[i] for i in (0, 0, 0, 1, 2, 0)]
     specimen = build_specimen(wanted, crowders, series.thickness, depth, generator, concentration=series.concentration)
     tomogram = reconstruct(record(specimen.density, series, imaging), series, depth)
-    density = torch.zeros(2 * half, FIELD, FIELD)
+    density, first = torch.zeros(2 * half, FIELD, FIELD), depth // 2 - half
     for z, y, x in product(range(half // 2, 2 * half, half), range(24, FIELD, 48), range(24, FIELD, 48)):
-        centre = torch.tensor([[depth // 2 - half + z, y, x]])
+        centre = torch.tensor([[first + z, y, x]])
         density[z - 24 : z + 24, y - 24 : y + 24, x - 24 : x + 24] = truth(specimen, centre, 48, PIXEL_SIZE)[0, 0]
-    first = depth // 2 - half
     centres = specimen.centres - torch.tensor([first, 0, 0])
     inside = (centres[:, 0] >= 0) & (centres[:, 0] < 2 * half)
     return tomogram[first : first + 2 * half], density > MASK_THRESHOLD, centres[inside]

@@ -64,6 +64,7 @@ def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
     """Add what the headers say about boxes, classes and voxel sizes."""
     entries = folder.entries
     shapes = Counter(entry.shape for entry in entries)
+    smallest = min(map(min, shapes))
     classes = Counter(entry.name for entry in entries)
     specimens = {entry.group for entry in entries if entry.group}
     before, after = entries[0].voxel_size, folder.voxel_size
@@ -76,15 +77,14 @@ def _boxes(report: Report, folder: SubtomogramFolder, side: int) -> None:
     }
     low, high = VOXEL_SIZES
     if after and not low <= after <= high:
-        small = min(map(min, shapes)) < side
-        remedy = f"extract boxes of at least {side} voxels" if small else "convert the boxes with --voxel-size"
+        crops = smallest >= side
+        remedy = "convert the boxes with --voxel-size" if crops else f"extract boxes of at least {side} voxels"
         what = f"voxels are read as {after:.2f} Å, but networks here learn from {low:g} to {high:g} Å"
         report.warnings.append(f"{what}; {remedy}, or check that their size is in angstrom.")
-        crops = low <= before <= high and not small
-        report.keep_voxels = before if crops else None
+        report.keep_voxels = before if crops and low <= before <= high else None
     if cropped := sum(n for shape, n in shapes.items() if len(set(shape)) > 1):
         report.warnings.append(f"{cropped} boxes are not cubes; voxels outside the central cube are cropped.")
-    if (smallest := min(min(shape) for shape in shapes)) < side:
+    if smallest < side:
         report.warnings.append(f"boxes of {smallest} voxels are upsampled to {side}; their highest frequencies will be empty.")
     if len(folder) < 2:
         report.warnings.append("one sample is too few: training and testing need at least 2.")

@@ -49,14 +49,17 @@ def find_peaks(
     sections : int
         Sections searched at a time, after averaging, beside those around them that their scores depend on.
     """
+    from skimage.transform import downscale_local_mean  # slow to import
+
     each = max(1, int(diameter / 2 / math.sqrt(3) / FINE))  # side of the cubes over which voxels are averaged
-    sigma, radius, count = diameter / 2 / math.sqrt(3) / each, diameter / 2 / each, -(-depth // each)
+    radius, count = diameter / 2 / each, -(-depth // each)
+    sigma = radius / math.sqrt(3)
     halo = round(TRUNCATE * sigma) + 2  # what the scores of a section and of its neighbours depend on
     centres, scores = [np.zeros((0, 3))], [np.zeros(0)]
     for start in range(0, count, sections):
         first, stop = max(0, start - halo), min(start + sections, count)
-        wanted = range(first, min(stop + halo, count))
-        slab = np.stack([_average(read(i * each, min((i + 1) * each, depth)), each) for i in wanted])
+        parts = (read(i * each, min((i + 1) * each, depth)) for i in range(first, min(stop + halo, count)))
+        slab = np.concatenate([downscale_local_mean(part.astype(np.float32), (each,) * 3) for part in parts])
         score = ndimage.gaussian_laplace(slab, sigma, mode="constant", truncate=TRUNCATE)
         score *= -(sigma**2) / BALL
         inside = slice(start - first, stop - first)
@@ -70,14 +73,6 @@ def find_peaks(
     near = spatial.KDTree(where).query_pairs(radius, p=np.inf, output_type="ndarray")
     kept = np.setdiff1d(np.arange(len(every)), near.max(1, initial=-1))  # the first of two is the higher one
     return Peaks((where[kept] + 0.5) * each - 0.5, every[kept].astype(float))
-
-
-def _average(values: np.ndarray, each: int) -> np.ndarray:
-    """Average up to ``each`` sections ``(n, H, W)`` over squares of ``each`` voxels, with zeros beyond the volume."""
-    height, width = (-(-side // each) for side in values.shape[1:])
-    padded = np.zeros((height * each, width * each), np.float32)
-    padded[: values.shape[1], : values.shape[2]] = values.sum(0, dtype=np.float32) / each
-    return padded.reshape(height, each, width, each).mean((1, 3))
 
 
 def _offset(score: np.ndarray, found: np.ndarray) -> np.ndarray:
